@@ -1,0 +1,100 @@
+//! Codec: bytes between nodes and on disk, decoded with a limit and never trusted.
+//!
+//! ```text
+//! sealed value:   version u8 | crc32 of the rest, u32 LE | bincode (varint) of the value
+//! ```
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Bytes one decoded value may allocate at the most; far above any honest packet or stored value.
+pub const DECODED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+const HEAD: usize = 5;
+
+/// Why bytes were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadBytes {
+    /// Too short to hold a version and a checksum.
+    #[error("too short: {0} bytes")]
+    Short(usize),
+    /// Written by a newer program: upgrade this one.
+    #[error("format version {found} is not one of those this program reads (up to {newest})")]
+    Version {
+        /// What the bytes say.
+        found: u8,
+        /// What this program reads.
+        newest: u8,
+    },
+    /// The bytes were damaged.
+    #[error("checksum mismatch")]
+    Checksum,
+    /// The bytes do not hold such a value.
+    #[error("malformed value")]
+    Malformed,
+}
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<DECODED_BYTES_MAX>()
+}
+
+/// Encodes a value without version or checksum, for use inside something that has them.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(value, bincode::config::standard())
+        .expect("our own types always encode")
+}
+
+/// Decodes what `encode` wrote; refuses trailing bytes.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadBytes> {
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, config()).map_err(|_| BadBytes::Malformed)?;
+    if used == bytes.len() { Ok(value) } else { Err(BadBytes::Malformed) }
+}
+
+/// Encodes a value behind a format version and a checksum.
+pub fn seal<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![version, 0, 0, 0, 0];
+    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+        .expect("our own types always encode, and memory takes all bytes");
+    let crc = crc32fast::hash(&bytes[HEAD..]);
+    bytes[1..HEAD].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Decodes what `seal` wrote with exactly this version.
+pub fn open<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, BadBytes> {
+    let (Some((head, body)), Some(&found)) = (bytes.split_at_checked(HEAD), bytes.first()) else {
+        return Err(BadBytes::Short(bytes.len()));
+    };
+    if found != version {
+        return Err(BadBytes::Version { found, newest: version });
+    }
+    if head[1..] != crc32fast::hash(body).to_le_bytes() {
+        return Err(BadBytes::Checksum);
+    }
+    decode(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_or_foreign_bytes_are_refused() {
+        let bytes = seal(1, &(7_u32, "hi"));
+        assert_eq!(open::<(u32, String)>(1, &bytes), Ok((7, "hi".to_owned())));
+        assert_eq!(open::<(u32, String)>(2, &bytes), Err(BadBytes::Version { found: 1, newest: 2 }));
+        assert_eq!(open::<(u32, String)>(1, &bytes[..3]), Err(BadBytes::Short(3)));
+        for at in 5..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(open::<(u32, String)>(1, &bad), Err(BadBytes::Checksum));
+        }
+    }
+
+    #[test]
+    fn a_huge_length_does_not_allocate() {
+        let mut bytes = vec![253];
+        bytes.extend(u64::MAX.to_le_bytes());
+        assert_eq!(decode::<Vec<u8>>(&bytes), Err(BadBytes::Malformed));
+    }
+}

@@ -1,0 +1,7 @@
+//! The chat itself: actors, mailboxes, agreement and storage. It has never heard of HTTP, WebSocket or JSON.
+
+pub mod clock;
+pub mod codec;
+pub mod ids;
+pub mod message;
+pub mod packet;

@@ -1,0 +1,228 @@
+//! Message: what users say to each other, and the entries it leaves in their logs.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq, Timestamp, UserId,
+};
+
+/// The part of a message that nodes carry and never look into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// What the body is, for the clients.
+    pub kind: Kind,
+    /// At most `limits.body_bytes_max` bytes.
+    pub body: Box<str>,
+    /// The message this one answers.
+    pub reply_to: Option<MessageId>,
+    /// A JSON object as text, at most 1 KiB, passed through.
+    pub client: Option<Box<str>>,
+}
+
+impl Content {
+    /// What a retry must repeat: a hash over addressee, kind and body (XXH3, 128 bit).
+    #[must_use]
+    pub fn fingerprint(&self, to: &Conversation) -> u128 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        let to = to.to_string();
+        for part in [to.as_str(), self.kind.as_str(), &self.body] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        hash.digest128()
+    }
+
+    /// Bytes this content takes, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.body.len() + self.client.as_ref().map_or(0, |c| c.len()) + self.kind.as_str().len()
+    }
+}
+
+/// One numbered entry of a user's log: a durable event of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number; without gaps within an epoch.
+    pub n: Number,
+    /// When the shard accepted it; never decreases within a log.
+    pub at: Timestamp,
+    /// What happened.
+    pub what: What,
+}
+
+/// What an entry of a user's log says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// Somebody wrote to this user (`message`).
+    Message {
+        /// The server's id.
+        mid: MessageId,
+        /// Who wrote.
+        from: UserId,
+        /// With which device.
+        device: DeviceId,
+        /// The how-manieth from this sender to this user.
+        seq: Seq,
+        /// What was written.
+        content: Arc<Content>,
+    },
+    /// This user wrote to somebody (`sent`).
+    Sent {
+        /// The server's id.
+        mid: MessageId,
+        /// To whom.
+        conv: Conversation,
+        /// The how-manieth in that direction.
+        seq: Seq,
+        /// When the recipient's shard accepted it.
+        at: Timestamp,
+        /// The sender's id for it.
+        cid: Cid,
+        /// The device that sent it.
+        device: DeviceId,
+        /// What was written.
+        content: Arc<Content>,
+    },
+    /// How far this user's messages in a conversation have got (`receipt`).
+    Receipt {
+        /// The conversation.
+        conv: Conversation,
+        /// Who has them; absent in a group.
+        by: Option<UserId>,
+        /// Delivered up to and including.
+        delivered: Seq,
+        /// Read up to and including; never above `delivered`.
+        read: Seq,
+    },
+    /// A message of this user was never fetched within its time and is gone (`expired`).
+    Expired {
+        /// The conversation.
+        conv: Conversation,
+        /// The message.
+        mid: MessageId,
+        /// Its place.
+        seq: Seq,
+    },
+}
+
+impl Entry {
+    /// Bytes this entry takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 160;
+        match &self.what {
+            What::Message { content, .. } | What::Sent { content, .. } => FIXED + content.weight(),
+            What::Receipt { .. } | What::Expired { .. } => FIXED,
+        }
+    }
+}
+
+/// A message on its way to a recipient's mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Send {
+    /// Who writes.
+    pub from: UserId,
+    /// With which device.
+    pub device: DeviceId,
+    /// To whom.
+    pub to: Conversation,
+    /// The sender's id for it.
+    pub cid: Cid,
+    /// What is written.
+    pub content: Arc<Content>,
+}
+
+/// The answer to a send that was accepted, now or before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The server's id.
+    pub mid: MessageId,
+    /// Its place in the conversation.
+    pub seq: Seq,
+    /// When it was first accepted.
+    pub at: Timestamp,
+    /// Whether this `cid` had been accepted before.
+    pub dup: bool,
+}
+
+/// Why a request about a mailbox was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// No such user, device or message: check the name.
+    #[error("no such user")]
+    NotFound,
+    /// The `cid` was used for another message: use a new one.
+    #[error("this cid was used for another message")]
+    Conflict,
+    /// The name is taken: choose another.
+    #[error("this user exists already")]
+    Taken,
+    /// The recipient has too much waiting: try again when they have been online.
+    #[error("the mailbox is full")]
+    MailboxFull,
+    /// Eight devices are registered: remove one first.
+    #[error("at most 8 devices; remove one with device.remove first")]
+    TooManyDevices,
+    /// No majority of the shard's replicas answers: repeat later with the same `cid`.
+    #[error("no majority of the replicas answers; repeat with the same cid")]
+    Unavailable,
+    /// More than the node can take now: repeat after a while.
+    #[error("too much at once; repeat a little later")]
+    Overloaded,
+}
+
+impl Refusal {
+    /// Whether repeating the same request can help.
+    #[must_use]
+    pub const fn retry(self) -> bool {
+        matches!(self, Self::MailboxFull | Self::Unavailable | Self::Overloaded)
+    }
+}
+
+/// A device of a user, as `device.list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub device: DeviceId,
+    /// When it was last heard.
+    pub last_seen: Timestamp,
+    /// Up to where it has acknowledged the log.
+    pub acked: Number,
+}
+
+/// What a client has stored, and of which life of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The newest entry it has stored.
+    pub n: Number,
+    /// The life of the log it is from.
+    pub epoch: Epoch,
+}
+
+/// Where delivery goes on from, as told to a client that has authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// This life of the log.
+    pub epoch: Epoch,
+    /// Entries after this one follow.
+    pub from: Number,
+    /// The newest entry.
+    pub head: Number,
+    /// Whether delivery goes on where the client stopped.
+    pub resumed: Resumed,
+}
+
+/// Whether delivery goes on exactly where the client's own data ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resumed {
+    /// It does.
+    Yes,
+    /// The client did not ask: it goes on from the device's acknowledged entry.
+    NotAsked,
+    /// The client's epoch is not this log's: everything must be fetched afresh.
+    UnknownEpoch,
+    /// Entries the client has not seen are gone: conversations must be fetched afresh.
+    Trimmed,
+}

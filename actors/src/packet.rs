@@ -1,0 +1,329 @@
+//! Packet: what nodes say to each other; links pack many of them into one frame.
+//!
+//! A *session* (one WebSocket, on its gateway) speaks with two kinds of *home*: that of its own user's mailbox,
+//! and those of the mailboxes it writes to. The home of a mailbox is the node that leads its shard.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    BootId, Cid, Conversation, DeviceId, MessageId, Number, Seq, SessionId, ShardId, Timestamp,
+    UserId,
+};
+use crate::message::{
+    Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send,
+};
+
+/// One thing a node says to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Packet {
+    /// Raft traffic of one shard, in our own encoding (`shard::wire`).
+    Raft(ShardId, Bytes),
+    /// A session to a home.
+    Home(ToHome),
+    /// A home to a session.
+    Session(ToSession),
+    /// The leader of one shard to the leader of another: envelopes `first`, `first + 1` ….
+    Envelopes {
+        /// The sending shard.
+        from: ShardId,
+        /// The receiving shard.
+        to: ShardId,
+        /// The number of the first one.
+        first: u64,
+        /// What they hold.
+        envelopes: Vec<Envelope>,
+    },
+    /// The answer: all envelopes up to and including `upto` are applied.
+    EnvelopesTaken {
+        /// The shard that sent them.
+        from: ShardId,
+        /// The shard that applied them.
+        to: ShardId,
+        /// The newest applied.
+        upto: u64,
+    },
+    /// A sign of life, each `link.probe`.
+    Beat(Beat),
+    /// A piece of a shard's checkpoint for a replica that fell behind.
+    Snapshot(ShardId, Bytes),
+}
+
+/// A sign of life of a node, and what the others should know of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Which start of the node this is.
+    pub boot: BootId,
+    /// The node's wall clock.
+    pub wall: Timestamp,
+    /// The shards it leads, with the terms it leads them in.
+    pub leads: Vec<(ShardId, u64)>,
+    /// Sessions connected to it.
+    pub sessions: u32,
+    /// The version of its software.
+    pub version: Box<str>,
+    /// Whether it is being drained: no leadership should go there.
+    pub draining: bool,
+}
+
+/// What one mailbox sends another, across shards; numbered per pair of shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The mailbox it is for.
+    pub to: UserId,
+    /// What it holds.
+    pub what: Enclosed,
+}
+
+/// What an envelope holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Enclosed {
+    /// The sender's own copy of a message that was accepted.
+    Sent {
+        /// The server's id.
+        mid: MessageId,
+        /// To whom.
+        conv: Conversation,
+        /// Its place.
+        seq: Seq,
+        /// When it was accepted.
+        at: Timestamp,
+        /// The sender's id for it.
+        cid: Cid,
+        /// The device that sent it.
+        device: DeviceId,
+        /// What was written.
+        content: std::sync::Arc<Content>,
+    },
+    /// How far messages have got at `by`.
+    Receipt {
+        /// Who has them.
+        by: UserId,
+        /// Delivered up to and including.
+        delivered: Seq,
+        /// Read up to and including.
+        read: Seq,
+    },
+    /// A message to `to` was never fetched and is gone.
+    Expired {
+        /// Who never fetched it.
+        by: UserId,
+        /// The message.
+        mid: MessageId,
+        /// Its place.
+        seq: Seq,
+    },
+}
+
+/// A session to the home of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToHome {
+    /// The mailbox's shard.
+    pub shard: ShardId,
+    /// The mailbox's owner.
+    pub user: UserId,
+    /// Who asks, and where the answer goes.
+    pub session: SessionId,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// What a session asks of a home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Own mailbox: from now on push what is in the log. Answered by `Attached`. A session that attaches
+    /// replaces any other session of the same device.
+    Attach {
+        /// Counts this session's attachments from 1; every push repeats it, and pushes of older ones are dropped.
+        life: u32,
+        /// The device on this socket.
+        device: DeviceId,
+        /// Where to go on from.
+        start: Start,
+        /// The newest entry the client has acknowledged on this socket.
+        acked: Number,
+        /// When this socket authenticated first, so that of two the newest wins: (gateway clock, session count).
+        since: Timestamp,
+    },
+    /// Own mailbox: the socket is gone.
+    Detach {
+        /// The attachment that ends.
+        life: u32,
+    },
+    /// Own mailbox: the device has everything up to `n`.
+    Acknowledge {
+        /// The attachment it comes through.
+        life: u32,
+        /// The newest entry the device has.
+        n: Number,
+    },
+    /// Own mailbox: the user has read `conv` up to and including `seq`.
+    Read {
+        /// The conversation.
+        conv: Conversation,
+        /// The newest message read.
+        seq: Seq,
+    },
+    /// Own mailbox: repeat entries after `after`, at most `limit`. Answered by `Pulled`.
+    Pull {
+        /// The attachment it comes through.
+        life: u32,
+        /// Entries after this one.
+        after: Number,
+        /// At most this many.
+        limit: u16,
+    },
+    /// Own mailbox: the client is alive (at most one each 30 s and session); keeps last seen true.
+    Alive,
+    /// The recipient's mailbox: store this. Answered by `Sent` or `Broken`.
+    Send {
+        /// Its place in the session's stream to this mailbox.
+        place: Place,
+        /// The message.
+        send: Box<Send>,
+    },
+    /// Own mailbox: answered by `Answer`.
+    Question {
+        /// Comes back with the answer.
+        request: u32,
+        /// What is asked.
+        question: Question,
+    },
+}
+
+/// Where an attached session goes on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// The client did not say: from what its device acknowledged last.
+    Device,
+    /// The client has stored everything up to here; counts as an acknowledgement.
+    Resume(Resume),
+    /// The session itself goes on (after a failover): the client has been sent everything up to here.
+    Continue(Resume),
+}
+
+/// A send's place in the stream from one session to one mailbox.
+///
+/// The home admits a stream only in order: `count` 1 opens it, then each next number. Anything else is answered by
+/// `Broken`, and the session opens a new life of the stream and repeats its unanswered sends in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Life of the stream; a higher one replaces a lower one. 0: a single send outside any stream (HTTP).
+    pub life: u32,
+    /// 1, 2, 3 … within a life.
+    pub count: u32,
+}
+
+/// A question with one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// Which devices are there?
+    Devices,
+    /// Remove this device.
+    RemoveDevice(DeviceId),
+    /// Make an account with this password hash (PHC string).
+    Register(Box<str>),
+    /// What is the account's password hash?
+    Credentials,
+}
+
+/// The answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The user's devices.
+    Devices(Vec<DeviceInfo>),
+    /// It is done.
+    Done,
+    /// The password hash (PHC string); absent for a user without a password.
+    Credentials(Option<Box<str>>),
+}
+
+/// The home of a mailbox to a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToSession {
+    /// Whom it is for.
+    pub session: SessionId,
+    /// What is told.
+    pub tell: Tell,
+}
+
+/// What a home tells a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tell {
+    /// The attachment stands, or is refused for good.
+    Attached {
+        /// Which attachment.
+        life: u32,
+        /// Where delivery goes on from.
+        position: Result<Position, Refusal>,
+    },
+    /// The next entries, in order and without gaps.
+    Entries {
+        /// Which attachment.
+        life: u32,
+        /// The entries.
+        entries: Vec<Entry>,
+        /// The newest entry of the log.
+        head: Number,
+    },
+    /// What was waiting when the session attached has been pushed.
+    CaughtUp {
+        /// Which attachment.
+        life: u32,
+        /// The newest entry of the log.
+        head: Number,
+    },
+    /// Entries asked for again by `Pull`.
+    Pulled {
+        /// Which attachment.
+        life: u32,
+        /// The entries still kept of those asked for.
+        entries: Vec<Entry>,
+    },
+    /// What became of a send.
+    Sent {
+        /// Whose mailbox.
+        to: UserId,
+        /// Which send.
+        place: Place,
+        /// Accepted, or refused.
+        result: Result<Accepted, Refusal>,
+    },
+    /// The stream to this mailbox is not known here, or a send was missing before this one: open a new life of it.
+    Broken {
+        /// Whose mailbox.
+        to: UserId,
+        /// Which life is broken.
+        life: u32,
+    },
+    /// This node does not lead the shard: ask again when its leader is known.
+    NotHome {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The attachment is over.
+    Closed {
+        /// Which attachment.
+        life: u32,
+        /// Why.
+        why: Closed,
+    },
+    /// The answer to a question.
+    Answer {
+        /// Which question.
+        request: u32,
+        /// The answer.
+        answer: Result<Answer, Refusal>,
+    },
+}
+
+/// Why an attachment ended for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Closed {
+    /// A newer socket of the same device.
+    Replaced,
+    /// The device was removed.
+    DeviceRemoved,
+    /// The home lost track (a crash of an actor): attach again.
+    Lost,
+}
