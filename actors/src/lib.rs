@@ -3,5 +3,7 @@
 pub mod clock;
 pub mod codec;
 pub mod ids;
+pub mod mailbox;
 pub mod message;
 pub mod packet;
+pub mod shard;
