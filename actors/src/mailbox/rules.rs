@@ -426,6 +426,12 @@ impl Mailbox {
         .min()
     }
 
+    /// Whether this message (or another with its `cid`) was taken in before.
+    #[must_use]
+    pub fn remembers(&self, send: &Send) -> bool {
+        self.ledger.find(&send.from, &send.cid).is_some()
+    }
+
     /// Where delivery to a device goes on from.
     #[must_use]
     pub fn position(&self, device: &DeviceId, start: Start) -> Position {

@@ -51,7 +51,9 @@ impl Default for Pace {
 pub enum Origin {
     /// The mailbox actor of a user, under its own number.
     Mailbox(UserId, u64),
-    /// The shard itself.
+    /// The shard's home, under its own number.
+    Home(u64),
+    /// Nobody.
     Shard,
 }
 
@@ -134,8 +136,8 @@ pub struct Replica {
     installing: bool,
     role: Role,
     kept: HardState,
-    /// Without its checkpoint a replica votes but does not lead.
-    may_lead: bool,
+    /// The checkpoint is gone: this replica votes, but applies nothing and leads nothing until it has another.
+    lacks_state: bool,
 }
 
 impl Replica {
@@ -170,7 +172,7 @@ impl Replica {
             installing: false,
             role,
             kept,
-            may_lead: true,
+            lacks_state: false,
         }
     }
 
@@ -200,14 +202,27 @@ impl Replica {
     /// One tick of Raft's clock.
     pub fn tick(&mut self) {
         // Until a checkpoint is installed the library must neither tick nor step.
-        if !self.installing && (self.may_lead || self.role.leader.is_some()) {
+        if self.installing {
+            return;
+        }
+        if !self.lacks_state {
             self.raft.tick();
+        } else if self.role.leader.is_some() {
+            // Refused while one is on its way, or when the leader is not known for sure: asked again at the next tick.
+            let _later = self.raft.request_snapshot();
         }
     }
 
-    /// Without its checkpoint (`false`) a replica votes and follows, but does not stand for election.
-    pub const fn set_may_lead(&mut self, may_lead: bool) {
-        self.may_lead = may_lead;
+    /// The checkpoint is gone: from now on this replica votes and keeps entries, but applies nothing, leads nothing and
+    /// asks the leader for a checkpoint.
+    pub const fn lose_state(&mut self) {
+        self.lacks_state = true;
+    }
+
+    /// Whether the checkpoint is gone and another has not come yet.
+    #[must_use]
+    pub const fn lacks_state(&self) -> bool {
+        self.lacks_state
     }
 
     /// A message from another replica.
@@ -222,7 +237,7 @@ impl Replica {
 
     /// Stands for election at once.
     pub fn campaign(&mut self) {
-        if !self.installing && self.may_lead {
+        if !self.installing && !self.lacks_state {
             let _lost_is_fine = self.raft.campaign();
         }
     }
@@ -379,7 +394,7 @@ impl Replica {
         let (index, _) = state.applied();
         self.state = state;
         self.installing = false;
-        self.may_lead = true;
+        self.lacks_state = false;
         self.raft.advance_apply_to(index);
     }
 
@@ -391,7 +406,7 @@ impl Replica {
 
     fn apply(&mut self, out: &mut Outputs) {
         while let Some(entry) = self.committed.front() {
-            if self.installing {
+            if self.installing || self.lacks_state {
                 return;
             }
             let batch = match decode_batch(entry) {
