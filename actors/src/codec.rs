@@ -43,11 +43,21 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
         .expect("our own types always encode")
 }
 
+/// Encodes a value behind what `bytes` already holds; as `encode` otherwise.
+pub fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
+        .expect("our own types always encode, and memory takes all bytes");
+}
+
 /// Decodes what `encode` wrote; refuses trailing bytes.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadBytes> {
     let (value, used) =
         bincode::serde::decode_from_slice(bytes, config()).map_err(|_| BadBytes::Malformed)?;
-    if used == bytes.len() { Ok(value) } else { Err(BadBytes::Malformed) }
+    if used == bytes.len() {
+        Ok(value)
+    } else {
+        Err(BadBytes::Malformed)
+    }
 }
 
 /// Encodes a value behind a format version and a checksum.
@@ -66,7 +76,10 @@ pub fn open<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, BadByte
         return Err(BadBytes::Short(bytes.len()));
     };
     if found != version {
-        return Err(BadBytes::Version { found, newest: version });
+        return Err(BadBytes::Version {
+            found,
+            newest: version,
+        });
     }
     if head[1..] != crc32fast::hash(body).to_le_bytes() {
         return Err(BadBytes::Checksum);
@@ -82,8 +95,17 @@ mod tests {
     fn damaged_or_foreign_bytes_are_refused() {
         let bytes = seal(1, &(7_u32, "hi"));
         assert_eq!(open::<(u32, String)>(1, &bytes), Ok((7, "hi".to_owned())));
-        assert_eq!(open::<(u32, String)>(2, &bytes), Err(BadBytes::Version { found: 1, newest: 2 }));
-        assert_eq!(open::<(u32, String)>(1, &bytes[..3]), Err(BadBytes::Short(3)));
+        assert_eq!(
+            open::<(u32, String)>(2, &bytes),
+            Err(BadBytes::Version {
+                found: 1,
+                newest: 2
+            })
+        );
+        assert_eq!(
+            open::<(u32, String)>(1, &bytes[..3]),
+            Err(BadBytes::Short(3))
+        );
         for at in 5..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 1;

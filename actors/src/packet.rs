@@ -10,9 +10,7 @@ use crate::ids::{
     BootId, Cid, Conversation, DeviceId, MessageId, Number, Seq, SessionId, ShardId, Timestamp,
     UserId,
 };
-use crate::message::{
-    Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send,
-};
+use crate::message::{Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send};
 
 /// One thing a node says to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
