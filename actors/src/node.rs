@@ -12,12 +12,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use crate::cluster::{Links, LinksConfig, LinksError, Timing};
-use crate::ids::{BootId, NodeId, SessionId, ShardId, UserId};
+use crate::ids::{BootId, NodeId, ShardId};
 use crate::placement;
 use crate::router::Router;
 use crate::shard::lane::{self, Disks, Hosted, Lane, Settings, ShardStatus};
-use crate::store::error::StoreError;
-use crate::store::identity::Wanted;
+use crate::store::StoreError;
+use crate::store::Wanted;
 use crate::store::{Store, StoreOptions};
 
 /// What a node needs to start.
@@ -237,8 +237,9 @@ impl Node {
         for lane in self.router.lanes() {
             let _stopping = lane.cast(lane::Msg::Drain);
         }
+        let anybody = || self.router.peers().values().any(|peer| peer.up);
         let gone = async {
-            while inspect(&self.router).await.iter().any(|shard| shard.role.leads) {
+            while anybody() && inspect(&self.router).await.iter().any(|shard| shard.role.leads) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -247,8 +248,13 @@ impl Node {
         }
     }
 
-    /// Stops everything: links, lanes, then the disk.
+    /// Stops everything: lanes, then the disk, with a last checkpoint.
     pub async fn stop(self) {
+        for lane in self.router.lanes() {
+            let _stopping = lane.cast(lane::Msg::Checkpoint);
+        }
+        // Answered behind the checkpoint: from here on the disk has it in its queue.
+        let _status = inspect(&self.router).await;
         self.root.stop(None);
         for (stop, joined) in self.threads {
             let _thread_ended = stop.send(());
@@ -270,15 +276,6 @@ pub async fn inspect(router: &Router) -> Vec<ShardStatus> {
     }
     all.sort_by_key(|status| status.shard);
     all
-}
-
-/// The sessions attached to a user here.
-pub async fn sessions_of(router: &Router, user: &UserId) -> Vec<SessionId> {
-    const PATIENCE_MS: u64 = 2_000;
-    let lanes = router.lanes();
-    let at = usize::from(router.shard_of(user).0) % lanes.len().max(1);
-    let Some(lane) = lanes.get(at) else { return Vec::new() };
-    ractor::call_t!(lane, lane::Msg::SessionsOf, PATIENCE_MS, user.clone()).unwrap_or_default()
 }
 
 fn text(error: impl ToString) -> StartError {

@@ -83,10 +83,10 @@ impl Ledger {
         self.rows.front().map(|row| row.at)
     }
 
-    /// Forgets the oldest rows that are `old` and whose entries are gone.
-    pub(super) fn forget(&mut self, old: impl Fn(&Row) -> bool, low: Number) {
+    /// Forgets the oldest rows that are `old`, of entries up to `done`.
+    pub(super) fn forget(&mut self, old: impl Fn(&Row) -> bool, done: Number) {
         while let Some(row) = self.rows.front() {
-            if !old(row) || row.n > low {
+            if !old(row) || row.n > done {
                 break;
             }
             if self.by_key.get(&row.key) == Some(&self.gone) {

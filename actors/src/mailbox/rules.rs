@@ -327,11 +327,14 @@ impl Mailbox {
         effects.push(receipt_to(from, &self.owner, peer));
     }
 
+    /// Up to where every device has the log; without devices, up to where one had it.
+    fn slowest(&self) -> Number {
+        self.devices.iter().map(|d| d.acked).min().unwrap_or(self.delivered)
+    }
+
     /// Keeps the time at which entries had reached every device, and drops what history no longer wants.
     fn settle(&mut self, now: Now) {
-        let Some(slowest) = self.devices.iter().map(|d| d.acked).min() else {
-            return;
-        };
+        let slowest = self.slowest();
         if self.settled.back().is_none_or(|m| slowest > m.n) && slowest > self.log.low() {
             mark(&mut self.settled, now.wall, slowest, now.policy.history);
         }
@@ -341,8 +344,10 @@ impl Mailbox {
     fn drop_history(&mut self, now: Now) {
         let span = now.policy.history;
         let clock = if span.is_zero() { now.wall } else { now.cautious };
+        // A device that came later may lack what the others had: it holds back until it has it or is forgotten.
+        let slowest = self.slowest();
         while let Some(oldest) = self.settled.front() {
-            if oldest.since.after(span + span / MARKS_PER_SPAN) > clock {
+            if oldest.since.after(span + span / MARKS_PER_SPAN) > clock || oldest.n > slowest {
                 break;
             }
             self.log.drop_to(oldest.n);
@@ -364,7 +369,9 @@ impl Mailbox {
             self.expire_to(gone, effects);
         }
         self.drop_history(now);
-        self.ledger.forget(|row| row.at.after(expiry) <= now.cautious, self.log.low());
+        // Rows of what is not delivered stay: its senders must still learn what becomes of it.
+        let done = self.delivered.max(self.log.low());
+        self.ledger.forget(|row| row.at.after(expiry) <= now.cautious, done);
     }
 
     /// The newest entry that has waited longer than `expiry`.
@@ -379,8 +386,7 @@ impl Mailbox {
             .map_or(Number(0), |m| m.n);
         let due = exact.max(coarse);
         // What every device has is history's to drop, not expiry's.
-        let settled = self.devices.iter().map(|d| d.acked).min().unwrap_or(self.delivered);
-        if due > settled { due } else { Number(0) }
+        if due > self.slowest() { due } else { Number(0) }
     }
 
     fn expire_to(&mut self, n: Number, effects: &mut Vec<Effect>) {
@@ -401,7 +407,9 @@ impl Mailbox {
 
     fn forget_gone(&mut self) {
         let low = self.log.low();
-        while self.arrived.front().is_some_and(|m| m.n <= low) {
+        // What every device has is history's to drop: its arrival no longer matters.
+        let arrived = low.max(self.slowest());
+        while self.arrived.front().is_some_and(|m| m.n <= arrived) {
             self.arrived.pop_front();
         }
         while self.settled.front().is_some_and(|m| m.n <= low) {
@@ -413,12 +421,14 @@ impl Mailbox {
     #[must_use]
     pub fn due(&self, policy: Policy) -> Option<Timestamp> {
         let expiry = policy.expiry;
+        let slowest = self.slowest();
         [
             self.devices.iter().map(|d| d.seen.after(expiry)).min(),
             self.ledger.oldest_at().map(|at| at.after(expiry)),
             self.arrived.front().map(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN)),
             self.settled
                 .front()
+                .filter(|m| m.n <= slowest)
                 .map(|m| m.since.after(policy.history + policy.history / MARKS_PER_SPAN)),
         ]
         .into_iter()

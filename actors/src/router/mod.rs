@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::clock;
 use crate::cluster::{Class, Inbound as LinksInbound, Links};
 use crate::ids::{BootId, NodeId, SessionId, ShardId, UserId, shard_of};
-use crate::packet::{Beat, Packet, Tell, ToHome, ToSession};
+use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
 use crate::shard::lane;
 
 /// What is put into a session's inbox.
@@ -68,6 +68,7 @@ struct Shared {
     next_session: AtomicU64,
     connected: AtomicU32,
     draining: AtomicBool,
+    health: RwLock<Vec<ShardHealth>>,
     watchers: Vec<RwLock<HashSet<u64>>>,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
 }
@@ -89,6 +90,7 @@ impl Router {
             next_session: AtomicU64::new(1),
             connected: AtomicU32::new(0),
             draining: AtomicBool::new(false),
+            health: RwLock::default(),
             watchers: (0..shards).map(|_| RwLock::default()).collect(),
             peers: RwLock::new(peers.map(|peer| (peer, unknown.clone())).collect()),
         }))
@@ -143,6 +145,17 @@ impl Router {
     /// Counts connected users' sockets, for others to see.
     pub fn set_connected(&self, sessions: u32) {
         self.0.connected.store(sessions, Ordering::Relaxed);
+    }
+
+    /// How the shards led here are, for others to see.
+    pub fn set_health(&self, health: Vec<ShardHealth>) {
+        *write(&self.0.health) = health;
+    }
+
+    /// How the shards led here are.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        read(&self.0.health).clone()
     }
 
     /// From now on the node wants to lead nothing, and says so.
@@ -363,6 +376,8 @@ impl LinksInbound for Router {
             sessions: self.0.connected.load(Ordering::Relaxed),
             version: env!("CARGO_PKG_VERSION").into(),
             draining: self.is_draining(),
+            pid: std::process::id(),
+            health: read(&self.0.health).clone(),
         }
     }
 }

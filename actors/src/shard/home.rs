@@ -259,7 +259,8 @@ impl Home {
             Start::Continue(_) if position.resumed == Resumed::Yes => acked,
             _ => position.from,
         };
-        let input = user::Input::Attach { session, life, device, since, position, acked };
+        let input =
+            user::Input::Attach { session, life, device, since, start, position, acked };
         out.push(Output::User(user, input));
     }
 
@@ -287,6 +288,8 @@ impl Home {
                 self.propose(replica, user, Change::RemoveDevice(device), asked, out);
                 return;
             }
+            // Answered by the lane, which knows who is connected.
+            Question::Sessions => Ok(Answer::Sessions(Vec::new())),
             Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),
             Question::Register(password) => {
                 let change = Change::Register { epoch: Epoch::new(wall, chance), password };

@@ -65,10 +65,6 @@ impl RaftLog {
         self.hard_state = hard_state;
     }
 
-    pub(super) fn set_conf_state(&mut self, conf_state: ConfState) {
-        self.conf_state = conf_state;
-    }
-
     /// The configuration as of the newest entry applied.
     #[must_use]
     pub const fn conf_state(&self) -> &ConfState {

@@ -317,27 +317,29 @@ impl Replica {
         }
     }
 
+    /// Proposes what waits, in order. What Raft will not take now (a leadership is being handed over, or too much is
+    /// uncommitted) waits on, and everything behind it, so that nothing overtakes.
     fn propose_pending(&mut self, wall: Timestamp, out: &mut Outputs) {
-        let mut pending = std::mem::take(&mut self.pending).into_iter().peekable();
-        while pending.peek().is_some() {
-            let mut commands = Vec::new();
+        let mut pending = VecDeque::from(std::mem::take(&mut self.pending));
+        while !pending.is_empty() {
+            let mut batch = Batch { wall, commands: Vec::new() };
             let mut origins = Vec::new();
             let mut bytes = 0;
-            while bytes < BATCH_BYTES && commands.len() < BATCH_COMMANDS {
-                let Some((command, origin)) = pending.next() else {
-                    break;
-                };
+            while bytes < BATCH_BYTES && batch.commands.len() < BATCH_COMMANDS {
+                let Some((command, origin)) = pending.pop_front() else { break };
                 bytes += weight(&command);
-                commands.push(command);
+                batch.commands.push(command);
                 origins.push(origin);
             }
-            let data = codec::encode(&Batch { wall, commands });
-            if self.installing || self.raft.propose(Vec::new(), data).is_err() {
+            if self.installing || !self.role.leads {
                 out.lost.extend(origins);
-                continue;
+            } else if self.raft.propose(Vec::new(), codec::encode(&batch)).is_ok() {
+                let place = Place { index: self.last_index(), term: self.raft.raft.term };
+                self.proposed.push_back(Proposed { place, origins });
+            } else {
+                self.pending = batch.commands.into_iter().zip(origins).chain(pending).collect();
+                return;
             }
-            let place = Place { index: self.last_index(), term: self.raft.raft.term };
-            self.proposed.push_back(Proposed { place, origins });
         }
     }
 
@@ -454,6 +456,7 @@ impl Replica {
         let leader = u16::try_from(raft.leader_id).ok().filter(|id| *id != 0).map(NodeId);
         let serves = leads
             && !self.installing
+            && !self.lacks_state
             && (self.role.serves && self.role.term == raft.term || raft.apply_to_current_term());
         let role = Role { term: raft.term, serves, leads, leader };
         if role == self.role {

@@ -8,7 +8,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::{Msg, State};
 use crate::clock;
-use crate::ids::{SessionId, ShardId, UserId, shard_of};
+use crate::ids::{DeviceId, NodeId, SessionId, ShardId, UserId, shard_of};
 use crate::mailbox::{self, Mailbox, desk};
 use crate::packet::{Closed, Tell};
 use crate::restart::{Restarts, Verdict};
@@ -76,19 +76,42 @@ impl Actor for Supervisor {
     }
 }
 
+/// A session that attached, as far as the lane saw.
+struct Attached {
+    session: SessionId,
+    life: u32,
+    device: DeviceId,
+}
+
 /// A connected user's actor, and who is attached through it.
 struct Connected {
     actor: ActorRef<user::Msg>,
-    sessions: Vec<(SessionId, u32)>,
+    sessions: Vec<Attached>,
+    /// Inputs sent to it.
+    sent: u64,
+}
+
+/// A mailbox's actor.
+struct Active {
+    actor: ActorRef<mailbox::Msg>,
+    /// Inputs sent to it.
+    sent: u64,
+}
+
+impl Connected {
+    fn hand(&mut self, input: user_rules::Input) {
+        self.sent += 1;
+        let _gone_is_told = self.actor.cast(user::Msg::Input(Box::new(input)));
+    }
 }
 
 /// The children of a lane.
 pub(super) struct Children {
     lane: ActorRef<Msg>,
-    window: u16,
+    limits: user_rules::Limits,
     mailboxes: ActorRef<()>,
     users: ActorRef<()>,
-    by_mailbox: HashMap<UserId, ActorRef<mailbox::Msg>>,
+    by_mailbox: HashMap<UserId, Active>,
     by_user: HashMap<UserId, Connected>,
     owners: HashMap<ActorId, UserId>,
     loading: HashSet<UserId>,
@@ -118,7 +141,7 @@ impl user::Port for Carrier {
 impl Children {
     pub(super) async fn start(
         lane: &ActorRef<Msg>,
-        window: u16,
+        limits: user_rules::Limits,
     ) -> Result<Self, ActorProcessingErr> {
         let start = async |kind| {
             let arguments = (kind, lane.clone());
@@ -128,7 +151,7 @@ impl Children {
         let (users, _) = start(Kind::Users).await?;
         Ok(Self {
             lane: lane.clone(),
-            window,
+            limits,
             mailboxes,
             users,
             by_mailbox: HashMap::new(),
@@ -155,15 +178,16 @@ impl Children {
                 return;
             };
             self.owners.insert(actor.get_id(), user.clone());
-            self.by_mailbox.insert(user.clone(), actor);
+            self.by_mailbox.insert(user.clone(), Active { actor, sent: 0 });
         }
         self.tell_mailbox(&user, input);
     }
 
     /// Hands something to a mailbox's actor if there is one.
-    pub(super) fn tell_mailbox(&self, user: &UserId, input: desk::Input) {
-        if let Some(actor) = self.by_mailbox.get(user) {
-            let _gone_is_told = actor.cast(mailbox::Msg::Input(input));
+    pub(super) fn tell_mailbox(&mut self, user: &UserId, input: desk::Input) {
+        if let Some(active) = self.by_mailbox.get_mut(user) {
+            active.sent += 1;
+            let _gone_is_told = active.actor.cast(mailbox::Msg::Input(input));
         }
     }
 
@@ -177,21 +201,22 @@ impl Children {
     ) {
         if !self.by_user.contains_key(&user) {
             let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
-            let arguments = user::Arguments { name: user.clone(), window: self.window, port };
+            let arguments = user::Arguments { user: user.clone(), limits: self.limits, port };
             let parent = self.users.get_cell();
             let Ok((actor, _)) = Actor::spawn_linked(None, User, arguments, parent).await else {
                 return;
             };
             self.owners.insert(actor.get_id(), user.clone());
-            let connected = Connected { actor, sessions: Vec::new() };
+            let connected = Connected { actor, sessions: Vec::new(), sent: 0 };
             self.by_user.insert(user.clone(), connected);
         }
         let Some(connected) = self.by_user.get_mut(&user) else { return };
-        if let user_rules::Input::Attach { session, life, .. } = &input {
-            connected.sessions.retain(|(known, _)| known != session);
-            connected.sessions.push((*session, *life));
+        if let user_rules::Input::Attach { session, life, device, .. } = &input {
+            let (session, life, device) = (*session, *life, device.clone());
+            connected.sessions.retain(|known| known.session != session);
+            connected.sessions.push(Attached { session, life, device });
         }
-        let _gone_is_told = connected.actor.cast(user::Msg::Input(Box::new(input)));
+        connected.hand(input);
     }
 
     /// Hands something to the actor of a user that a session believes to be attached to; tells when it is not.
@@ -208,7 +233,7 @@ impl Children {
             _ => return None,
         };
         let connected = self.by_user.get(user);
-        if connected.is_some_and(|c| c.sessions.iter().any(|(known, _)| *known == session)) {
+        if connected.is_some_and(|c| c.sessions.iter().any(|known| known.session == session)) {
             self.connected(user, input);
             return None;
         }
@@ -219,25 +244,37 @@ impl Children {
     pub(super) fn connected(&mut self, user: &UserId, input: user_rules::Input) {
         if let Some(connected) = self.by_user.get_mut(user) {
             if let user_rules::Input::Detach { session, .. } = &input {
-                connected.sessions.retain(|(known, _)| known != session);
+                connected.sessions.retain(|known| known.session != *session);
             }
-            let _gone_is_told = connected.actor.cast(user::Msg::Input(Box::new(input)));
+            connected.hand(input);
         }
     }
 
-    /// The last session of a user is gone: their actor ends when it has done what it was sent.
-    pub(super) fn left(&mut self, user: &UserId) {
+    /// The last session of a user was gone after so many inputs: unless more came since, their actor ends.
+    pub(super) fn left(&mut self, user: &UserId, handled: u64) {
+        if self.by_user.get(user).is_some_and(|connected| connected.sent == handled) {
+            self.end_user(user);
+        }
+    }
+
+    fn end_user(&mut self, user: &UserId) {
         if let Some(connected) = self.by_user.remove(user) {
             self.owners.remove(&connected.actor.get_id());
             connected.actor.stop(None);
         }
     }
 
-    /// Nothing is under way for a mailbox: its actor ends.
-    pub(super) fn passivate(&mut self, user: &UserId) {
-        if let Some(actor) = self.by_mailbox.remove(user) {
-            self.owners.remove(&actor.get_id());
-            actor.stop(None);
+    /// Nothing was under way for a mailbox after so many inputs: unless more came since, its actor ends.
+    pub(super) fn passivate(&mut self, user: &UserId, handled: u64) {
+        if self.by_mailbox.get(user).is_some_and(|active| active.sent == handled) {
+            self.end_mailbox(user);
+        }
+    }
+
+    fn end_mailbox(&mut self, user: &UserId) {
+        if let Some(active) = self.by_mailbox.remove(user) {
+            self.owners.remove(&active.actor.get_id());
+            active.actor.stop(None);
         }
     }
 
@@ -246,8 +283,8 @@ impl Children {
         let here = |user: &UserId| shard_of(user, shards) == shard;
         let mailboxes: Vec<UserId> = self.by_mailbox.keys().filter(|u| here(u)).cloned().collect();
         let users: Vec<UserId> = self.by_user.keys().filter(|u| here(u)).cloned().collect();
-        mailboxes.iter().for_each(|user| self.passivate(user));
-        users.iter().for_each(|user| self.left(user));
+        mailboxes.iter().for_each(|user| self.end_mailbox(user));
+        users.iter().for_each(|user| self.end_user(user));
     }
 
     /// A child is gone; answers whom to tell that their attachment is lost.
@@ -258,18 +295,22 @@ impl Children {
                 self.by_mailbox.remove(&user);
                 Vec::new()
             }
-            Kind::Users => self.by_user.remove(&user).map(|c| c.sessions).unwrap_or_default(),
+            Kind::Users => {
+                let sessions = self.by_user.remove(&user).map(|c| c.sessions).unwrap_or_default();
+                sessions.into_iter().map(|attached| (attached.session, attached.life)).collect()
+            }
         }
     }
 
-    pub(super) fn sessions_of(&self, user: &UserId) -> Vec<SessionId> {
+    /// A user's sockets: on which gateway, and of which device.
+    pub(super) fn sessions_of(&self, user: &UserId) -> Vec<(NodeId, DeviceId)> {
         let connected = self.by_user.get(user).into_iter();
-        connected.flat_map(|c| c.sessions.iter().map(|(session, _)| *session)).collect()
+        connected.flat_map(|c| &c.sessions).map(|a| (a.session.node, a.device.clone())).collect()
     }
 
     pub(super) fn crash(&self, user: &UserId) {
-        if let Some(actor) = self.by_mailbox.get(user) {
-            let _gone = actor.cast(mailbox::Msg::Crash);
+        if let Some(active) = self.by_mailbox.get(user) {
+            let _gone = active.actor.cast(mailbox::Msg::Crash);
         }
         if let Some(connected) = self.by_user.get(user) {
             let _gone = connected.actor.cast(user::Msg::Crash);

@@ -8,12 +8,12 @@ use super::{Msg, ShardStatus, State};
 use crate::clock;
 use crate::ids::{NodeId, ShardId, UserId};
 use crate::mailbox::desk;
-use crate::packet::{Packet, Tell, ToHome};
+use crate::packet::{Answer, Ask, Packet, Question, Tell, ToHome};
 use crate::shard::home::{Home, Output, Read};
 use crate::shard::replica::{Origin, Outputs, Replica, Role, carries_image};
 use crate::shard::state::Command;
 use crate::shard::wire;
-use crate::store::journal::{LogStart, Record};
+use crate::store::{LogStart, Record};
 use crate::user::rules as user;
 
 /// One shard on this node.
@@ -78,6 +78,14 @@ impl State {
             self.schedule();
             return;
         };
+        if let Ask::Question { request, question: Question::Sessions } = ask.ask
+            && hosted.role.serves
+        {
+            let answer = Ok(Answer::Sessions(self.children.sessions_of(&ask.user)));
+            self.outlet.tell(ask.session, Tell::Answer { request, answer });
+            self.schedule();
+            return;
+        }
         let mut out = Vec::new();
         hosted.home.ask(&mut hosted.replica, ask, wall, rand::random::<u128>(), &mut out);
         self.touch(shard);
@@ -236,7 +244,10 @@ impl State {
         for output in outputs {
             match output {
                 desk::Output::Propose { ticket, change } => {
-                    let origin = Origin::Mailbox(user.clone(), ticket);
+                    let origin = match ticket {
+                        desk::NOBODY => Origin::Shard,
+                        ticket => Origin::Mailbox(user.clone(), ticket),
+                    };
                     let command = Command::Mailbox(user.clone(), change);
                     if hosted.replica.propose(command, origin).is_err() {
                         let input = desk::Input::Lost { ticket };
@@ -245,7 +256,7 @@ impl State {
                 }
                 desk::Output::Tell(session, tell) => self.outlet.tell(session, tell),
                 desk::Output::FlushIn(_) => {}
-                desk::Output::Idle { .. } => self.children.passivate(user),
+                desk::Output::Idle { handled } => self.children.passivate(user, handled),
             }
         }
         self.touch(shard);
@@ -272,13 +283,18 @@ impl State {
                     hosted.home.read(&hosted.replica, user, read, &mut out);
                 }
                 user::Output::Cursor { device, n } => {
+                    let mailbox = hosted.replica.state().mailbox(user);
+                    let known = mailbox.and_then(|mailbox| mailbox.device(&device));
+                    if known.is_some_and(|known| known.acked >= n) {
+                        continue;
+                    }
                     let input = desk::Input::Acknowledge { device, n };
                     out.push(Output::Mailbox(user.clone(), input));
                 }
                 user::Output::Seen { device } => {
                     out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));
                 }
-                user::Output::Empty => self.children.left(user),
+                user::Output::Empty { handled } => self.children.left(user, handled),
             }
         }
         self.touch(shard);

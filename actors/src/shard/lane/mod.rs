@@ -25,16 +25,16 @@ use ractor::{
 use super::home::{Quota, Read};
 use super::replica::{Pace, Role};
 use crate::clock;
-use crate::ids::{NodeId, SessionId, ShardId, UserId};
+use crate::ids::{NodeId, ShardId, UserId};
 use crate::mailbox::image::Stored;
 use crate::mailbox::rules::{Mailbox, Policy};
 use crate::mailbox::desk;
 use crate::message::Entry;
 use crate::packet::{Packet, ToHome};
 use crate::router::Router;
-use crate::store::checkpoints::{Checkpoints, Chunk};
-use crate::store::error::StoreError;
-use crate::store::journal::Journal;
+use crate::store::{Checkpoints, Chunk};
+use crate::store::StoreError;
+use crate::store::Journal;
 use crate::user;
 use children::Children;
 use outlet::Outlet;
@@ -53,8 +53,8 @@ pub struct Settings {
     pub quota: Quota,
     /// How long things are kept.
     pub policy: Policy,
-    /// Entries a session may have unacknowledged.
-    pub window: u16,
+    /// How much a session is sent at once.
+    pub limits: user::rules::Limits,
     /// How often each shard is checkpointed when it changed.
     pub checkpoint_every: Duration,
     /// Bytes of mailboxes in memory on the whole node before cold ones leave it.
@@ -111,8 +111,8 @@ pub enum Msg {
     Drain,
     /// What is this lane doing?
     Inspect(RpcReplyPort<Vec<ShardStatus>>),
-    /// Which sessions does a user have here?
-    SessionsOf(UserId, RpcReplyPort<Vec<SessionId>>),
+    /// Checkpoint every shard that changed, now.
+    Checkpoint,
     /// Make the actors of a user fail, to show that nothing is lost.
     Crash(UserId),
 }
@@ -181,7 +181,7 @@ impl Actor for Lane {
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let Arguments { shards, disks, router, settings } = arguments;
-        let children = Children::start(&myself, settings.window).await?;
+        let children = Children::start(&myself, settings.limits).await?;
         start_ticking(myself.clone(), settings.tick);
         Ok(State {
             outlet: Outlet::new(router.clone(), myself.clone()),
@@ -215,8 +215,8 @@ impl Actor for Lane {
             Msg::User(shard, term, user, outputs) => {
                 state.user(shard, term, &user, outputs).await;
             }
-            Msg::Warmed(shard, read, user) => state.warmed(shard, *read, user).await?,
-            Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await?,
+            Msg::Warmed(shard, read, user) => state.warmed(shard, *read, user).await,
+            Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await,
             Msg::Exported(shard, node, chunk) => state.exported(shard, node, chunk),
             Msg::Imported(shard, done) => state.imported(shard, done)?,
             Msg::Tick => state.tick().await,
@@ -226,9 +226,7 @@ impl Actor for Lane {
             Msg::ChildGone(kind, id) => state.child_gone(kind, id),
             Msg::Drain => state.draining = true,
             Msg::Inspect(reply) => state.inspect(reply),
-            Msg::SessionsOf(user, reply) => {
-                let _gone = reply.send(state.children.sessions_of(&user));
-            }
+            Msg::Checkpoint => state.checkpoint_all(),
             Msg::Crash(user) => state.children.crash(&user),
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ractor::{ActorProcessingErr, ActorRef};
+use ractor::ActorRef;
 
 use super::hosted::Hosted;
 use super::{Disks, Msg, Settings, State};
@@ -17,9 +17,9 @@ use crate::shard::home::{Home, Read};
 use crate::shard::raft_log::{Place, RaftLog};
 use crate::shard::replica::Replica;
 use crate::shard::state::State as Agreed;
-use crate::store::checkpoints::{Checkpoint, Checkpoints, Replicas};
-use crate::store::error::StoreError;
-use crate::store::journal::{LogStart, Record};
+use crate::store::{Checkpoint, Checkpoints, Replicas};
+use crate::store::StoreError;
+use crate::store::{LogStart, Record};
 use crate::store::{ShardRecovery, Wholeness};
 
 /// Entries applied without any mailbox changing before a checkpoint moves its index on, so that the log can go.
@@ -47,7 +47,7 @@ impl Storing {
         self.running.is_some()
     }
 
-    pub(super) const fn restart_at(&mut self, durable: u64) {
+    pub(super) fn restart_at(&mut self, durable: u64) {
         self.durable = durable;
         self.running = None;
     }
@@ -71,6 +71,16 @@ impl State {
         if turn == round / 2 {
             self.cool();
         }
+        self.store(checkpoints);
+    }
+
+    /// Checkpoints every shard that changed, now.
+    pub(super) fn checkpoint_all(&mut self) {
+        let checkpoints = self.shards.values_mut().filter_map(checkpoint).collect();
+        self.store(checkpoints);
+    }
+
+    fn store(&self, checkpoints: Vec<Checkpoint>) {
         if checkpoints.is_empty() {
             return;
         }
@@ -133,16 +143,27 @@ impl State {
         shard: ShardId,
         read: Result<(Mailbox, Stored), StoreError>,
         user: UserId,
-    ) -> Result<(), ActorProcessingErr> {
+    ) {
         self.children.end_loading(&user);
-        let (mailbox, stored) = read?;
-        let Some(hosted) = self.shards.get_mut(&shard) else { return Ok(()) };
+        let (mailbox, stored) = match read {
+            Ok(read) => read,
+            Err(error) => return self.damaged(shard, &error),
+        };
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
         for ask in hosted.home.warmed(&user) {
             self.ask(ask).await;
         }
         self.touch(shard);
-        Ok(())
+    }
+
+    /// Something of this shard's checkpoint cannot be read: all of it comes again from another replica.
+    fn damaged(&mut self, shard: ShardId, error: &StoreError) {
+        tracing::error!(%shard, %error, "the checkpoint is damaged; it comes again from another replica");
+        if let Some(hosted) = self.shards.get_mut(&shard) {
+            hosted.replica.lose_state();
+        }
+        self.touch(shard);
     }
 
     /// Reads a run of a log for a page.
@@ -166,13 +187,15 @@ impl State {
         user: &UserId,
         run: Result<Vec<Entry>, StoreError>,
         read: Read,
-    ) -> Result<(), ActorProcessingErr> {
-        let entries = run?;
-        let Some(hosted) = self.shards.get_mut(&shard) else { return Ok(()) };
+    ) {
+        let entries = match run {
+            Ok(entries) => entries,
+            Err(error) => return self.damaged(shard, &error),
+        };
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut out = Vec::new();
         hosted.home.run_loaded(&hosted.replica, user, &entries, read, &mut out);
         self.carry_out(shard, out).await;
-        Ok(())
     }
 }
 
@@ -320,9 +343,10 @@ fn load_rest(
 }
 
 fn bad(shard: ShardId, user: &UserId, why: BadBytes) -> StoreError {
-    StoreError::value(shard, format!("mailbox of {user}"), why)
+    let key = format!("shard {shard}, mailbox of {user}");
+    StoreError::BadValue { dir: "state".into(), key, why }
 }
 
 fn bad_head(shard: ShardId, why: BadBytes) -> StoreError {
-    StoreError::value(shard, "head of the shard".to_owned(), why)
+    StoreError::BadValue { dir: "state".into(), key: format!("shard {shard}, head"), why }
 }

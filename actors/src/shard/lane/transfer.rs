@@ -16,9 +16,9 @@ use crate::codec;
 use crate::ids::{NodeId, ShardId};
 use crate::packet::Packet;
 use crate::shard::wire;
-use crate::store::checkpoints::{Chunk, Last, Replicas, ShardImage};
-use crate::store::error::StoreError;
-use crate::store::journal::LogStart;
+use crate::store::{Chunk, Last, Replicas, ShardImage};
+use crate::store::StoreError;
+use crate::store::LogStart;
 
 /// Bytes of keys and values in one piece, about; a single value is at most 64 KiB.
 const PIECE_BYTES: usize = 64 * 1024;
