@@ -255,7 +255,7 @@ async fn what_is_not_taken_or_not_acknowledged_stays_so() {
     bob.ack(2);
     let key = ("bob".to_owned(), "main".to_owned());
     let acked = async {
-        while model.world().acked.get(&key).is_none() {
+        while !model.world().acked.contains_key(&key) {
             tokio::task::yield_now().await;
         }
     };

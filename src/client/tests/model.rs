@@ -1,5 +1,7 @@
 //! Model: a whole cluster in one lock, just enough of the protocol to try a client against, with faults on demand.
 
+#![expect(clippy::result_large_err, reason = "the signature of a handshake is the library's")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -290,7 +292,6 @@ impl Node {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "the signature is the library's")]
 fn choose(
     request: &Request,
     mut response: Response,
