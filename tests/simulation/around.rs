@@ -120,6 +120,11 @@ impl Around {
         self.queue.insert((when, self.order), event);
     }
 
+    /// Grows with everything that is put off.
+    pub(crate) const fn order(&self) -> u64 {
+        self.order
+    }
+
     pub(crate) fn after(&mut self, span: u64, event: Event) {
         self.at(self.now + span, event);
     }

@@ -191,7 +191,7 @@ impl Node {
         if old.serves == new.serves && old.term == new.term {
             return;
         }
-        if old.serves {
+        if old.serves || new.serves {
             self.desks.retain(|_, actor| actor.shard != shard);
             self.users.retain(|_, actor| actor.shard != shard);
         }
@@ -235,7 +235,8 @@ impl Node {
         around: &mut Around,
     ) {
         let actor = self.desks.entry(user.clone()).or_insert_with(|| {
-            let (desk, inbox) = (Desk::new(user.clone()), std::collections::VecDeque::new());
+            let desk = Desk::numbered_from(user.clone(), around.order() << 20);
+            let inbox = std::collections::VecDeque::new();
             DeskActor { id: around.chance.next(), shard, term, desk, inbox, sent: 0 }
         });
         actor.sent += 1;
