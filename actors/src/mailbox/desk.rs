@@ -152,6 +152,15 @@ impl Desk {
         }
     }
 
+    /// Makes the desk of a mailbox whose tickets come after `tickets`: outcomes of what a desk before it proposed must
+    /// not be taken for its own.
+    #[must_use]
+    pub const fn numbered_from(owner: UserId, tickets: u64) -> Self {
+        let mut desk = Self::new(owner);
+        desk.tickets = tickets;
+        desk
+    }
+
     /// Takes one input; `now` is monotonic.
     pub fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         self.handled += u64::from(input != Input::FlushDue);

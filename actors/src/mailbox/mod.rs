@@ -59,6 +59,8 @@ pub struct Mailbox;
 pub struct Arguments {
     /// Whose mailbox.
     pub owner: UserId,
+    /// Its tickets come after this one; those of no other actor of this mailbox may.
+    pub tickets: u64,
     /// Who carries out what the desk wants done.
     pub port: Arc<dyn Port>,
 }
@@ -83,10 +85,10 @@ impl Actor for Mailbox {
     async fn pre_start(
         &self,
         myself: ActorRef<Msg>,
-        Arguments { owner, port }: Arguments,
+        Arguments { owner, tickets, port }: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         Ok(State {
-            desk: Desk::new(owner),
+            desk: Desk::numbered_from(owner, tickets),
             port,
             started: clock::monotonic(),
             touched: Duration::ZERO,

@@ -606,7 +606,7 @@ mod actor {
     async fn the_actor_flushes_what_was_merged() {
         let done = Arc::new(Done(Mutex::default(), tokio::sync::Notify::new()));
         let port: Arc<dyn Port> = Arc::clone(&done) as Arc<dyn Port>;
-        let arguments = Arguments { owner: user("bob"), port };
+        let arguments = Arguments { owner: user("bob"), tickets: 0, port };
         let (actor, handle) = Mailbox::spawn(None, Mailbox, arguments).await.unwrap();
         for n in 1..=3 {
             let input = Input::Acknowledge { device: device("phone"), n: Number(n) };

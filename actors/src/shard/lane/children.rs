@@ -125,6 +125,8 @@ pub(super) struct Children {
     owners: HashMap<ActorId, UserId>,
     loading: HashSet<UserId>,
     supervisor_failures: Restarts,
+    /// `Mailbox` actors started.
+    started: u64,
 }
 
 /// Carries what an actor wants done to the lane, under the term it was started in.
@@ -165,6 +167,7 @@ impl Children {
             owners: HashMap::new(),
             loading: HashSet::new(),
             supervisor_failures: Restarts::new(SUPERVISOR_FAILURES_MAX, FAILURES_WINDOW),
+            started: 0,
         })
     }
 
@@ -178,7 +181,10 @@ impl Children {
     ) {
         if !self.by_mailbox.contains_key(&user) {
             let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
-            let arguments = mailbox::Arguments { owner: user.clone(), port };
+            // Outcomes of what a failed actor proposed must not answer what this one proposes.
+            self.started += 1;
+            let tickets = self.started << 32;
+            let arguments = mailbox::Arguments { owner: user.clone(), tickets, port };
             let parent = self.mailboxes.get_cell();
             let Ok((actor, _)) = Actor::spawn_linked(None, Mailbox, arguments, parent).await else {
                 return;

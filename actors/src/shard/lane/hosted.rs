@@ -187,7 +187,9 @@ impl State {
         if old.serves == new.serves && old.term == new.term {
             return;
         }
-        if old.serves {
+        // Also before serving: what was lost with the last leadership may have started actors under a term that never
+        // served, and what such an actor wants done is ignored.
+        if old.serves || new.serves {
             self.children.leave(shard, self.router.shards());
         }
         if new.serves {

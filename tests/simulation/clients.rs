@@ -1,0 +1,262 @@
+//! Clients: devices that keep to the rules of a client: store, then acknowledge; repeat with the same `cid` until answered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use actors::ids::{Cid, Conversation, DeviceId, Epoch, Kind, Number, UserId};
+use actors::message::{Content, Entry, Resume, Send, What};
+use actors::session::{Output, RequestRef};
+
+use crate::around::{Around, At, Event, Plant, Up};
+use crate::oracle::Sending;
+
+const WAKE: (u64, u64) = (20_000, 200_000);
+/// A connection on which nothing is answered for this long (in microseconds) is given up.
+const PATIENCE: u64 = 6_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    Offline,
+    Connecting,
+    Online,
+}
+
+/// One device of a user.
+pub(crate) struct Client {
+    pub(crate) me: usize,
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceId,
+    pub(crate) line: Line,
+    pub(crate) connection: u64,
+    pub(crate) node: (usize, u64),
+    epoch: Option<Epoch>,
+    pub(crate) stored: u64,
+    /// Not confirmed, oldest first.
+    pub(crate) outbox: VecDeque<(Cid, UserId)>,
+    requests: BTreeMap<RequestRef, Cid>,
+    next_request: u32,
+    written: u64,
+    heard: u64,
+    acked: u64,
+    /// The newest entry on this connection.
+    sent: u64,
+    /// What the oracle knows to be here.
+    counted: usize,
+}
+
+impl Client {
+    pub(crate) fn new(me: usize, user: UserId, device: DeviceId) -> Self {
+        Self {
+            me,
+            user,
+            device,
+            line: Line::Offline,
+            connection: 0,
+            node: (0, 0),
+            epoch: None,
+            stored: 0,
+            outbox: VecDeque::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            written: 0,
+            heard: 0,
+            acked: 0,
+            sent: 0,
+            counted: 0,
+        }
+    }
+
+    /// Whether its user is known to the cluster.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.epoch.is_some()
+    }
+
+    /// Looks around: connects, writes, disconnects.
+    pub(crate) fn wake(&mut self, to: &[UserId], boots: &[Option<u64>], around: &mut Around) {
+        let span = around.chance.between(WAKE.0, WAKE.1);
+        around.after(span, Event::Wake(self.me));
+        match self.line {
+            Line::Offline if around.chance.one_in(3) => self.connect(boots, around),
+            Line::Offline => {}
+            Line::Connecting | Line::Online => self.look(to, around),
+        }
+    }
+
+    fn look(&mut self, to: &[UserId], around: &mut Around) {
+        let waits = self.line == Line::Connecting || !self.requests.is_empty();
+        let tired = waits && around.now > self.heard + PATIENCE;
+        if tired || (!to.is_empty() && around.chance.one_in(80)) {
+            self.hang_up(around);
+            return;
+        }
+        if self.line != Line::Online {
+            return;
+        }
+        if around.chance.one_in(10) {
+            self.say(Up::Alive, around);
+        }
+        if self.acked < self.sent {
+            self.acknowledge(around);
+        }
+        if !to.is_empty() && self.outbox.len() < 20 {
+            for _ in 0..around.chance.below(4) {
+                let to = to[around.chance.below(to.len())].clone();
+                self.write(to, around);
+            }
+        }
+    }
+
+    fn connect(&mut self, boots: &[Option<u64>], around: &mut Around) {
+        let node = around.chance.below(boots.len());
+        let Some(boot) = boots[node] else { return };
+        around.connections += 1;
+        (self.line, self.connection) = (Line::Connecting, around.connections);
+        (self.node, self.heard) = ((node, boot), around.now);
+        let forgets = around.chance.one_in(6);
+        let epoch = self.epoch.filter(|_| !forgets);
+        let resume = epoch.map(|epoch| Resume { n: Number(self.stored), epoch });
+        if resume.is_some() {
+            // To resume is to acknowledge.
+            self.had(self.stored, around);
+        }
+        let (user, device) = (self.user.clone(), self.device.clone());
+        let at = At::Accept(self.me, self.connection, user, device, resume);
+        around.socket(self.me, true, Event::Node(node, boot, at));
+    }
+
+    pub(crate) fn hang_up(&mut self, around: &mut Around) {
+        // A node may notice late.
+        if around.chance.one_in(3) {
+            let late = around.chance.between(100_000, 5_000_000);
+            let at = At::Socket(self.connection, Up::Gone);
+            around.after(late, Event::Node(self.node.0, self.node.1, at));
+        } else {
+            self.say(Up::Gone, around);
+        }
+        self.dropped();
+    }
+
+    /// The connection is gone.
+    pub(crate) fn dropped(&mut self) {
+        self.line = Line::Offline;
+        self.connection = 0;
+        self.requests.clear();
+    }
+
+    fn say(&self, up: Up, around: &mut Around) {
+        let at = At::Socket(self.connection, up);
+        around.socket(self.me, true, Event::Node(self.node.0, self.node.1, at));
+    }
+
+    fn write(&mut self, to: UserId, around: &mut Around) {
+        self.written += 1;
+        let cid = Cid::parse(&format!("{}-{}-{}", self.user, self.device, self.written)).unwrap();
+        let sending = Sending { from: self.user.clone(), to: to.clone(), accepted: None };
+        around.oracle.sendings.insert(cid.clone(), sending);
+        self.outbox.push_back((cid.clone(), to.clone()));
+        self.post(&cid, to, around);
+    }
+
+    fn post(&mut self, cid: &Cid, to: UserId, around: &mut Around) {
+        self.next_request += 1;
+        let request = RequestRef(self.next_request);
+        self.requests.insert(request, cid.clone());
+        let mut sent_as = cid.clone();
+        if around.plant == Plant::ChangesCid && around.chance.one_in(2) {
+            sent_as = Cid::parse(&format!("{cid}-{}", self.connection)).unwrap();
+        }
+        let content = Content {
+            kind: Kind::parse("text").unwrap(),
+            body: cid.as_str().into(),
+            reply_to: None,
+            client: None,
+        };
+        let send = Send {
+            from: self.user.clone(),
+            device: self.device.clone(),
+            to: Conversation::User(to),
+            cid: sent_as,
+            content: Arc::new(content),
+        };
+        self.say(Up::Send(request, send), around);
+    }
+
+    /// A frame from its node.
+    pub(crate) fn hear(&mut self, frame: Output, around: &mut Around) {
+        self.heard = around.now;
+        match frame {
+            Output::Attached(position) => {
+                around.oracle.epoch(&self.user, position.epoch);
+                self.epoch = Some(position.epoch);
+                assert!(position.from.0 <= self.stored, "nothing is skipped");
+                (self.sent, self.acked) = (position.from.0, position.from.0);
+                self.line = Line::Online;
+                for (cid, to) in self.outbox.clone() {
+                    self.post(&cid, to, around);
+                }
+            }
+            Output::Entries { entries, .. } => self.store(&entries, around),
+            Output::Sent { request, result } => self.answered(request, result, around),
+            Output::Unavailable | Output::Close(_) => self.hang_up(around),
+            Output::Refused(refusal) => panic!("{} was refused: {refusal}", self.user),
+            Output::CaughtUp { .. } => {}
+            other => panic!("nobody asked: {other:?}"),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        request: RequestRef,
+        result: Result<actors::message::Accepted, actors::message::Refusal>,
+        around: &mut Around,
+    ) {
+        let Some(cid) = self.requests.remove(&request) else { panic!("{request:?} answered once") };
+        match result {
+            Ok(accepted) => {
+                around.oracle.accepted(&cid, accepted);
+                self.outbox.retain(|(known, _)| *known != cid);
+            }
+            Err(refusal) => {
+                assert!(refusal.retry(), "{cid}: {refusal}");
+                let waiting = self.outbox.iter().find(|(known, _)| *known == cid);
+                let (cid, to) = waiting.expect("it was not confirmed").clone();
+                self.post(&cid, to, around);
+            }
+        }
+    }
+
+    fn store(&mut self, entries: &[Entry], around: &mut Around) {
+        for entry in entries {
+            assert!(entry.n.0 <= self.stored + 1, "{} of {}: no gaps", self.device, self.user);
+            assert_eq!(entry.n.0, self.sent + 1, "in order on a connection");
+            self.sent = entry.n.0;
+            self.stored = self.stored.max(entry.n.0);
+            around.oracle.saw(&self.user, entry);
+        }
+        if around.chance.one_in(2) {
+            self.acknowledge(around);
+        }
+        let Some(What::Message { from, seq, .. }) = entries.last().map(|entry| &entry.what) else {
+            return;
+        };
+        if around.chance.one_in(4) {
+            let had = around.oracle.had.entry((self.user.clone(), from.clone())).or_default();
+            *had = (*had).max(*seq);
+            self.say(Up::Read(Conversation::User(from.clone()), *seq), around);
+        }
+    }
+
+    fn acknowledge(&mut self, around: &mut Around) {
+        self.acked = self.sent;
+        self.had(self.sent, around);
+        self.say(Up::Ack(Number(self.sent)), around);
+    }
+
+    fn had(&mut self, stored: u64, around: &mut Around) {
+        let stored = usize::try_from(stored).unwrap().max(self.counted);
+        let log = around.oracle.logs.remove(&self.user).unwrap_or_default();
+        log[self.counted..stored].iter().for_each(|entry| around.oracle.acknowledged(&self.user, entry));
+        self.counted = stored;
+        around.oracle.logs.insert(self.user.clone(), log);
+    }
+}

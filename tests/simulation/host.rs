@@ -1,0 +1,491 @@
+//! Host: one start of a node around the real rules; the order of calls is that of the lane.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use actors::ids::{BootId, NodeId, SessionId, ShardId, UserId};
+use actors::mailbox::desk::{self, Desk};
+use actors::mailbox::rules::Policy;
+use actors::packet::{Beat, Packet, Tell, ToHome, ToSession};
+use actors::session::{Limits, Output as Told, Session};
+use actors::shard::home::{Home, Quota};
+use actors::shard::replica::{Pace, Replica, Role};
+use actors::shard::state::State;
+use actors::user::rules::{self as user, User};
+use raft::eraftpb::Message;
+
+use crate::around::{Around, At, Event, Plant, Up};
+use crate::chance::mix;
+
+pub(crate) const TICK: u64 = 50_000;
+pub(crate) const BEAT: u64 = 150_000;
+
+pub(crate) struct Hosted {
+    pub(crate) replica: Replica,
+    pub(crate) home: Home,
+    pub(crate) role: Role,
+}
+
+/// What the lane has been told and not yet done.
+pub(crate) enum Lane {
+    Ask(ToHome),
+    Packets(Vec<Packet>),
+    Raft(ShardId, Message),
+    Written(Vec<(ShardId, u64)>),
+    Desk(ShardId, u64, UserId, Vec<desk::Output>),
+    User(ShardId, u64, UserId, Vec<user::Output>),
+    Tick,
+    Flush,
+    LinkDown(NodeId),
+    HomeMoved(ShardId),
+    Transfer(ShardId, NodeId),
+}
+
+pub(crate) struct DeskActor {
+    pub(crate) id: u64,
+    pub(crate) shard: ShardId,
+    pub(crate) term: u64,
+    pub(crate) desk: Desk,
+    pub(crate) inbox: VecDeque<desk::Input>,
+    pub(crate) sent: u64,
+}
+
+pub(crate) struct UserActor {
+    pub(crate) shard: ShardId,
+    pub(crate) term: u64,
+    pub(crate) user: User,
+    pub(crate) inbox: VecDeque<user::Input>,
+    pub(crate) sent: u64,
+    pub(crate) attached: Vec<(SessionId, u32)>,
+}
+
+pub(crate) enum Inbound {
+    Tell(Tell),
+    HomeMoved(ShardId),
+    Up(Up),
+    Tick,
+}
+
+pub(crate) struct Socket {
+    pub(crate) session: Session,
+    pub(crate) inbox: VecDeque<Inbound>,
+    pub(crate) client: usize,
+    pub(crate) connection: u64,
+}
+
+/// Whose turn it may be; one for each message that waits.
+#[derive(Debug, Clone)]
+pub(crate) enum Who {
+    Lane,
+    Desk(UserId),
+    User(UserId),
+    Socket(u64),
+}
+
+/// One start of a node.
+pub(crate) struct Node {
+    pub(crate) place: usize,
+    pub(crate) boot: u64,
+    pub(crate) born: u64,
+    pub(crate) ahead_ms: i64,
+    pub(crate) shards: BTreeMap<ShardId, Hosted>,
+    pub(crate) leaders: BTreeMap<ShardId, (u64, NodeId)>,
+    pub(crate) watchers: BTreeMap<ShardId, BTreeSet<u64>>,
+    /// Nodes with a link, and its life.
+    pub(crate) peers: BTreeMap<usize, u64>,
+    pub(crate) desks: BTreeMap<UserId, DeskActor>,
+    pub(crate) users: BTreeMap<UserId, UserActor>,
+    pub(crate) sockets: BTreeMap<u64, Socket>,
+    pub(crate) lane: VecDeque<Lane>,
+    pub(crate) ready: Vec<Who>,
+    pub(crate) running: bool,
+    pub(crate) flushing: bool,
+    pub(crate) announce: bool,
+    pub(crate) due: BTreeSet<ShardId>,
+    pub(crate) loads: BTreeMap<usize, Vec<Packet>>,
+    pub(crate) count: u64,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) user_limits: user::Limits,
+}
+
+/// The node at a place of the cluster's list.
+pub(crate) fn node_id(place: usize) -> NodeId {
+    NodeId(u16::try_from(place + 1).unwrap())
+}
+
+pub(crate) fn place_of(node: NodeId) -> usize {
+    usize::from(node.0) - 1
+}
+
+impl Node {
+    pub(crate) fn start(place: usize, boot: u64, around: &mut Around) -> Self {
+        let voters: Vec<u64> = (1..=around.disks.len() as u64).collect();
+        let mut shards = BTreeMap::new();
+        for shard in (0..around.shards).map(ShardId) {
+            let log = around.disks[place].open(shard, voters.clone());
+            let state = State::new(shard, around.shards);
+            let replica = Replica::new(node_id(place), log, state, Pace::default());
+            let home = Home::new(around.shards, Quota::default(), Policy::default());
+            shards.insert(shard, Hosted { role: replica.role(), replica, home });
+        }
+        let window = [4, 16, 256][usize::try_from(around.seed % 3).unwrap()];
+        let mut node = Self {
+            place,
+            boot,
+            born: around.now,
+            ahead_ms: 0,
+            shards,
+            leaders: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            desks: BTreeMap::new(),
+            users: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            lane: VecDeque::new(),
+            ready: Vec::new(),
+            running: false,
+            flushing: false,
+            announce: false,
+            due: BTreeSet::new(),
+            loads: BTreeMap::new(),
+            count: 0,
+            limits: Arc::new(Limits::default()),
+            user_limits: user::Limits { window, page_bytes: 4096 },
+        };
+        for hosted in node.shards.values_mut() {
+            set_timeout(place, hosted, around.seed);
+        }
+        let (tick, beat) = (around.chance.between(1, TICK), around.chance.between(1, BEAT));
+        around.after(tick, Event::Node(place, boot, At::Tick));
+        around.after(beat, Event::Node(place, boot, At::Beat));
+        node
+    }
+
+    /// Something happens on this node; it is only put where it belongs, and done later.
+    pub(crate) fn take(&mut self, at: At, around: &mut Around) {
+        match at {
+            At::Run => self.run(around),
+            At::Tick => {
+                self.tell_lane(Lane::Tick);
+                around.after(TICK, Event::Node(self.place, self.boot, At::Tick));
+            }
+            At::Beat => {
+                self.beat(around);
+                around.after(BEAT, Event::Node(self.place, self.boot, At::Beat));
+            }
+            At::SessionTick(count) => self.put(count, Inbound::Tick),
+            At::FlushDue(user, id) => {
+                if let Some(actor) = self.desks.get_mut(&user).filter(|actor| actor.id == id) {
+                    actor.inbox.push_back(desk::Input::FlushDue);
+                    self.ready.push(Who::Desk(user));
+                }
+            }
+            At::Raft(from, shard, bytes) => {
+                let message = actors::shard::wire::decode(&bytes).unwrap();
+                assert_eq!(message.from, from as u64 + 1);
+                self.tell_lane(Lane::Raft(shard, message));
+            }
+            At::Packets(from, _, packets) => self.packets(from, packets),
+            At::Link(peer, life, up) => self.link(peer, life, up),
+            At::Written(tickets) => self.tell_lane(Lane::Written(tickets)),
+            At::Accept(client, connection, user, device, resume) => {
+                self.accept(client, connection, around);
+                let (now, wall) = (around.span(self.born), around.wall(self.ahead_ms));
+                self.session(self.count, around, |session, out| {
+                    session.authenticate(user, device, resume, wall, now, out);
+                });
+            }
+            At::Socket(connection, up) => {
+                let known = self.sockets.iter().find(|(_, s)| s.connection == connection);
+                if let Some(count) = known.map(|(count, _)| *count) {
+                    self.put(count, Inbound::Up(up));
+                }
+            }
+            At::Transfer(shard, to) => self.tell_lane(Lane::Transfer(shard, node_id(to))),
+            At::CrashActors(user) => self.crash_actors(&user),
+        }
+        if !self.ready.is_empty() && !self.running {
+            self.running = true;
+            let span = around.chance.between(5, 300);
+            around.after(span, Event::Node(self.place, self.boot, At::Run));
+        }
+    }
+
+    /// Lets actors have their turns, in any order; the world may end between any two.
+    fn run(&mut self, around: &mut Around) {
+        self.running = false;
+        for _ in 0..around.chance.between(1, 40) {
+            if self.ready.is_empty() {
+                return;
+            }
+            let at = around.chance.below(self.ready.len());
+            match self.ready.swap_remove(at) {
+                Who::Lane => {
+                    if let Some(message) = self.lane.pop_front() {
+                        self.lane_turn(message, around);
+                    }
+                }
+                Who::Desk(user) => self.desk_turn(user, around),
+                Who::User(user) => self.user_turn(user),
+                Who::Socket(count) => self.socket_turn(count, around),
+            }
+        }
+    }
+
+    pub(crate) fn tell_lane(&mut self, message: Lane) {
+        self.lane.push_back(message);
+        self.ready.push(Who::Lane);
+    }
+
+    pub(crate) fn put(&mut self, count: u64, inbound: Inbound) {
+        if let Some(socket) = self.sockets.get_mut(&count) {
+            socket.inbox.push_back(inbound);
+            self.ready.push(Who::Socket(count));
+        }
+    }
+
+    fn desk_turn(&mut self, user: UserId, around: &mut Around) {
+        let now = around.span(self.born);
+        let Some(actor) = self.desks.get_mut(&user) else { return };
+        let Some(input) = actor.inbox.pop_front() else { return };
+        let mut out = Vec::new();
+        actor.desk.handle(now, input, &mut out);
+        actor.desk.check();
+        let (id, shard, term) = (actor.id, actor.shard, actor.term);
+        if around.chance.one_in(20) && actor.desk.is_idle() {
+            out.push(desk::Output::Idle { handled: actor.desk.handled() });
+        }
+        out.retain(|output| {
+            if let desk::Output::FlushIn(span) = output {
+                let span = u64::try_from(span.as_micros()).unwrap();
+                let due = At::FlushDue(user.clone(), id);
+                around.after(span, Event::Node(self.place, self.boot, due));
+            }
+            !matches!(output, desk::Output::FlushIn(_))
+        });
+        if !out.is_empty() {
+            self.tell_lane(Lane::Desk(shard, term, user, out));
+        }
+    }
+
+    fn user_turn(&mut self, user: UserId) {
+        let Some(actor) = self.users.get_mut(&user) else { return };
+        let Some(input) = actor.inbox.pop_front() else { return };
+        let mut out = Vec::new();
+        actor.user.handle(input, &mut out);
+        actor.user.check();
+        let (shard, term) = (actor.shard, actor.term);
+        if !out.is_empty() {
+            self.tell_lane(Lane::User(shard, term, user, out));
+        }
+    }
+
+    fn accept(&mut self, client: usize, connection: u64, around: &mut Around) {
+        self.count += 1;
+        let id = SessionId { node: node_id(self.place), boot: BootId(self.boot), count: self.count };
+        let session = Session::new(id, around.shards, Arc::clone(&self.limits));
+        let socket = Socket { session, inbox: VecDeque::new(), client, connection };
+        self.sockets.insert(self.count, socket);
+        let tick = At::SessionTick(self.count);
+        around.after(200_000, Event::Node(self.place, self.boot, tick));
+    }
+
+    fn socket_turn(&mut self, count: u64, around: &mut Around) {
+        let Some(socket) = self.sockets.get_mut(&count) else { return };
+        let Some(inbound) = socket.inbox.pop_front() else { return };
+        let now = around.span(self.born);
+        if let Inbound::Tick = inbound {
+            let tick = At::SessionTick(count);
+            around.after(200_000, Event::Node(self.place, self.boot, tick));
+        }
+        let gone = matches!(inbound, Inbound::Up(Up::Gone));
+        self.session(count, around, |session, out| match inbound {
+            Inbound::Tell(tell) => session.tell(tell, now, out),
+            Inbound::HomeMoved(shard) => session.home_moved(shard, now, out),
+            Inbound::Tick if session.needs_tick() => session.tick(now, out),
+            Inbound::Tick => {}
+            Inbound::Up(Up::Ack(n)) => session.ack(n, out).expect("only what it was sent"),
+            Inbound::Up(Up::Read(conv, seq)) => session.read(conv, seq, now, out).unwrap(),
+            Inbound::Up(Up::Alive) => session.alive(now, out),
+            Inbound::Up(Up::Send(request, send)) => session.send(request, send, now, out),
+            Inbound::Up(Up::Gone) => session.close(out),
+        });
+        if gone {
+            self.sockets.remove(&count);
+            self.watchers.values_mut().for_each(|watchers| drop(watchers.remove(&count)));
+        }
+    }
+
+    fn session(
+        &mut self,
+        count: u64,
+        around: &mut Around,
+        act: impl FnOnce(&mut Session, &mut Vec<Told>),
+    ) {
+        let Some(socket) = self.sockets.get_mut(&count) else { return };
+        let mut out = Vec::new();
+        act(&mut socket.session, &mut out);
+        socket.session.check();
+        let (client, connection) = (socket.client, socket.connection);
+        let mut out = VecDeque::from(out);
+        let now = around.span(self.born);
+        while let Some(output) = out.pop_front() {
+            match output {
+                Told::Home(ask) => {
+                    let shard = ask.shard;
+                    if !self.home(ask, around) && let Some(socket) = self.sockets.get_mut(&count) {
+                        let mut more = Vec::new();
+                        socket.session.home_failed(shard, now, &mut more);
+                        out.extend(more);
+                    }
+                }
+                Told::Watch(shard) => drop(self.watchers.entry(shard).or_default().insert(count)),
+                Told::Unwatch(shard) => drop(self.watchers.entry(shard).or_default().remove(&count)),
+                output => {
+                    let frame = Event::Client(client, connection, Box::new(output));
+                    around.socket(client, false, frame);
+                }
+            }
+        }
+    }
+
+    fn home(&mut self, ask: ToHome, around: &mut Around) -> bool {
+        let Some((_, leader)) = self.leaders.get(&ask.shard).copied() else { return false };
+        if place_of(leader) == self.place {
+            self.tell_lane(Lane::Ask(ask));
+            return true;
+        }
+        self.send(place_of(leader), 1, vec![Packet::Home(ask)], around)
+    }
+
+    /// Sends over a link, if there is one.
+    pub(crate) fn send(
+        &self,
+        to: usize,
+        class: u8,
+        packets: Vec<Packet>,
+        around: &mut Around,
+    ) -> bool {
+        let Some(life) = self.peers.get(&to) else { return false };
+        let when =
+            around.network.arrival((self.place, to), class, around.now, &mut around.chance);
+        // The boot does not matter: the life of the link does.
+        around.at(when, Event::Node(to, 0, At::Packets(self.place, *life, packets)));
+        true
+    }
+
+    pub(crate) fn tell(&mut self, session: SessionId, tell: Tell) {
+        if place_of(session.node) != self.place {
+            let packet = Packet::Session(ToSession { session, tell });
+            self.loads.entry(place_of(session.node)).or_default().push(packet);
+        } else if session.boot == BootId(self.boot) {
+            self.put(session.count, Inbound::Tell(tell));
+        }
+    }
+
+    /// Something for the leader of another shard; lost when there is none.
+    pub(crate) fn to_leader(&mut self, shard: ShardId, packet: Packet, around: &Around) {
+        if around.plant == Plant::LosesEnvelopes && matches!(packet, Packet::Envelopes { .. }) {
+            return;
+        }
+        let Some((_, leader)) = self.leaders.get(&shard).copied() else { return };
+        if place_of(leader) == self.place {
+            self.tell_lane(Lane::Packets(vec![packet]));
+        } else {
+            self.loads.entry(place_of(leader)).or_default().push(packet);
+        }
+    }
+
+    fn packets(&mut self, from: usize, packets: Vec<Packet>) {
+        let mut for_lane = Vec::new();
+        for packet in packets {
+            match packet {
+                Packet::Session(to) if to.session.boot == BootId(self.boot) => {
+                    self.put(to.session.count, Inbound::Tell(to.tell));
+                }
+                Packet::Session(_) => {}
+                Packet::Beat(beat) => {
+                    for (shard, term) in beat.leads {
+                        self.heard(shard, term, node_id(from));
+                    }
+                }
+                packet => for_lane.push(packet),
+            }
+        }
+        if !for_lane.is_empty() {
+            self.tell_lane(Lane::Packets(for_lane));
+        }
+    }
+
+    /// Takes note that a node serves a shard in a term. The newest term wins.
+    pub(crate) fn heard(&mut self, shard: ShardId, term: u64, node: NodeId) {
+        if self.leaders.get(&shard).is_none_or(|(known, _)| *known < term) {
+            self.leaders.insert(shard, (term, node));
+            self.moved(shard);
+        }
+    }
+
+    fn moved(&mut self, shard: ShardId) {
+        for count in self.watchers.get(&shard).cloned().unwrap_or_default() {
+            self.put(count, Inbound::HomeMoved(shard));
+        }
+        self.tell_lane(Lane::HomeMoved(shard));
+    }
+
+    fn link(&mut self, peer: usize, life: u64, up: bool) {
+        if up {
+            self.peers.insert(peer, life);
+            let led = self.leaders.iter().filter(|(_, (_, leader))| *leader == node_id(peer));
+            let led: Vec<ShardId> = led.map(|(shard, _)| *shard).collect();
+            led.into_iter().for_each(|shard| self.moved(shard));
+        } else {
+            self.peers.remove(&peer);
+            self.tell_lane(Lane::LinkDown(node_id(peer)));
+        }
+    }
+
+    pub(crate) fn beat(&mut self, around: &mut Around) {
+        let me = node_id(self.place);
+        let serves = |shard: &ShardId| self.shards[shard].role.serves;
+        let led = self.leaders.iter().filter(|(shard, (_, node))| *node == me && serves(shard));
+        let leads = led.map(|(shard, (term, _))| (*shard, *term)).collect();
+        let beat = Beat {
+            boot: BootId(self.boot),
+            wall: around.wall(self.ahead_ms),
+            leads,
+            sessions: 0,
+            version: "".into(),
+            draining: false,
+            pid: 0,
+            health: Vec::new(),
+        };
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.send(peer, 0, vec![Packet::Beat(beat.clone())], around);
+        }
+    }
+
+    /// The actors of a user fail: their sessions are told, and all else is forgotten.
+    fn crash_actors(&mut self, user: &UserId) {
+        self.desks.remove(user);
+        let Some(gone) = self.users.remove(user) else { return };
+        for (session, life) in gone.attached {
+            self.tell(session, Tell::Closed { life, why: actors::packet::Closed::Lost });
+        }
+        self.schedule();
+    }
+
+    pub(crate) fn schedule(&mut self) {
+        if !self.flushing {
+            self.flushing = true;
+            self.tell_lane(Lane::Flush);
+        }
+    }
+}
+
+/// When the next election is due is a pure function of seed, term, node and shard.
+pub(crate) fn set_timeout(place: usize, hosted: &mut Hosted, seed: u64) {
+    let shard = u64::from(hosted.replica.shard().0);
+    let term = hosted.replica.role().term;
+    let chance = mix(seed ^ mix(term << 24 | shard << 8 | place as u64));
+    hosted.replica.set_election_timeout(10 + usize::try_from(chance % 10).unwrap());
+}

@@ -1,0 +1,89 @@
+//! Simulation: whole clusters around the real rules, with chance, time, network, disks and crashes from one seed.
+//!
+//! `ROOKERY_SEED=7 cargo test --test simulation` runs one seed, `ROOKERY_SEEDS=5000` a longer campaign.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test says so by failing"
+)]
+
+mod around;
+mod chance;
+mod clients;
+mod disk;
+mod host;
+mod network;
+mod oracle;
+mod turns;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use around::Plant;
+use world::{Report, run};
+
+const SEEDS: u64 = 60;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+fn check(seed: u64) -> Report {
+    catch_unwind(AssertUnwindSafe(|| run(seed, Plant::Nothing))).unwrap_or_else(|_| {
+        panic!("seed {seed}: ROOKERY_SEED={seed} cargo test --test simulation promises")
+    })
+}
+
+#[test]
+fn promises_hold_whatever_fails() {
+    let seeds = match number("ROOKERY_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("ROOKERY_SEEDS").unwrap_or(SEEDS),
+    };
+    let (mut steps, mut virtual_us, mut sends) = (0, 0, 0);
+    for seed in seeds {
+        let report = check(seed);
+        steps += report.steps;
+        virtual_us += report.virtual_us;
+        sends += report.sends;
+    }
+    eprintln!("{steps} steps, {} virtual seconds, {sends} sends", virtual_us / 1_000_000);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in [1, 2] {
+        assert_eq!(check(seed), check(seed));
+    }
+}
+
+/// Answers in which seed a fault built into the host was noticed.
+fn caught(plant: Plant, within: u64) -> Option<u64> {
+    (0..within).find(|seed| catch_unwind(AssertUnwindSafe(|| run(*seed, plant))).is_err())
+}
+
+#[test]
+fn a_vote_or_entry_counted_before_it_is_durable_is_noticed() {
+    assert!(caught(Plant::PersistsEarly, 20).is_some());
+}
+
+#[test]
+fn a_confirmation_before_agreement_is_noticed() {
+    assert!(caught(Plant::AnswersEarly, 10).is_some());
+}
+
+#[test]
+fn a_repetition_under_another_cid_is_noticed() {
+    assert!(caught(Plant::ChangesCid, 10).is_some());
+}
+
+#[test]
+fn a_disk_that_lies_is_noticed() {
+    assert!(caught(Plant::DiskLies, 40).is_some());
+}
+
+#[test]
+fn envelopes_that_never_leave_are_noticed() {
+    assert!(caught(Plant::LosesEnvelopes, 10).is_some());
+}

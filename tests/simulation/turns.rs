@@ -1,0 +1,388 @@
+//! Turns: what a node's lane does with one message, in the order of the production lane.
+
+use actors::ids::{ShardId, UserId};
+use actors::mailbox::desk::{self, Desk};
+use actors::mailbox::rules::Policy;
+use actors::message::Accepted;
+use actors::packet::{Closed, Packet, Tell, ToHome};
+use actors::shard::home::{Home, Output, Quota, Read};
+use actors::shard::replica::{Origin, Outputs};
+use actors::shard::state::{Change, Command};
+use actors::shard::wire;
+use actors::user::rules::{self as user, User};
+use raft::eraftpb::Message;
+
+use crate::around::{Around, At, Event, Plant};
+use crate::host::{DeskActor, Lane, Node, UserActor, Who, node_id, set_timeout};
+use crate::network::Network;
+
+impl Node {
+    pub(crate) fn lane_turn(&mut self, message: Lane, around: &mut Around) {
+        match message {
+            Lane::Ask(ask) => self.ask(ask, around),
+            Lane::Packets(packets) => {
+                packets.into_iter().for_each(|packet| self.packet(packet, around));
+            }
+            Lane::Raft(shard, message) => {
+                let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+                hosted.replica.step(message);
+                set_timeout(self.place, hosted, around.seed);
+                self.touch(shard);
+            }
+            Lane::Written(tickets) => self.written(&tickets, around),
+            Lane::Desk(shard, term, user, outputs) => self.desk(shard, term, &user, outputs, around),
+            Lane::User(shard, term, user, outputs) => self.user(shard, term, &user, outputs, around),
+            Lane::Tick => self.tick(around),
+            Lane::Flush => self.flush(around),
+            Lane::LinkDown(node) => {
+                self.shards.values_mut().for_each(|hosted| hosted.replica.unreachable(node));
+            }
+            Lane::HomeMoved(shard) => {
+                self.shards.values_mut().for_each(|hosted| hosted.home.moved(shard));
+            }
+            Lane::Transfer(shard, to) => {
+                let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+                hosted.replica.transfer(to);
+                self.touch(shard);
+            }
+        }
+    }
+
+    fn touch(&mut self, shard: ShardId) {
+        self.due.insert(shard);
+        self.schedule();
+    }
+
+    fn ask(&mut self, ask: ToHome, around: &mut Around) {
+        let shard = ask.shard;
+        let (wall, chance) = (around.wall(self.ahead_ms), around.chance.wide());
+        let mut out = Vec::new();
+        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        hosted.home.ask(&mut hosted.replica, ask, wall, chance, &mut out);
+        self.touch(shard);
+        self.carry_out(shard, out, around);
+    }
+
+    fn packet(&mut self, packet: Packet, around: &mut Around) {
+        match packet {
+            Packet::Home(ask) => self.ask(ask, around),
+            Packet::Envelopes { from, to, first, envelopes } => {
+                let hosted = self.shards.get_mut(&to).expect("every node has every shard");
+                let mut out = Vec::new();
+                hosted.home.envelopes(&mut hosted.replica, from, first, envelopes, &mut out);
+                self.touch(to);
+                self.carry_out(to, out, around);
+            }
+            Packet::EnvelopesTaken { from, to, upto } => {
+                let now = around.span(self.born);
+                let hosted = self.shards.get_mut(&from).expect("every node has every shard");
+                hosted.home.taken(&hosted.replica, to, upto, now);
+            }
+            other => panic!("not for a lane: {other:?}"),
+        }
+    }
+
+    fn written(&mut self, tickets: &[(ShardId, u64)], around: &mut Around) {
+        for (shard, ticket) in tickets {
+            let hosted = self.shards.get_mut(shard).expect("every node has every shard");
+            let mut out = Outputs::default();
+            if around.plant != Plant::PersistsEarly {
+                hosted.replica.persisted(*ticket, &mut out);
+            }
+            self.raft(*shard, out.messages, around);
+            self.touch(*shard);
+        }
+    }
+
+    fn tick(&mut self, around: &mut Around) {
+        let now = around.span(self.born);
+        for shard in self.shards.keys().copied().collect::<Vec<_>>() {
+            let hosted = self.shards.get_mut(&shard).expect("just listed");
+            hosted.replica.tick();
+            set_timeout(self.place, hosted, around.seed);
+            let mut out = Vec::new();
+            hosted.home.tick(&mut hosted.replica, now, &mut out);
+            self.due.insert(shard);
+            self.carry_out(shard, out, around);
+        }
+        self.schedule();
+    }
+
+    fn flush(&mut self, around: &mut Around) {
+        self.flushing = false;
+        let mut writes = Vec::new();
+        for shard in std::mem::take(&mut self.due) {
+            self.advance(shard, &mut writes, around);
+        }
+        if !writes.is_empty() && around.disks[self.place].write(writes) {
+            around.sync(self.place, self.boot);
+        }
+        for (to, packets) in std::mem::take(&mut self.loads) {
+            self.send(to, 1, packets, around);
+        }
+        if std::mem::take(&mut self.announce) {
+            self.beat(around);
+        }
+    }
+
+    fn advance(
+        &mut self,
+        shard: ShardId,
+        writes: &mut Vec<(ShardId, actors::shard::replica::Write)>,
+        around: &mut Around,
+    ) {
+        let now = around.span(self.born);
+        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let mut done = Outputs::default();
+        let (before, _) = hosted.replica.state().applied();
+        hosted.replica.advance(around.wall(self.ahead_ms), &mut done);
+        around.oracle.applied(&hosted.replica, before, &around.disks);
+        hosted.replica.state().check();
+        set_timeout(self.place, hosted, around.seed);
+        if done.role_changed {
+            self.role_changed(shard, around);
+        }
+        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let mut out = Vec::new();
+        for (origin, outcome) in done.outcomes {
+            hosted.home.outcome(&hosted.replica, origin, outcome, &mut out);
+        }
+        for origin in done.lost {
+            hosted.home.lost(shard, origin, &mut out);
+        }
+        if hosted.role.serves {
+            hosted.home.happened(&hosted.replica, done.happened, now, &mut out);
+        }
+        assert!(done.install.is_none() && done.missing.is_empty(), "all is in memory");
+        let mut early = Outputs::default();
+        if around.plant == Plant::PersistsEarly {
+            done.writes.iter().for_each(|w| hosted.replica.persisted(w.ticket, &mut early));
+        }
+        writes.extend(done.writes.into_iter().map(|write| (shard, write)));
+        self.raft(shard, done.messages, around);
+        self.raft(shard, early.messages, around);
+        self.carry_out(shard, out, around);
+    }
+
+    fn raft(&mut self, shard: ShardId, messages: Vec<Message>, around: &mut Around) {
+        for message in messages {
+            let to = usize::try_from(message.to - 1).unwrap();
+            if !self.peers.contains_key(&to) {
+                let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+                hosted.replica.unreachable(node_id(to));
+                continue;
+            }
+            if around.chance.between(0, 1000) < around.network.loss_in_1000 {
+                continue;
+            }
+            let copies = if around.chance.one_in(100) { 2 } else { 1 };
+            let at = At::Raft(self.place, shard, wire::encode(&message));
+            for _ in 0..copies {
+                let delay = Network::delay(&mut around.chance);
+                around.after(delay, Event::Node(to, 0, at.clone()));
+            }
+        }
+    }
+
+    fn role_changed(&mut self, shard: ShardId, around: &Around) {
+        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let (old, new) = (hosted.role, hosted.replica.role());
+        hosted.role = new;
+        if old.serves == new.serves && old.term == new.term {
+            return;
+        }
+        if old.serves || new.serves {
+            self.desks.retain(|_, actor| actor.shard != shard);
+            self.users.retain(|_, actor| actor.shard != shard);
+        }
+        if new.serves {
+            hosted.home = Home::new(around.shards, Quota::default(), Policy::default());
+            self.announce = true;
+            self.heard(shard, new.term, node_id(self.place));
+        }
+    }
+
+    fn carry_out(&mut self, shard: ShardId, outputs: Vec<Output>, around: &mut Around) {
+        let term = self.shards[&shard].role.term;
+        for output in outputs {
+            match output {
+                Output::Mailbox(user, input) => self.mailbox(shard, term, user, input, around),
+                Output::User(user, input) => self.user_input(shard, term, user, input),
+                Output::Attached(user, session, input) => self.attached(&user, session, input),
+                Output::Connected(user, input) => self.connected(&user, input),
+                Output::Tell(session, tell) => self.tell(session, tell),
+                Output::Post(parcel) => {
+                    let (to, first, envelopes) = (parcel.to, parcel.first, parcel.envelopes);
+                    let packet = Packet::Envelopes { from: shard, to, first, envelopes };
+                    self.to_leader(to, packet, around);
+                }
+                Output::Taken(from, upto) => {
+                    let packet = Packet::EnvelopesTaken { from, to: shard, upto };
+                    self.to_leader(from, packet, around);
+                }
+                Output::Load(..) | Output::LoadRun(..) => panic!("all is in memory"),
+            }
+            self.schedule();
+        }
+    }
+
+    fn mailbox(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: UserId,
+        input: desk::Input,
+        around: &mut Around,
+    ) {
+        let actor = self.desks.entry(user.clone()).or_insert_with(|| {
+            let desk = Desk::numbered_from(user.clone(), around.order() << 20);
+            let inbox = std::collections::VecDeque::new();
+            DeskActor { id: around.chance.next(), shard, term, desk, inbox, sent: 0 }
+        });
+        actor.sent += 1;
+        actor.inbox.push_back(input);
+        self.ready.push(Who::Desk(user));
+    }
+
+    fn user_input(&mut self, shard: ShardId, term: u64, user: UserId, input: user::Input) {
+        let limits = self.user_limits;
+        let actor = self.users.entry(user.clone()).or_insert_with(|| UserActor {
+            shard,
+            term,
+            user: User::new(limits),
+            inbox: std::collections::VecDeque::new(),
+            sent: 0,
+            attached: Vec::new(),
+        });
+        if let user::Input::Attach { session, life, .. } = &input {
+            actor.attached.retain(|(known, _)| known != session);
+            actor.attached.push((*session, *life));
+        }
+        self.hand(user, input);
+    }
+
+    fn hand(&mut self, user: UserId, input: user::Input) {
+        let Some(actor) = self.users.get_mut(&user) else { return };
+        actor.sent += 1;
+        actor.inbox.push_back(input);
+        self.ready.push(Who::User(user));
+    }
+
+    fn attached(&mut self, user: &UserId, session: actors::ids::SessionId, input: user::Input) {
+        let life = match &input {
+            user::Input::Acknowledge { life, .. } | user::Input::Pull { life, .. } => *life,
+            _ => return,
+        };
+        let known = self.users.get(user);
+        if known.is_some_and(|actor| actor.attached.iter().any(|(known, _)| *known == session)) {
+            self.connected(user, input);
+        } else {
+            self.tell(session, Tell::Closed { life, why: Closed::Lost });
+        }
+    }
+
+    fn connected(&mut self, user: &UserId, input: user::Input) {
+        let Some(actor) = self.users.get_mut(user) else { return };
+        if let user::Input::Detach { session, .. } = &input {
+            actor.attached.retain(|(known, _)| known != session);
+        }
+        self.hand(user.clone(), input);
+    }
+
+    fn desk(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: &UserId,
+        outputs: Vec<desk::Output>,
+        around: &mut Around,
+    ) {
+        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        if !hosted.role.serves || hosted.role.term != term {
+            return;
+        }
+        let (mut lost, mut early) = (Vec::new(), Vec::new());
+        let mut tells = Vec::new();
+        for output in outputs {
+            match output {
+                desk::Output::Propose { ticket, change } => {
+                    if let (Plant::AnswersEarly, Change::Append { mid, .. }) = (around.plant, &change) {
+                        early.push((ticket, *mid));
+                    }
+                    let origin = match ticket {
+                        desk::NOBODY => Origin::Shard,
+                        ticket => Origin::Mailbox(user.clone(), ticket),
+                    };
+                    let command = Command::Mailbox(user.clone(), change);
+                    if hosted.replica.propose(command, origin).is_err() {
+                        lost.push(desk::Input::Lost { ticket });
+                    }
+                }
+                desk::Output::Tell(session, tell) => tells.push((session, tell)),
+                desk::Output::FlushIn(_) => {}
+                desk::Output::Idle { handled } => {
+                    if self.desks.get(user).is_some_and(|actor| actor.sent == handled) {
+                        self.desks.remove(user);
+                    }
+                }
+            }
+        }
+        tells.into_iter().for_each(|(session, tell)| self.tell(session, tell));
+        for (ticket, mid) in early {
+            let (seq, at) = (actors::ids::Seq(1), around.wall(0));
+            let outcome =
+                actors::shard::state::Outcome::Accepted(Accepted { mid, seq, at, dup: false });
+            lost.push(desk::Input::Outcome { ticket, outcome });
+        }
+        for input in lost {
+            if let Some(actor) = self.desks.get_mut(user) {
+                actor.sent += 1;
+                actor.inbox.push_back(input);
+                self.ready.push(Who::Desk(user.clone()));
+            }
+        }
+        self.touch(shard);
+    }
+
+    fn user(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: &UserId,
+        outputs: Vec<user::Output>,
+        around: &mut Around,
+    ) {
+        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        if !hosted.role.serves || hosted.role.term != term {
+            return;
+        }
+        let mut out = Vec::new();
+        for output in outputs {
+            match output {
+                user::Output::Tell(session, tell) => out.push(Output::Tell(session, tell)),
+                user::Output::Read { session, life, after, count, bytes, pull } => {
+                    let read = Read { session, life, after, count, bytes, pull };
+                    hosted.home.read(&hosted.replica, user, read, &mut out);
+                }
+                user::Output::Cursor { device, n } => {
+                    let mailbox = hosted.replica.state().mailbox(user);
+                    let known = mailbox.and_then(|mailbox| mailbox.device(&device));
+                    if known.is_none_or(|known| known.acked < n) {
+                        let input = desk::Input::Acknowledge { device, n };
+                        out.push(Output::Mailbox(user.clone(), input));
+                    }
+                }
+                user::Output::Seen { device } => {
+                    out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));
+                }
+                user::Output::Empty { handled } => {
+                    if self.users.get(user).is_some_and(|actor| actor.sent == handled) {
+                        self.users.remove(user);
+                    }
+                }
+            }
+        }
+        self.touch(shard);
+        self.carry_out(shard, out, around);
+    }
+}
