@@ -1,0 +1,97 @@
+//! Promise: kill any node: nothing with a check mark is lost, nobody sees anything twice, and the chat goes on.
+
+use crate::harness::{Cluster, User};
+use crate::traffic::Traffic;
+
+/// Two users and the three nodes: the recipient's mailbox is led by `leader`, the sender's by somebody else.
+async fn scene(leader: &str) -> (Cluster, User, User) {
+    let cluster = Cluster::start(3).await;
+    let elsewhere = cluster.others(leader).remove(0);
+    let alice = cluster.user_led_by("alice", &elsewhere).await;
+    let bob = cluster.user_led_by("bob", leader).await;
+    (cluster, alice, bob)
+}
+
+fn via(cluster: &Cluster, first: &[&str]) -> Vec<String> {
+    first.iter().map(|name| cluster.url(name)).collect()
+}
+
+#[tokio::test]
+async fn the_chat_survives_the_death_of_the_leader() {
+    let (cluster, alice, bob) = scene("c").await;
+    let traffic =
+        Traffic::start(&alice, &via(&cluster, &["a"]), &bob, &via(&cluster, &["b"]));
+    traffic.goes_on(100).await;
+    cluster.kill9("c");
+    traffic.goes_on(200).await;
+    assert_ne!(cluster.leader_of(&bob.name, "a").await, "c");
+    cluster.start_node("c");
+    cluster.node_ready("c").await;
+    traffic.goes_on(100).await;
+    traffic.finish().await;
+}
+
+#[tokio::test]
+async fn the_chat_survives_the_death_of_a_follower_and_of_the_gateways() {
+    let (cluster, alice, bob) = scene("a").await;
+    // Bob listens through c, which only follows; alice's gateway b dies after it.
+    let traffic = Traffic::start(
+        &alice,
+        &via(&cluster, &["b", "a", "c"]),
+        &bob,
+        &via(&cluster, &["c", "a", "b"]),
+    );
+    traffic.goes_on(100).await;
+    for victim in ["c", "b", "a"] {
+        cluster.kill9(victim);
+        traffic.goes_on(100).await;
+        cluster.start_node(victim);
+        cluster.node_ready(victim).await;
+    }
+    traffic.goes_on(100).await;
+    traffic.finish().await;
+}
+
+#[tokio::test]
+async fn a_restarted_node_takes_its_leaderships_back() {
+    let (cluster, _alice, bob) = scene("b").await;
+    cluster.kill9("b");
+    cluster.ready().await;
+    assert_ne!(cluster.leader_of(&bob.name, "a").await, "b");
+    cluster.start_node("b");
+    crate::harness::eventually("b should lead bob's mailbox again", || async {
+        (cluster.leader_of(&bob.name, "a").await == "b").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_whole_cluster_can_be_killed_and_started_again() {
+    let cluster = Cluster::start(3).await;
+    let (alice, bob) = (cluster.user("alice").await, cluster.user("bob").await);
+    let traffic = Traffic::start(&alice, &cluster.urls(), &bob, &cluster.urls());
+    for _ in 0..2 {
+        traffic.goes_on(100).await;
+        cluster.kill9_all();
+        cluster.start_all();
+        cluster.ready().await;
+    }
+    traffic.goes_on(100).await;
+    traffic.finish().await;
+}
+
+#[tokio::test]
+async fn nodes_can_be_restarted_one_after_the_other() {
+    let cluster = Cluster::start(3).await;
+    let (alice, bob) = (cluster.user("alice").await, cluster.user("bob").await);
+    let traffic = Traffic::start(&alice, &cluster.urls(), &bob, &cluster.urls());
+    for name in cluster.names() {
+        traffic.goes_on(50).await;
+        let status = cluster.terminate(&name).await;
+        assert_eq!(status.code(), Some(0), "node {name} stopped as asked");
+        cluster.start_node(&name);
+        cluster.node_ready(&name).await;
+    }
+    traffic.goes_on(50).await;
+    traffic.finish().await;
+}

@@ -1,0 +1,26 @@
+//! Cluster: real processes, real sockets; one file per promise.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test says so by failing"
+)]
+
+mod harness;
+mod ports;
+mod socket;
+mod traffic;
+mod web;
+
+mod agreement;
+mod command_line;
+mod damage;
+mod delivery;
+mod devices;
+mod failover;
+mod greeting;
+mod msgpack;
+mod sending;
+mod sizes;

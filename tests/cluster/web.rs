@@ -1,0 +1,81 @@
+//! Web: HTTP as the tests speak it, independent of the node's own code.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+/// Longest wait for an answer.
+const WITHIN: Duration = Duration::from_secs(15);
+
+/// An answer: status and body, read as JSON if it is.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+/// Sends a request and waits for its answer.
+pub(crate) async fn call(
+    method: Method,
+    url: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+) -> Result<Answer, String> {
+    let mut request = Request::builder().method(method).uri(url);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+    let request = request.body(Full::new(bytes)).unwrap();
+    let exchange = async {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client
+            .request(request)
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let status = response.status().as_u16();
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|e| e.to_string())?
+            .to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Answer {
+            status,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            text,
+        })
+    };
+    tokio::time::timeout(WITHIN, exchange)
+        .await
+        .map_err(|_| format!("no answer from {url}"))?
+}
+
+/// GET; an unreachable node is an `Err`.
+pub(crate) async fn get(url: &str) -> Result<Answer, String> {
+    call(Method::GET, url, None, None).await
+}
+
+/// POST of a JSON body.
+pub(crate) async fn post(url: &str, body: &Value) -> Result<Answer, String> {
+    call(Method::POST, url, None, Some(body)).await
+}
+
+/// Makes an account and returns its token.
+pub(crate) async fn register(url: &str, user: &str) -> String {
+    let body = json!({"user": user, "password": "correct horse battery"});
+    let answer = post(&format!("{url}/v1/register"), &body).await.unwrap();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(answer.body["user"], user);
+    answer.body["token"].as_str().expect("a token").to_owned()
+}
