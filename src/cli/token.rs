@@ -14,7 +14,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) fn run(config: &Path, user: &str, days: u32) -> Outcome {
     let config = check::load(config)?;
     let user = UserId::parse(user).map_err(|error| Failure::configuration(error.to_string()))?;
-    let tokens = Tokens::new(&config.auth.token_secret, &config.cluster.name);
+    let tokens = Tokens::new(config.auth.token_secret.reveal(), &config.cluster.name);
     let issued = tokens
         .issue(&user, DAY * days)
         .map_err(|error| Failure::new(error.to_string()))?;

@@ -19,8 +19,7 @@ fn via(cluster: &Cluster, first: &[&str]) -> Vec<String> {
 #[tokio::test]
 async fn the_chat_survives_the_death_of_the_leader() {
     let (cluster, alice, bob) = scene("c").await;
-    let traffic =
-        Traffic::start(&alice, &via(&cluster, &["a"]), &bob, &via(&cluster, &["b"]));
+    let traffic = Traffic::start(&alice, &via(&cluster, &["a"]), &bob, &via(&cluster, &["b"]));
     traffic.goes_on(100).await;
     cluster.kill9("c");
     traffic.goes_on(200).await;

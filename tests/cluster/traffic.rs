@@ -80,7 +80,10 @@ impl Traffic {
         let goal = self.accepted() + more;
         eventually(&format!("traffic should reach {goal} messages"), || async {
             let heard = self.progress.heard.load(Ordering::SeqCst);
-            assert!(!self.sender.is_finished() && !self.listener.is_finished(), "a side gave up");
+            assert!(
+                !self.sender.is_finished() && !self.listener.is_finished(),
+                "a side gave up"
+            );
             (self.accepted() >= goal && heard >= goal).then_some(())
         })
         .await;
@@ -101,15 +104,26 @@ impl Traffic {
 }
 
 fn judge(sent: &Sent, heard: &BTreeMap<u64, u64>) {
-    let told: BTreeMap<u64, u64> = sent.accepted.iter().map(|(number, seq)| (*seq, *number)).collect();
+    let told: BTreeMap<u64, u64> = sent
+        .accepted
+        .iter()
+        .map(|(number, seq)| (*seq, *number))
+        .collect();
     assert_eq!(told.len(), sent.accepted.len(), "one seq for two messages");
     let differ = told.iter().zip(heard).find(|(told, heard)| told != heard);
-    assert_eq!((heard.len(), differ), (told.len(), None), "lost, invented or under another seq");
+    assert_eq!(
+        (heard.len(), differ),
+        (told.len(), None),
+        "lost, invented or under another seq"
+    );
     for (i, seq) in (1..).zip(heard.keys()) {
         assert_eq!(i, *seq, "a gap in the conversation");
     }
     // A message that was refused was repeated later than those after it; all others keep their order.
-    let kept = sent.accepted.iter().filter(|(number, _)| !sent.refused.contains(number));
+    let kept = sent
+        .accepted
+        .iter()
+        .filter(|(number, _)| !sent.refused.contains(number));
     let seqs: Vec<u64> = kept.map(|(_, seq)| *seq).collect();
     assert!(seqs.is_sorted(), "a later message overtook an earlier one");
 }
@@ -122,7 +136,10 @@ struct Roads {
 
 impl Roads {
     fn new(urls: &[String]) -> Self {
-        Self { urls: urls.to_vec(), next: 0 }
+        Self {
+            urls: urls.to_vec(),
+            next: 0,
+        }
     }
 
     /// Connects to the next node that lets the user in.
@@ -175,7 +192,9 @@ impl Sender {
     async fn run(mut self) -> Sent {
         loop {
             let (mut socket, _) = self.roads.take(&self.user, None).await;
-            self.unanswered.iter_mut().for_each(|(_, request)| *request = None);
+            self.unanswered
+                .iter_mut()
+                .for_each(|(_, request)| *request = None);
             match self.talk(&mut socket).await {
                 Ok(()) => {
                     socket.leave().await;
@@ -235,7 +254,10 @@ impl Sender {
     }
 
     fn answered(&mut self, request: &str, reply: &Value) {
-        let Some(at) = self.unanswered.iter().position(|(_, r)| r.as_deref() == Some(request))
+        let Some(at) = self
+            .unanswered
+            .iter()
+            .position(|(_, r)| r.as_deref() == Some(request))
         else {
             return;
         };
@@ -274,7 +296,10 @@ impl Listener {
     }
 
     async fn listen(&mut self) -> Result<(), Over> {
-        let resume = self.resume.as_ref().map(|(n, epoch)| json!({"n": n, "epoch": epoch}));
+        let resume = self
+            .resume
+            .as_ref()
+            .map(|(n, epoch)| json!({"n": n, "epoch": epoch}));
         let (mut socket, ok) = self.roads.take(&self.user, resume.as_ref()).await;
         let epoch = ok["epoch"].clone();
         if resume.is_some() {
@@ -283,7 +308,9 @@ impl Listener {
         let mut last = self.resume.as_ref().map_or(0, |(n, _)| *n);
         loop {
             while let Some(event) = socket.take_event() {
-                let Some(n) = event["n"].as_u64() else { continue };
+                let Some(n) = event["n"].as_u64() else {
+                    continue;
+                };
                 if n <= last {
                     continue;
                 }
@@ -308,7 +335,10 @@ impl Listener {
         if event["ev"] != "message" || d["from"] != self.from.as_str() {
             return;
         }
-        let body = d["body"].as_str().and_then(|body| body.parse().ok()).expect("a number");
+        let body = d["body"]
+            .as_str()
+            .and_then(|body| body.parse().ok())
+            .expect("a number");
         let twice = self.heard.insert(d["seq"].as_u64().expect("a seq"), body);
         assert_eq!(twice, None, "heard twice: {event}");
         self.progress.heard.fetch_add(1, Ordering::SeqCst);
