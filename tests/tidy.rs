@@ -19,24 +19,20 @@ const LONGER: &[(&str, usize)] = &[];
 /// Which rooms a room of crate `actors` may name besides the leaves. Further down means nearer to the ground.
 const ACTORS: &[(&str, &[&str])] = &[
     (
-        "tree",
-        &[
-            "restart", "router", "lane", "mailbox", "user", "session", "shard", "cluster", "store",
-        ],
+        "node",
+        &["cluster", "placement", "router", "shard", "store"],
     ),
-    ("session", &["router"]),
+    ("router", &["cluster", "shard"]),
     (
-        "lane",
-        &[
-            "restart", "router", "mailbox", "user", "shard", "cluster", "store",
-        ],
+        "shard",
+        &["cluster", "mailbox", "restart", "router", "store", "user"],
     ),
-    ("user", &["router"]),
-    ("mailbox", &["router", "user"]),
-    ("shard", &["mailbox", "store"]),
-    ("router", &["cluster"]),
+    ("mailbox", &["shard"]),
+    ("user", &[]),
+    ("session", &[]),
     ("cluster", &["restart"]),
     ("store", &[]),
+    ("placement", &[]),
     ("restart", &[]),
 ];
 
@@ -47,8 +43,8 @@ const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids"];
 const NODE: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("node", &["admin", "auth", "config", "gateway", "rest"]),
-    ("gateway", &["auth", "config", "rest"]),
-    ("admin", &["config", "rest"]),
+    ("gateway", &["auth", "config"]),
+    ("admin", &["rest"]),
     ("rest", &["auth", "config"]),
     ("client", &[]),
     ("auth", &["config"]),
