@@ -50,11 +50,31 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadBytes> {
     if used == bytes.len() { Ok(value) } else { Err(BadBytes::Malformed) }
 }
 
+/// Encodes a value behind what is already in `bytes`.
+pub fn append<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
+        .expect("our own types always encode, and memory takes all bytes");
+}
+
+/// Decodes values that `append` wrote one behind the other.
+pub fn decode_all<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<Vec<T>, BadBytes> {
+    let mut values = Vec::new();
+    while !bytes.is_empty() {
+        let (value, used) =
+            bincode::serde::decode_from_slice(bytes, config()).map_err(|_| BadBytes::Malformed)?;
+        if used == 0 {
+            return Err(BadBytes::Malformed);
+        }
+        values.push(value);
+        bytes = &bytes[used..];
+    }
+    Ok(values)
+}
+
 /// Encodes a value behind a format version and a checksum.
 pub fn seal<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
     let mut bytes = vec![version, 0, 0, 0, 0];
-    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
-        .expect("our own types always encode, and memory takes all bytes");
+    append(&mut bytes, value);
     let crc = crc32fast::hash(&bytes[HEAD..]);
     bytes[1..HEAD].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -82,7 +102,10 @@ mod tests {
     fn damaged_or_foreign_bytes_are_refused() {
         let bytes = seal(1, &(7_u32, "hi"));
         assert_eq!(open::<(u32, String)>(1, &bytes), Ok((7, "hi".to_owned())));
-        assert_eq!(open::<(u32, String)>(2, &bytes), Err(BadBytes::Version { found: 1, newest: 2 }));
+        assert_eq!(
+            open::<(u32, String)>(2, &bytes),
+            Err(BadBytes::Version { found: 1, newest: 2 })
+        );
         assert_eq!(open::<(u32, String)>(1, &bytes[..3]), Err(BadBytes::Short(3)));
         for at in 5..bytes.len() {
             let mut bad = bytes.clone();

@@ -7,12 +7,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    BootId, Cid, Conversation, DeviceId, MessageId, Number, Seq, SessionId, ShardId, Timestamp,
+    BootId, Cid, Conversation, DeviceId, MessageId, NodeId, Number, Seq, SessionId, ShardId, Timestamp,
     UserId,
 };
-use crate::message::{
-    Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send,
-};
+use crate::message::{Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send};
 
 /// One thing a node says to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +62,21 @@ pub struct Beat {
     pub version: Box<str>,
     /// Whether it is being drained: no leadership should go there.
     pub draining: bool,
+    /// Its process.
+    pub pid: u32,
+    /// How the replicas of the shards it leads are, as of a second or so ago.
+    pub health: Vec<ShardHealth>,
+}
+
+/// How the replicas of a shard are, as its leader sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardHealth {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its newest entry.
+    pub last: u64,
+    /// The nodes that keep it, and up to where their logs match the leader's.
+    pub replicas: Vec<(NodeId, u64)>,
 }
 
 /// What one mailbox sends another, across shards; numbered per pair of shards.
@@ -225,6 +238,8 @@ pub enum Question {
     Register(Box<str>),
     /// What is the account's password hash?
     Credentials,
+    /// Which sockets does the user have, and where? For operators.
+    Sessions,
 }
 
 /// The answer to a question.
@@ -236,6 +251,8 @@ pub enum Answer {
     Done,
     /// The password hash (PHC string); absent for a user without a password.
     Credentials(Option<Box<str>>),
+    /// The user's sockets: gateway and device.
+    Sessions(Vec<(NodeId, DeviceId)>),
 }
 
 /// The home of a mailbox to a session.

@@ -1,0 +1,334 @@
+//! Image: a mailbox as it lies in a checkpoint: a head, and runs of entries and ledger rows of about 16 KiB each.
+//!
+//! ```text
+//! m <user> 00 h <chunk u16 BE>    the head, in chunks of at most 32 KiB
+//! m <user> 00 l <first u64 BE>    log entries from `first` on, one behind the other
+//! m <user> 00 d <first u64 BE>    ledger rows from row `first` on, one behind the other
+//! ```
+//! Every run but the newest is sealed: it never changes again, and only leaves whole.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{Ledger, Row};
+use super::log::{Log, Sealed};
+use super::rules::{Device, Mailbox, Mark, Peer};
+use crate::codec::{self, BadBytes};
+use crate::ids::{Epoch, Number, Timestamp, UserId};
+use crate::message::Entry;
+
+const RUN_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// One key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// What a checkpoint of one mailbox writes and removes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys to write.
+    pub puts: Vec<Pair>,
+    /// Keys to remove.
+    pub deletes: Vec<Vec<u8>>,
+}
+
+/// What this replica's checkpoints hold of a mailbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    chunks: u16,
+    open_log: Option<Number>,
+    rows: VecDeque<(u64, u64)>,
+    open_rows: Option<u64>,
+}
+
+impl Stored {
+    /// In how many chunks the head is; 0 before the first checkpoint.
+    #[must_use]
+    pub const fn chunks(&self) -> u16 {
+        self.chunks
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    epoch: Epoch,
+    password: Option<Box<str>>,
+    devices: Vec<Device>,
+    peers: BTreeMap<UserId, Peer>,
+    delivered: Number,
+    settled: VecDeque<Mark>,
+    arrived: VecDeque<Mark>,
+    low: Number,
+    head: Number,
+    newest_at: Timestamp,
+    sealed: VecDeque<Sealed>,
+    open_log: Option<Number>,
+    first_row: u64,
+    rows: VecDeque<(u64, u64)>,
+    open_rows: Option<u64>,
+}
+
+/// The prefix of all mailboxes' keys.
+pub const PREFIX: u8 = b'm';
+
+fn key(user: &UserId, part: u8) -> Vec<u8> {
+    let mut key = Vec::with_capacity(user.as_str().len() + 11);
+    key.push(PREFIX);
+    key.extend(user.as_str().as_bytes());
+    key.extend([0, part]);
+    key
+}
+
+fn chunk_key(user: &UserId, chunk: u16) -> Vec<u8> {
+    let mut key = key(user, b'h');
+    key.extend(chunk.to_be_bytes());
+    key
+}
+
+fn run_key(user: &UserId, part: u8, first: u64) -> Vec<u8> {
+    let mut key = key(user, part);
+    key.extend(first.to_be_bytes());
+    key
+}
+
+/// The key of a run of log entries.
+#[must_use]
+pub fn log_key(user: &UserId, run: Sealed) -> Vec<u8> {
+    run_key(user, b'l', run.first.0)
+}
+
+/// Reads which mailbox's head a key belongs to; `None` for any other key.
+#[must_use]
+pub fn head_of(key: &[u8]) -> Option<UserId> {
+    let rest = key.strip_prefix(&[PREFIX])?;
+    let end = rest.iter().position(|b| *b == 0)?;
+    if rest.get(end + 1) != Some(&b'h') {
+        return None;
+    }
+    std::str::from_utf8(&rest[..end]).ok().and_then(|name| UserId::parse(name).ok())
+}
+
+/// The keys of a head that has this many chunks.
+#[must_use]
+pub fn head_keys(user: &UserId, chunks: u16) -> Vec<Vec<u8>> {
+    (0..chunks).map(|chunk| chunk_key(user, chunk)).collect()
+}
+
+/// Reads a run of entries.
+pub fn entries(bytes: &[u8]) -> Result<Vec<Entry>, BadBytes> {
+    codec::decode_all(bytes)
+}
+
+/// What a checkpoint must write of this mailbox. From now on `stored` and the log count the runs as written.
+pub fn save(mailbox: &mut Mailbox, stored: &mut Stored) -> Changes {
+    let mut changes = Changes::default();
+    save_log(mailbox, stored, &mut changes);
+    save_rows(mailbox, stored, &mut changes);
+    save_head(mailbox, stored, &mut changes);
+    changes
+}
+
+fn save_log(mailbox: &mut Mailbox, stored: &mut Stored, changes: &mut Changes) {
+    let low = mailbox.log.low();
+    let owner = mailbox.owner.clone();
+    while mailbox.log.sealed.front().is_some_and(|run| run.last <= low) {
+        let run = mailbox.log.sealed.pop_front().expect("there is a front");
+        changes.deletes.push(log_key(&owner, run));
+    }
+    let before = stored.open_log.take();
+    let mut runs = Runs::default();
+    for entry in mailbox.log.unsealed() {
+        runs.add(entry.n.0, entry);
+    }
+    let (sealed, open) = runs.finish();
+    for (first, last, bytes) in sealed {
+        let run = Sealed { first: Number(first), last: Number(last) };
+        changes.puts.push((log_key(&owner, run), bytes));
+        mailbox.log.sealed.push_back(run);
+    }
+    if let Some((first, _, bytes)) = open {
+        changes.puts.push((run_key(&owner, b'l', first), bytes));
+        stored.open_log = Some(Number(first));
+    }
+    drop_unless_put(before.map(|n| run_key(&owner, b'l', n.0)), changes);
+}
+
+fn save_rows(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
+    let owner = &mailbox.owner;
+    while stored.rows.front().is_some_and(|(_, last)| *last < mailbox.ledger.first()) {
+        let (first, _) = stored.rows.pop_front().expect("there is a front");
+        changes.deletes.push(run_key(owner, b'd', first));
+    }
+    let before = stored.open_rows.take();
+    let start = stored.rows.back().map_or(0, |(_, last)| last + 1).max(mailbox.ledger.first());
+    let mut runs = Runs::default();
+    for (at, row) in (start..).zip(mailbox.ledger.from(start)) {
+        runs.add(at, row);
+    }
+    let (sealed, open) = runs.finish();
+    for (first, last, bytes) in sealed {
+        changes.puts.push((run_key(owner, b'd', first), bytes));
+        stored.rows.push_back((first, last));
+    }
+    if let Some((first, _, bytes)) = open {
+        changes.puts.push((run_key(owner, b'd', first), bytes));
+        stored.open_rows = Some(first);
+    }
+    drop_unless_put(before.map(|first| run_key(owner, b'd', first)), changes);
+}
+
+/// A run that was open is either written again under its key or gone.
+fn drop_unless_put(before: Option<Vec<u8>>, changes: &mut Changes) {
+    if let Some(key) = before
+        && !changes.puts.iter().any(|(put, _)| *put == key)
+    {
+        changes.deletes.push(key);
+    }
+}
+
+fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
+    let bytes = codec::encode(&head(mailbox, stored));
+    let chunks = bytes.chunks(CHUNK_BYTES);
+    let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
+    for (at, chunk) in (0..count).zip(chunks) {
+        changes.puts.push((chunk_key(&mailbox.owner, at), chunk.to_vec()));
+    }
+    for at in count..stored.chunks {
+        changes.deletes.push(chunk_key(&mailbox.owner, at));
+    }
+    stored.chunks = count;
+}
+
+fn head(mailbox: &Mailbox, stored: &Stored) -> Head {
+    Head {
+        epoch: mailbox.epoch,
+        password: mailbox.password.clone(),
+        devices: mailbox.devices.clone(),
+        peers: mailbox.peers.clone(),
+        delivered: mailbox.delivered,
+        settled: mailbox.settled.clone(),
+        arrived: mailbox.arrived.clone(),
+        low: mailbox.log.low(),
+        head: mailbox.log.head(),
+        newest_at: mailbox.log.newest_at(),
+        sealed: mailbox.log.sealed.clone(),
+        open_log: stored.open_log,
+        first_row: mailbox.ledger.first(),
+        rows: stored.rows.clone(),
+        open_rows: stored.open_rows,
+    }
+}
+
+/// A hash of what replicas must agree on (XXH3, 64 bit).
+#[must_use]
+pub fn digest(mailbox: &Mailbox) -> u64 {
+    let mut head = head(mailbox, &Stored::default());
+    head.sealed.clear();
+    let mut bytes = codec::encode(&head);
+    for row in mailbox.ledger.from(0) {
+        codec::append(&mut bytes, row);
+    }
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+/// Collects values into runs of about `RUN_BYTES`.
+#[derive(Default)]
+struct Runs {
+    sealed: Vec<(u64, u64, Vec<u8>)>,
+    open: Option<(u64, u64, Vec<u8>)>,
+}
+
+impl Runs {
+    fn add<T: Serialize>(&mut self, at: u64, value: &T) {
+        let (_, last, bytes) = self.open.get_or_insert_with(|| (at, at, Vec::new()));
+        codec::append(bytes, value);
+        *last = at;
+        if bytes.len() >= RUN_BYTES {
+            self.sealed.extend(self.open.take());
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "sealed runs, and the open one")]
+    fn finish(self) -> (Vec<(u64, u64, Vec<u8>)>, Option<(u64, u64, Vec<u8>)>) {
+        (self.sealed, self.open)
+    }
+}
+
+/// A mailbox half read: its head is known, and with it what else must be read.
+pub struct Opening {
+    owner: UserId,
+    head: Head,
+    chunks: u16,
+}
+
+impl Opening {
+    /// Reads a head from its chunks.
+    pub fn new(owner: UserId, chunks: &[Vec<u8>]) -> Result<Self, BadBytes> {
+        let head = codec::decode(&chunks.concat())?;
+        let chunks = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
+        Ok(Self { owner, head, chunks })
+    }
+
+    /// The keys that must be read next: first runs of rows, then the open run of entries.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let rows = self.head.rows.iter().map(|(first, _)| *first).chain(self.head.open_rows);
+        let rows = rows.map(|first| run_key(&self.owner, b'd', first));
+        let log = self.head.open_log.map(|n| run_key(&self.owner, b'l', n.0));
+        rows.chain(log).collect()
+    }
+
+    /// Puts the mailbox together from the values of `keys()`.
+    pub fn finish(self, values: &[Vec<u8>]) -> Result<(Mailbox, Stored), BadBytes> {
+        let runs = self.head.rows.len() + usize::from(self.head.open_rows.is_some());
+        let (rows, log) = values.split_at_checked(runs).ok_or(BadBytes::Malformed)?;
+        let mut ledger: VecDeque<Row> = VecDeque::new();
+        for bytes in rows {
+            ledger.extend(codec::decode_all::<Row>(bytes)?);
+        }
+        let oldest = self.head.rows.front().map(|(first, _)| *first).or(self.head.open_rows);
+        for _ in oldest.unwrap_or(self.head.first_row)..self.head.first_row {
+            ledger.pop_front();
+        }
+        let mut warm: VecDeque<Entry> = VecDeque::new();
+        for bytes in log {
+            warm.extend(entries(bytes)?);
+        }
+        while warm.front().is_some_and(|entry| entry.n <= self.head.low) {
+            warm.pop_front();
+        }
+        let h = self.head;
+        let stored = Stored {
+            chunks: self.chunks,
+            open_log: h.open_log,
+            rows: h.rows,
+            open_rows: h.open_rows,
+        };
+        let log = Log::restore(h.low, h.head, h.newest_at, h.sealed, warm);
+        let mailbox = Mailbox {
+            owner: self.owner,
+            epoch: h.epoch,
+            password: h.password,
+            devices: h.devices,
+            peers: h.peers,
+            delivered: h.delivered,
+            settled: h.settled,
+            arrived: h.arrived,
+            log,
+            ledger: Ledger::restore(h.first_row, ledger),
+        };
+        Ok((mailbox, stored))
+    }
+}
+
+/// Lets go of what is in memory and on disk both, once a checkpoint with it is durable.
+pub fn cool(mailbox: &mut Mailbox, sealed_to: Number) {
+    mailbox.log.cool(sealed_to);
+}
+
+/// Up to where the log is in sealed runs.
+#[must_use]
+pub fn sealed_to(mailbox: &Mailbox) -> Number {
+    mailbox.log.sealed.back().map_or(Number(0), |run| run.last)
+}

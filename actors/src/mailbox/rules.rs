@@ -1,0 +1,541 @@
+//! Mailbox rules: what a mailbox does with a message, an acknowledgement and the passing of time.
+//!
+//! This is replicated state: every replica of the shard calls the same methods with the same arguments and must end
+//! with the same mailbox. Nothing here may depend on what happens to be in memory or on this node's disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{Ledger, Row};
+use super::log::Log;
+use crate::ids::{Conversation, DeviceId, Epoch, MessageId, Number, Seq, Timestamp, UserId};
+use crate::message::{Accepted, DeviceInfo, Entry, Position, Refusal, Resume, Resumed, Send, What};
+use crate::packet::{Enclosed, Envelope, Start};
+
+/// Devices a user may have.
+pub const DEVICES_MAX: usize = 8;
+
+/// Marks per span: how finely the ends of history and expiry are kept in time.
+const MARKS_PER_SPAN: u32 = 120;
+
+/// How long things are kept; part of the shard's replicated state, so that all replicas agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// How long an undelivered message waits, a `cid` is remembered, and an unseen device holds entries back.
+    pub expiry: Duration,
+    /// How long an entry stays after every device has it.
+    pub history: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self { expiry: 30 * DAY, history: 30 * DAY }
+    }
+}
+
+/// The moments a command is applied at, the same on every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The newest wall clock any leader proposed; for showing.
+    pub wall: Timestamp,
+    /// The cautious clock: moves in bounded steps; for deleting.
+    pub cautious: Timestamp,
+    /// How long things are kept.
+    pub policy: Policy,
+}
+
+/// What a command did besides changing the mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The log has a new entry: push it to those who are connected.
+    Logged(Entry),
+    /// Another mailbox must learn something.
+    Enclose(Envelope),
+    /// A device is no longer one of this user's: close its socket.
+    DeviceGone(DeviceId),
+}
+
+/// One of the user's devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub id: DeviceId,
+    /// It has everything up to here.
+    pub acked: Number,
+    /// When it was last heard.
+    pub seen: Timestamp,
+}
+
+/// What is between this user and another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The newest message from them.
+    pub received: Seq,
+    /// Of theirs, delivered to a device of this user.
+    pub delivered: Seq,
+    /// Of theirs, read.
+    pub read: Seq,
+    /// The newest message to them.
+    pub sent: Seq,
+    /// Of this user's, delivered to them.
+    pub sent_delivered: Seq,
+    /// Of this user's, read by them.
+    pub sent_read: Seq,
+}
+
+/// A moment, and how far something had got by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The beginning of the span the mark stands for.
+    pub since: Timestamp,
+    /// How far it had got at the end of that span.
+    pub n: Number,
+}
+
+/// A user's mailbox: the log, the devices that read it, and what is remembered of messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    pub(super) owner: UserId,
+    pub(super) epoch: Epoch,
+    pub(super) password: Option<Box<str>>,
+    pub(super) devices: Vec<Device>,
+    pub(super) peers: BTreeMap<UserId, Peer>,
+    /// Entries up to here have been acknowledged by at least one device.
+    pub(super) delivered: Number,
+    /// When entries had reached every device.
+    pub(super) settled: VecDeque<Mark>,
+    /// When entries arrived.
+    pub(super) arrived: VecDeque<Mark>,
+    pub(super) log: Log,
+    pub(super) ledger: Ledger,
+}
+
+impl Mailbox {
+    /// Makes an empty mailbox.
+    #[must_use]
+    pub fn new(owner: UserId, epoch: Epoch) -> Self {
+        Self {
+            owner,
+            epoch,
+            password: None,
+            devices: Vec::new(),
+            peers: BTreeMap::new(),
+            delivered: Number(0),
+            settled: VecDeque::new(),
+            arrived: VecDeque::new(),
+            log: Log::default(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Sets the password hash of a new account.
+    pub fn set_password(&mut self, hash: Box<str>) {
+        self.password = Some(hash);
+    }
+
+    /// Takes a message in. A repeated `(sender, cid)` is answered again, never stored again.
+    pub fn append(
+        &mut self,
+        send: Send,
+        mid: MessageId,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Accepted, Refusal> {
+        let fingerprint = send.content.fingerprint(&send.to);
+        if let Some(row) = self.ledger.find(&send.from, &send.cid) {
+            if row.fingerprint != fingerprint {
+                return Err(Refusal::Conflict);
+            }
+            return Ok(Accepted { mid: row.mid, seq: row.seq, at: row.at, dup: true });
+        }
+        let peer = self.peers.entry(send.from.clone()).or_default();
+        peer.received = peer.received.next();
+        let seq = peer.received;
+        let at = now.wall.max(self.log.newest_at());
+        let n = self.log.head().next();
+        self.ledger.push(Row {
+            key: Ledger::key(&send.from, &send.cid),
+            fingerprint,
+            mid,
+            seq,
+            at,
+            n,
+            from: send.from.clone(),
+        });
+        let what = What::Message {
+            mid,
+            from: send.from.clone(),
+            device: send.device.clone(),
+            seq,
+            content: Arc::clone(&send.content),
+        };
+        self.record(what, now, effects);
+        let copy = Enclosed::Sent {
+            mid,
+            conv: Conversation::User(self.owner.clone()),
+            seq,
+            at,
+            cid: send.cid,
+            device: send.device,
+            content: send.content,
+        };
+        effects.push(Effect::Enclose(Envelope { to: send.from, what: copy }));
+        Ok(Accepted { mid, seq, at, dup: false })
+    }
+
+    /// Takes in what another mailbox sent. Envelopes come exactly once and in order; the shard sees to that.
+    pub fn receive(&mut self, enclosed: Enclosed, now: Now, effects: &mut Vec<Effect>) {
+        match enclosed {
+            Enclosed::Sent { mid, conv, seq, at, cid, device, content } => {
+                if let Conversation::User(user) = &conv {
+                    let peer = self.peers.entry(user.clone()).or_default();
+                    peer.sent = peer.sent.max(seq);
+                }
+                self.record(What::Sent { mid, conv, seq, at, cid, device, content }, now, effects);
+            }
+            Enclosed::Receipt { by, delivered, read } => {
+                self.receipt(by, delivered, read, now, effects);
+            }
+            Enclosed::Expired { by, mid, seq } => {
+                let conv = Conversation::User(by);
+                self.record(What::Expired { conv, mid, seq }, now, effects);
+            }
+        }
+    }
+
+    fn receipt(
+        &mut self,
+        by: UserId,
+        delivered: Seq,
+        read: Seq,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let peer = self.peers.entry(by.clone()).or_default();
+        if delivered <= peer.sent_delivered && read <= peer.sent_read {
+            return;
+        }
+        peer.sent_delivered = peer.sent_delivered.max(delivered);
+        peer.sent_read = peer.sent_read.max(read);
+        // Invariant: ticks never go back, and nothing is read before it is delivered.
+        debug_assert!(peer.sent_read <= peer.sent_delivered);
+        let (delivered, read) = (peer.sent_delivered, peer.sent_read);
+        let conv = Conversation::User(by.clone());
+        self.record(What::Receipt { conv, by: Some(by), delivered, read }, now, effects);
+    }
+
+    fn record(&mut self, what: What, now: Now, effects: &mut Vec<Effect>) {
+        let at = now.wall.max(self.log.newest_at());
+        let entry = Entry { n: self.log.head().next(), at, what };
+        mark(&mut self.arrived, at, entry.n, now.policy.expiry);
+        effects.push(Effect::Logged(entry.clone()));
+        self.log.push(entry);
+    }
+
+    /// Makes a device known, starting at the oldest entry still kept; a known one is only seen again.
+    pub fn ensure_device(&mut self, device: &DeviceId, now: Now) -> Result<(), Refusal> {
+        if let Some(known) = self.devices.iter_mut().find(|d| d.id == *device) {
+            known.seen = known.seen.max(now.wall);
+            return Ok(());
+        }
+        if self.devices.len() >= DEVICES_MAX {
+            return Err(Refusal::TooManyDevices);
+        }
+        let acked = self.log.low();
+        self.devices.push(Device { id: device.clone(), acked, seen: now.wall });
+        Ok(())
+    }
+
+    /// Forgets a device; it no longer holds entries back.
+    pub fn remove_device(
+        &mut self,
+        device: &DeviceId,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let before = self.devices.len();
+        self.devices.retain(|d| d.id != *device);
+        if self.devices.len() == before {
+            return Err(Refusal::NotFound);
+        }
+        effects.push(Effect::DeviceGone(device.clone()));
+        self.settle(now);
+        Ok(())
+    }
+
+    /// A device is alive, and has everything up to `n` (cumulative; never goes back).
+    pub fn acknowledge(
+        &mut self,
+        device: &DeviceId,
+        n: Number,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let n = n.min(self.log.head());
+        let Some(known) = self.devices.iter_mut().find(|d| d.id == *device) else {
+            return;
+        };
+        known.seen = known.seen.max(now.wall);
+        if n <= known.acked {
+            return;
+        }
+        known.acked = n;
+        self.deliver(n, effects);
+        self.settle(now);
+    }
+
+    /// Tells the senders of everything up to `n` that it has arrived.
+    fn deliver(&mut self, n: Number, effects: &mut Vec<Effect>) {
+        if n <= self.delivered {
+            return;
+        }
+        let mut newest: BTreeMap<&UserId, Seq> = BTreeMap::new();
+        for row in self.ledger.between(self.delivered, n) {
+            newest.insert(&row.from, row.seq);
+        }
+        for (from, seq) in newest {
+            let Some(peer) = self.peers.get_mut(from) else {
+                continue;
+            };
+            if seq > peer.delivered {
+                peer.delivered = seq;
+                effects.push(receipt_to(from, &self.owner, *peer));
+            }
+        }
+        self.delivered = n;
+    }
+
+    /// The user has read a conversation up to and including `seq`; implies delivered.
+    pub fn read(&mut self, conv: &Conversation, seq: Seq, effects: &mut Vec<Effect>) {
+        let Conversation::User(from) = conv else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(from) else {
+            return;
+        };
+        let seq = seq.min(peer.received);
+        if seq <= peer.read {
+            return;
+        }
+        peer.read = seq;
+        peer.delivered = peer.delivered.max(seq);
+        let peer = *peer;
+        effects.push(receipt_to(from, &self.owner, peer));
+    }
+
+    /// Up to where every device has the log; without devices, up to where one had it.
+    fn slowest(&self) -> Number {
+        self.devices.iter().map(|d| d.acked).min().unwrap_or(self.delivered)
+    }
+
+    /// Keeps the time at which entries had reached every device, and drops what history no longer wants.
+    fn settle(&mut self, now: Now) {
+        let slowest = self.slowest();
+        if self.settled.back().is_none_or(|m| slowest > m.n) && slowest > self.log.low() {
+            mark(&mut self.settled, now.wall, slowest, now.policy.history);
+        }
+        self.drop_history(now);
+    }
+
+    fn drop_history(&mut self, now: Now) {
+        let span = now.policy.history;
+        let clock = if span.is_zero() { now.wall } else { now.cautious };
+        // A device that came later may lack what the others had: it holds back until it has it or is forgotten.
+        let slowest = self.slowest();
+        while let Some(oldest) = self.settled.front() {
+            if oldest.since.after(span + span / MARKS_PER_SPAN) > clock || oldest.n > slowest {
+                break;
+            }
+            self.log.drop_to(oldest.n);
+            self.settled.pop_front();
+        }
+        self.forget_gone();
+    }
+
+    /// Lets time pass: forgets unseen devices, expires what was never fetched, drops history and old `cid`s.
+    pub fn expire(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let expiry = now.policy.expiry;
+        let unseen = |d: &Device| d.seen.after(expiry) <= now.cautious;
+        for device in self.devices.extract_if(.., |d| unseen(d)) {
+            effects.push(Effect::DeviceGone(device.id));
+        }
+        self.settle(now);
+        let gone = self.overdue(now);
+        if gone > self.log.low() {
+            self.expire_to(gone, effects);
+        }
+        self.drop_history(now);
+        // Rows of what is not delivered stay: its senders must still learn what becomes of it.
+        let done = self.delivered.max(self.log.low());
+        self.ledger.forget(|row| row.at.after(expiry) <= now.cautious, done);
+    }
+
+    /// The newest entry that has waited longer than `expiry`.
+    fn overdue(&self, now: Now) -> Number {
+        let expiry = now.policy.expiry;
+        let exact = self.ledger.newest_where(|row| row.at.after(expiry) <= now.cautious);
+        let coarse = self
+            .arrived
+            .iter()
+            .take_while(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN) <= now.cautious)
+            .last()
+            .map_or(Number(0), |m| m.n);
+        let due = exact.max(coarse);
+        // What every device has is history's to drop, not expiry's.
+        if due > self.slowest() { due } else { Number(0) }
+    }
+
+    fn expire_to(&mut self, n: Number, effects: &mut Vec<Effect>) {
+        for row in self.ledger.between(self.delivered.max(self.log.low()), n) {
+            let delivered = self.peers.get(&row.from).is_some_and(|p| row.seq <= p.delivered);
+            if !delivered {
+                let what = Enclosed::Expired { by: self.owner.clone(), mid: row.mid, seq: row.seq };
+                effects.push(Effect::Enclose(Envelope { to: row.from.clone(), what }));
+            }
+        }
+        self.log.drop_to(n);
+        for device in &mut self.devices {
+            device.acked = device.acked.max(n);
+        }
+        self.delivered = self.delivered.max(n);
+        self.forget_gone();
+    }
+
+    fn forget_gone(&mut self) {
+        let low = self.log.low();
+        // What every device has is history's to drop: its arrival no longer matters.
+        let arrived = low.max(self.slowest());
+        while self.arrived.front().is_some_and(|m| m.n <= arrived) {
+            self.arrived.pop_front();
+        }
+        while self.settled.front().is_some_and(|m| m.n <= low) {
+            self.settled.pop_front();
+        }
+    }
+
+    /// The earliest moment `expire` could have something to do.
+    #[must_use]
+    pub fn due(&self, policy: Policy) -> Option<Timestamp> {
+        let expiry = policy.expiry;
+        let slowest = self.slowest();
+        [
+            self.devices.iter().map(|d| d.seen.after(expiry)).min(),
+            self.ledger.oldest_at().map(|at| at.after(expiry)),
+            self.arrived.front().map(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN)),
+            self.settled
+                .front()
+                .filter(|m| m.n <= slowest)
+                .map(|m| m.since.after(policy.history + policy.history / MARKS_PER_SPAN)),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether this message (or another with its `cid`) was taken in before.
+    #[must_use]
+    pub fn remembers(&self, send: &Send) -> bool {
+        self.ledger.find(&send.from, &send.cid).is_some()
+    }
+
+    /// Where delivery to a device goes on from.
+    #[must_use]
+    pub fn position(&self, device: &DeviceId, start: Start) -> Position {
+        let (low, head) = (self.log.low(), self.log.head());
+        let acked = self.device(device).map_or(low, |d| d.acked);
+        let (from, resumed) = match start {
+            Start::Device => (acked.max(low), Resumed::NotAsked),
+            Start::Resume(Resume { epoch, n }) | Start::Continue(Resume { epoch, n }) => {
+                if epoch != self.epoch || n > head {
+                    (low, Resumed::UnknownEpoch)
+                } else if n < low {
+                    (low, Resumed::Trimmed)
+                } else {
+                    (n, Resumed::Yes)
+                }
+            }
+        };
+        Position { epoch: self.epoch, from, head, resumed }
+    }
+
+    /// One device.
+    #[must_use]
+    pub fn device(&self, device: &DeviceId) -> Option<&Device> {
+        self.devices.iter().find(|d| d.id == *device)
+    }
+
+    /// All devices, as clients see them.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        let info =
+            |d: &Device| DeviceInfo { device: d.id.clone(), last_seen: d.seen, acked: d.acked };
+        self.devices.iter().map(info).collect()
+    }
+
+    /// The password hash, for users who have one.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// The log.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What is between the owner and another user.
+    #[must_use]
+    pub fn peer(&self, user: &UserId) -> Peer {
+        self.peers.get(user).copied().unwrap_or_default()
+    }
+
+    /// Bytes in memory besides the log and the fixed part, about.
+    #[must_use]
+    pub fn weight_of_memory(&self) -> usize {
+        const PEER: usize = 96;
+        const MARK: usize = size_of::<Mark>();
+        self.ledger.weight()
+            + self.peers.len() * PEER
+            + (self.arrived.len() + self.settled.len()) * MARK
+    }
+
+    /// Entries that no device has acknowledged, for the quota.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.log.head().0 - self.delivered.max(self.log.low()).0
+    }
+
+    /// Panics when something that always holds does not.
+    pub fn check(&self) {
+        let (low, head) = (self.log.low(), self.log.head());
+        assert!(low <= head && self.delivered <= head, "watermarks in order");
+        self.log.check();
+        self.ledger.check();
+        assert!(self.devices.len() <= DEVICES_MAX, "at most {DEVICES_MAX} devices");
+        for device in &self.devices {
+            assert!(device.acked <= self.delivered.max(low), "delivered covers every device");
+        }
+        for peer in self.peers.values() {
+            assert!(peer.read <= peer.delivered && peer.delivered <= peer.received, "ticks");
+            assert!(peer.sent_read <= peer.sent_delivered, "ticks of the other side");
+        }
+    }
+}
+
+fn receipt_to(to: &UserId, by: &UserId, peer: Peer) -> Effect {
+    let what = Enclosed::Receipt { by: by.clone(), delivered: peer.delivered, read: peer.read };
+    Effect::Enclose(Envelope { to: to.clone(), what })
+}
+
+/// Notes that `n` was reached at `at`, at most `MARKS_PER_SPAN` times per span.
+fn mark(marks: &mut VecDeque<Mark>, at: Timestamp, n: Number, span: Duration) {
+    match marks.back_mut() {
+        Some(last) if at < last.since.after(span / MARKS_PER_SPAN) => last.n = n,
+        _ => marks.push_back(Mark { since: at, n }),
+    }
+}

@@ -1,0 +1,283 @@
+//! Node: starts the parts of one node in order and stops them in reverse.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+use crate::cluster::{Links, LinksConfig, LinksError, Timing};
+use crate::ids::{BootId, NodeId, ShardId};
+use crate::placement;
+use crate::router::Router;
+use crate::shard::lane::{self, Disks, Hosted, Lane, Settings, ShardStatus};
+use crate::store::StoreError;
+use crate::store::Wanted;
+use crate::store::{Store, StoreOptions};
+
+/// What a node needs to start.
+pub struct Options {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node, by its place among the members.
+    pub me: NodeId,
+    /// Names of all nodes, in order, and where their links are dialled (`host:port`).
+    pub members: Vec<(String, String)>,
+    /// The secret all nodes share.
+    pub cookie: String,
+    /// Where other nodes connect to.
+    pub listener: TcpListener,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Into how many shards the cluster is divided.
+    pub shards: u16,
+    /// On how many nodes each shard is kept.
+    pub replicas: u16,
+    /// Threads that do the work.
+    pub lanes: usize,
+    /// How shards behave.
+    pub settings: Settings,
+    /// How the disk is kept.
+    pub store: StoreOptions,
+    /// How links keep time.
+    pub timing: Timing,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory was refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The links could not be started.
+    #[error(transparent)]
+    Links(#[from] LinksError),
+    /// A thread or an actor could not be started.
+    #[error("the node's actors could not be started: {0}")]
+    Actors(String),
+}
+
+/// A running node.
+pub struct Node {
+    router: Router,
+    store: Store,
+    handles: Vec<Handle>,
+    threads: Vec<(oneshot::Sender<()>, thread::JoinHandle<()>)>,
+    root: ActorRef<()>,
+    failed: watch::Receiver<bool>,
+    place: BTreeMap<ShardId, Vec<NodeId>>,
+}
+
+/// Watches the lanes. A lane that fails has lost nothing that is not on disk, but only a new start reads it back:
+/// the node is told to stop.
+struct Root;
+
+impl Actor for Root {
+    type Msg = ();
+    type State = watch::Sender<bool>;
+    type Arguments = watch::Sender<bool>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<()>,
+        failed: watch::Sender<bool>,
+    ) -> Result<watch::Sender<bool>, ActorProcessingErr> {
+        Ok(failed)
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<()>,
+        event: SupervisionEvent,
+        failed: &mut watch::Sender<bool>,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(_, error) = event {
+            tracing::error!(%error, "a lane failed; the node stops");
+            failed.send_replace(true);
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Opens the disk, starts the lanes, then the links.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let ids: Vec<NodeId> = (1..).map(NodeId).take(options.members.len()).collect();
+        let me = options.me;
+        let wanted = Wanted {
+            cluster: options.cluster.clone(),
+            node: options.members[usize::from(me.0) - 1].0.clone(),
+            node_id: me,
+            shards: options.shards,
+            members: options.members.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        let (data, store) = (options.data, options.store);
+        let opened = tokio::task::spawn_blocking(move || Store::open(&data, &wanted, store)).await;
+        let (store, mut recovery) =
+            opened.map_err(|error| StartError::Actors(error.to_string()))??;
+        let boot = BootId(rand::random());
+        let others = ids.iter().copied().filter(|node| *node != me);
+        let router = Router::new(me, boot, options.shards, others.clone());
+        let place = placement::place(options.shards, &ids, options.replicas);
+        let disks =
+            Disks { journal: store.journal.clone(), checkpoints: store.checkpoints.clone() };
+        let mut hosted: Vec<Vec<Hosted>> = (0..options.lanes.max(1)).map(|_| Vec::new()).collect();
+        for (shard, at) in place.iter().filter(|(_, at)| at.contains(&me)) {
+            let found = recovery.shards.remove(shard);
+            let lane = usize::from(shard.0) % hosted.len();
+            let opened = lane::open(
+                *shard,
+                (me, at.clone(), options.shards),
+                found,
+                &disks,
+                &options.settings,
+            );
+            hosted[lane].push(opened?);
+        }
+        let (failed_tx, failed) = watch::channel(false);
+        let (root, _) = Actor::spawn(None, Root, failed_tx).await.map_err(text)?;
+        let mut node = Self {
+            router: router.clone(),
+            store,
+            handles: Vec::new(),
+            threads: Vec::new(),
+            root,
+            failed,
+            place,
+        };
+        let mut lanes = Vec::new();
+        for shards in hosted {
+            let arguments = lane::Arguments {
+                shards,
+                disks: disks.clone(),
+                router: router.clone(),
+                settings: options.settings.clone(),
+            };
+            lanes.push(node.start_lane(arguments).await?);
+        }
+        router.set_lanes(lanes);
+        let dial = |node: NodeId| options.members[usize::from(node.0) - 1].1.clone();
+        let config = LinksConfig {
+            me,
+            boot,
+            cluster: options.cluster,
+            cookie: options.cookie,
+            listener: options.listener,
+            peers: others.map(|node| (node, dial(node))).collect(),
+            timing: options.timing,
+        };
+        let root = node.root.get_cell();
+        let links = Links::start(config, Arc::new(router.clone()), Some(root)).await?;
+        router.set_links(links);
+        Ok(node)
+    }
+
+    /// Starts a thread with a runtime of its own, and a lane on it.
+    async fn start_lane(
+        &mut self,
+        arguments: lane::Arguments,
+    ) -> Result<ActorRef<lane::Msg>, StartError> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let name = format!("lane-{}", self.threads.len());
+        let body = move || {
+            let _dropped_is_stop_too = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        };
+        let joined = thread::Builder::new().name(name).spawn(body).map_err(text)?;
+        self.threads.push((stop, joined));
+        let root = self.root.get_cell();
+        let spawned = handle.spawn(Actor::spawn_linked(None, Lane, arguments, root));
+        let (lane, _) = spawned.await.map_err(text)?.map_err(text)?;
+        self.handles.push(handle);
+        Ok(lane)
+    }
+
+    /// How the node's parts reach each other.
+    #[must_use]
+    pub const fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// The lanes' runtimes: sockets served on them are served without changing threads.
+    #[must_use]
+    pub fn runtimes(&self) -> &[Handle] {
+        &self.handles
+    }
+
+    /// The open data directory.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Turns true when the node cannot go on.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<bool> {
+        self.failed.clone()
+    }
+
+    /// The nodes that keep each shard, the preferred leader first.
+    #[must_use]
+    pub const fn place(&self) -> &BTreeMap<ShardId, Vec<NodeId>> {
+        &self.place
+    }
+
+    /// Gives all leaderships away; done when there are none left or `within` is over.
+    pub async fn hand_over(&self, within: Duration) {
+        self.router.set_draining();
+        self.router.announce();
+        for lane in self.router.lanes() {
+            let _stopping = lane.cast(lane::Msg::Drain);
+        }
+        let anybody = || self.router.peers().values().any(|peer| peer.up);
+        let gone = async {
+            while anybody() && inspect(&self.router).await.iter().any(|shard| shard.role.leads) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(within, gone).await.is_err() {
+            tracing::warn!("some leaderships could not be handed over");
+        }
+    }
+
+    /// Stops everything: lanes, then the disk, with a last checkpoint.
+    pub async fn stop(self) {
+        for lane in self.router.lanes() {
+            let _stopping = lane.cast(lane::Msg::Checkpoint);
+        }
+        // Answered behind the checkpoint: from here on the disk has it in its queue.
+        let _status = inspect(&self.router).await;
+        self.root.stop(None);
+        for (stop, joined) in self.threads {
+            let _thread_ended = stop.send(());
+            let _joined = tokio::task::spawn_blocking(move || joined.join()).await;
+        }
+        let store = self.store;
+        let _closed = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+}
+
+/// What all lanes of a node say of their shards.
+pub async fn inspect(router: &Router) -> Vec<ShardStatus> {
+    const PATIENCE_MS: u64 = 2_000;
+    let mut all = Vec::new();
+    for lane in router.lanes() {
+        if let Ok(status) = ractor::call_t!(lane, lane::Msg::Inspect, PATIENCE_MS) {
+            all.extend(status);
+        }
+    }
+    all.sort_by_key(|status| status.shard);
+    all
+}
+
+fn text(error: impl ToString) -> StartError {
+    StartError::Actors(error.to_string())
+}

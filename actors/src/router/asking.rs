@@ -1,0 +1,93 @@
+//! Asking: one question, or one send, to the home of a mailbox, repeated until it is answered or too late.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Inbound, Router};
+use crate::clock;
+use crate::ids::{Conversation, SessionId, UserId};
+use crate::message::{Accepted, Refusal, Send};
+use crate::packet::{Answer, Ask, Place, Question, Tell, ToHome};
+
+/// How long an unanswered ask waits before it is repeated; every ask is safe to repeat.
+const REPEAT_AFTER: Duration = Duration::from_millis(400);
+/// How long to wait when there is no home.
+const HOMELESS_WAIT: Duration = Duration::from_millis(50);
+
+impl Router {
+    /// Asks a mailbox's home one question. Repeats it until the answer comes or `within` is over (`Unavailable`).
+    ///
+    /// Repeating `Register` can answer `Taken` for one's own first try: compare the credentials then.
+    pub async fn ask(
+        &self,
+        user: &UserId,
+        question: Question,
+        within: Duration,
+    ) -> Result<Answer, Refusal> {
+        let ask = Ask::Question { request: 1, question };
+        let answered = |tell| match tell {
+            Tell::Answer { answer, .. } => Some(answer),
+            _ => None,
+        };
+        self.repeat(user, ask, within, answered).await
+    }
+
+    /// Sends one message outside any stream. Repeats it until it is answered or `within` is over (`Unavailable`).
+    pub async fn send_once(&self, send: Send, within: Duration) -> Result<Accepted, Refusal> {
+        let Conversation::User(to) = send.to.clone() else { return Err(Refusal::NotFound) };
+        let place = Place { life: 0, count: 0 };
+        let ask = Ask::Send { place, send: Box::new(send) };
+        let answered = |tell| match tell {
+            Tell::Sent { result, .. } => Some(result),
+            _ => None,
+        };
+        self.repeat(&to, ask, within, answered).await
+    }
+
+    async fn repeat<T>(
+        &self,
+        user: &UserId,
+        ask: Ask,
+        within: Duration,
+        answered: impl Fn(Tell) -> Option<Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let (inbox, mut arrivals) = mpsc::unbounded_channel();
+        let session = Registered(self, self.open_session(inbox));
+        let shard = self.shard_of(user);
+        let deadline = clock::monotonic() + within;
+        let mut next = clock::monotonic();
+        loop {
+            let to_home = ToHome { shard, user: user.clone(), session: session.1, ask: ask.clone() };
+            let wait = if self.home(to_home).is_ok() { REPEAT_AFTER } else { HOMELESS_WAIT };
+            next = (next + wait).min(deadline);
+            while let Ok(Some(inbound)) = tokio::time::timeout_at(next.into(), arrivals.recv()).await
+            {
+                match *inbound {
+                    Inbound::Tell(Tell::NotHome { .. }) => {
+                        next = next.min(clock::monotonic() + HOMELESS_WAIT);
+                    }
+                    Inbound::Tell(tell) => {
+                        if let Some(answer) = answered(tell) {
+                            return answer;
+                        }
+                    }
+                    Inbound::HomeMoved(_) | Inbound::Drain { .. } => {}
+                }
+            }
+            if clock::monotonic() >= deadline {
+                return Err(Refusal::Unavailable);
+            }
+            next = next.max(clock::monotonic());
+        }
+    }
+}
+
+/// Forgets the session when dropped, even if the caller gave up.
+struct Registered<'a>(&'a Router, SessionId);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.close_session(self.1);
+    }
+}

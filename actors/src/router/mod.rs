@@ -1,0 +1,399 @@
+//! Router: knows where every shard's leader is and how to reach it, and hands sessions what is for them.
+//!
+//! Owns      hints of who leads what (each only as good as its term), and the inboxes of this node's sessions.
+//! Promises  a session that watches a shard learns when its leader, or the way there, has changed.
+//! Never     waits, resends or decides: a packet that cannot go is refused or lost, and its owner repeats it.
+//! Fails by  nothing of its own; it is plain shared memory.
+
+mod asking;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use ractor::ActorRef;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock;
+use crate::cluster::{Class, Inbound as LinksInbound, Links};
+use crate::ids::{BootId, NodeId, SessionId, ShardId, UserId, shard_of};
+use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
+use crate::shard::lane;
+
+/// What is put into a session's inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inbound {
+    /// A home says something.
+    Tell(Tell),
+    /// A watched shard has another leader, or there is a way to it again.
+    HomeMoved(ShardId),
+    /// The node is being drained: tell the client to come back elsewhere after this long.
+    Drain {
+        /// Milliseconds to wait before reconnecting.
+        wait_ms: u64,
+    },
+}
+
+/// There is no way to the home of a mailbox now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no leader is known, or there is no link to it")]
+pub struct NoHome;
+
+/// What is known of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its last sign of life.
+    pub beat: Option<Beat>,
+    /// Whether there is a link to it.
+    pub up: bool,
+    /// Its clock minus this node's, in milliseconds, at its last sign of life.
+    pub clock_ahead_ms: i64,
+}
+
+/// The router of a node; clones share it.
+#[derive(Clone)]
+pub struct Router(Arc<Shared>);
+
+struct Shared {
+    me: NodeId,
+    boot: BootId,
+    shards: u16,
+    /// Per shard: term (upper 48 bits) and node (lower 16) of the leader last heard of.
+    leaders: Vec<AtomicU64>,
+    /// Per shard: whether this node leads and serves it now.
+    serving: Vec<AtomicBool>,
+    lanes: OnceLock<Vec<ActorRef<lane::Msg>>>,
+    links: OnceLock<Links>,
+    sessions: RwLock<HashMap<u64, UnboundedSender<Box<Inbound>>>>,
+    next_session: AtomicU64,
+    connected: AtomicU32,
+    draining: AtomicBool,
+    health: RwLock<Vec<ShardHealth>>,
+    watchers: Vec<RwLock<HashSet<u64>>>,
+    peers: RwLock<BTreeMap<NodeId, Peer>>,
+}
+
+impl Router {
+    /// Makes the router of one start of a node.
+    #[must_use]
+    pub fn new(me: NodeId, boot: BootId, shards: u16, peers: impl Iterator<Item = NodeId>) -> Self {
+        let unknown = Peer { beat: None, up: false, clock_ahead_ms: 0 };
+        Self(Arc::new(Shared {
+            me,
+            boot,
+            shards,
+            leaders: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            serving: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            lanes: OnceLock::new(),
+            links: OnceLock::new(),
+            sessions: RwLock::default(),
+            next_session: AtomicU64::new(1),
+            connected: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            health: RwLock::default(),
+            watchers: (0..shards).map(|_| RwLock::default()).collect(),
+            peers: RwLock::new(peers.map(|peer| (peer, unknown.clone())).collect()),
+        }))
+    }
+
+    /// Connects the node's lanes; asks before that are refused.
+    pub fn set_lanes(&self, lanes: Vec<ActorRef<lane::Msg>>) {
+        let _set_once = self.0.lanes.set(lanes);
+    }
+
+    /// Connects the links; packets before that are refused.
+    pub fn set_links(&self, links: Links) {
+        let _set_once = self.0.links.set(links);
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    /// This start of it.
+    #[must_use]
+    pub fn boot(&self) -> BootId {
+        self.0.boot
+    }
+
+    /// Into how many shards the cluster is divided.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.0.shards
+    }
+
+    /// The shard of a user's mailbox.
+    #[must_use]
+    pub fn shard_of(&self, user: &UserId) -> ShardId {
+        shard_of(user, self.0.shards)
+    }
+
+    /// Registers a socket; everything for it arrives in `inbox`.
+    pub fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId {
+        let count = self.0.next_session.fetch_add(1, Ordering::Relaxed);
+        write(&self.0.sessions).insert(count, inbox);
+        SessionId { node: self.0.me, boot: self.0.boot, count }
+    }
+
+    /// Forgets a socket.
+    pub fn close_session(&self, id: SessionId) {
+        write(&self.0.sessions).remove(&id.count);
+    }
+
+    /// Counts connected users' sockets, for others to see.
+    pub fn set_connected(&self, sessions: u32) {
+        self.0.connected.store(sessions, Ordering::Relaxed);
+    }
+
+    /// How the shards led here are, for others to see.
+    pub fn set_health(&self, health: Vec<ShardHealth>) {
+        *write(&self.0.health) = health;
+    }
+
+    /// How the shards led here are.
+    #[must_use]
+    pub fn health(&self) -> Vec<ShardHealth> {
+        read(&self.0.health).clone()
+    }
+
+    /// From now on the node wants to lead nothing, and says so.
+    pub fn set_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node is being drained.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on `HomeMoved` for this shard is put into the session's inbox, until `unwatch`.
+    pub fn watch(&self, session: SessionId, shard: ShardId) {
+        if let Some(watchers) = self.0.watchers.get(usize::from(shard.0)) {
+            write(watchers).insert(session.count);
+        }
+    }
+
+    /// Ends `watch`.
+    pub fn unwatch(&self, session: SessionId, shard: ShardId) {
+        if let Some(watchers) = self.0.watchers.get(usize::from(shard.0)) {
+            write(watchers).remove(&session.count);
+        }
+    }
+
+    /// Sends to the home of a mailbox; refused when no leader is known or there is no link to it.
+    pub fn home(&self, ask: ToHome) -> Result<(), NoHome> {
+        let (_, leader) = self.leader(ask.shard).ok_or(NoHome)?;
+        if leader == self.0.me {
+            let lane = self.lane(ask.shard).ok_or(NoHome)?;
+            return lane.cast(lane::Msg::Ask(Box::new(ask))).map_err(|_| NoHome);
+        }
+        self.send(leader, Class::Normal, vec![Packet::Home(ask)])
+    }
+
+    /// Sends packets to another node.
+    pub fn send(&self, to: NodeId, class: Class, packets: Vec<Packet>) -> Result<(), NoHome> {
+        let links = self.0.links.get().ok_or(NoHome)?;
+        links.send(to, class, packets).map_err(|_| NoHome)
+    }
+
+    /// Gives a session of this node what a home told it; a session that is gone gets nothing.
+    pub fn tell(&self, to: ToSession) {
+        if to.session.boot == self.0.boot {
+            self.put(to.session.count, Inbound::Tell(to.tell));
+        }
+    }
+
+    fn put(&self, session: u64, inbound: Inbound) {
+        if let Some(inbox) = read(&self.0.sessions).get(&session) {
+            let _closed_is_gone = inbox.send(Box::new(inbound));
+        }
+    }
+
+    /// Puts the same into every session's inbox, with the wait each of them should keep.
+    pub fn drain_sessions(&self, mut wait_ms: impl FnMut() -> u64) {
+        for inbox in read(&self.0.sessions).values() {
+            let _closed_is_gone = inbox.send(Box::new(Inbound::Drain { wait_ms: wait_ms() }));
+        }
+    }
+
+    /// The leader of a shard and its term, as far as known.
+    #[must_use]
+    pub fn leader(&self, shard: ShardId) -> Option<(u64, NodeId)> {
+        let packed = self.0.leaders.get(usize::from(shard.0))?.load(Ordering::Acquire);
+        (packed != 0).then(|| unpack(packed))
+    }
+
+    fn lane(&self, shard: ShardId) -> Option<&ActorRef<lane::Msg>> {
+        let lanes = self.0.lanes.get()?;
+        lanes.get(usize::from(shard.0) % lanes.len().max(1))
+    }
+
+    /// All lanes of this node.
+    #[must_use]
+    pub fn lanes(&self) -> &[ActorRef<lane::Msg>] {
+        self.0.lanes.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes note that a node serves a shard in a term. The newest term wins.
+    fn heard(&self, shard: ShardId, term: u64, node: NodeId) {
+        let Some(known) = self.0.leaders.get(usize::from(shard.0)) else { return };
+        let new = pack(term, node);
+        let newer = |old: u64| (old == 0 || unpack(old).0 < term).then_some(new);
+        if known.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer).is_ok() {
+            self.moved(shard);
+        }
+    }
+
+    fn moved(&self, shard: ShardId) {
+        for session in read(&self.0.watchers[usize::from(shard.0)]).iter() {
+            self.put(*session, Inbound::HomeMoved(shard));
+        }
+        for lane in self.lanes() {
+            let _stopping = lane.cast(lane::Msg::HomeMoved(shard));
+        }
+    }
+
+    /// A lane says whether this node serves a shard, and in which term.
+    pub fn serves(&self, shard: ShardId, term: u64, serves: bool) {
+        if let Some(serving) = self.0.serving.get(usize::from(shard.0)) {
+            serving.store(serves, Ordering::Release);
+        }
+        if serves {
+            self.heard(shard, term, self.0.me);
+        }
+    }
+
+    /// Tells all peers at once what this node now leads, instead of with the next sign of life.
+    pub fn announce(&self) {
+        let beat = self.beat();
+        for peer in read(&self.0.peers).keys() {
+            let packets = vec![Packet::Beat(beat.clone())];
+            let _down_or_next_time = self.send(*peer, Class::Control, packets);
+        }
+    }
+
+    /// What is known of the other nodes.
+    #[must_use]
+    pub fn peers(&self) -> BTreeMap<NodeId, Peer> {
+        read(&self.0.peers).clone()
+    }
+
+    /// Whether there is a link to a node; always, to this one.
+    #[must_use]
+    pub fn is_up(&self, node: NodeId) -> bool {
+        node == self.0.me || read(&self.0.peers).get(&node).is_some_and(|peer| peer.up)
+    }
+
+    /// The links of this node, once they run.
+    #[must_use]
+    pub fn links(&self) -> Option<&Links> {
+        self.0.links.get()
+    }
+
+    fn took(&self, from: NodeId, beat: Beat) {
+        for (shard, term) in &beat.leads {
+            self.heard(*shard, *term, from);
+        }
+        if let Some(peer) = write(&self.0.peers).get_mut(&from) {
+            let ours = i64::try_from(clock::wall().0).unwrap_or(i64::MAX);
+            peer.clock_ahead_ms = i64::try_from(beat.wall.0).unwrap_or(i64::MAX) - ours;
+            peer.beat = Some(beat);
+        }
+    }
+
+    fn link(&self, node: NodeId, up: bool) {
+        if let Some(peer) = write(&self.0.peers).get_mut(&node) {
+            peer.up = up;
+        }
+        for lane in self.lanes() {
+            let _stopping = lane.cast(lane::Msg::Link { node, up });
+        }
+        for shard in (0..self.0.shards).map(ShardId) {
+            if up && self.leader(shard).is_some_and(|(_, leader)| leader == node) {
+                self.moved(shard);
+            }
+        }
+    }
+}
+
+impl LinksInbound for Router {
+    fn packets(&self, from: NodeId, packets: Vec<Packet>) {
+        let lanes = self.lanes();
+        let mut sorted: Vec<Vec<Packet>> = lanes.iter().map(|_| Vec::new()).collect();
+        for packet in packets {
+            let shard = match packet {
+                Packet::Session(to) => {
+                    self.tell(to);
+                    continue;
+                }
+                Packet::Beat(beat) => {
+                    self.took(from, beat);
+                    continue;
+                }
+                Packet::Raft(shard, _) | Packet::Snapshot(shard, _) => shard,
+                Packet::Home(ToHome { shard, .. }) => shard,
+                Packet::Envelopes { to, .. } => to,
+                // Told to the shard that sent them.
+                Packet::EnvelopesTaken { from, .. } => from,
+            };
+            let count = sorted.len().max(1);
+            if let Some(lane) = sorted.get_mut(usize::from(shard.0) % count) {
+                lane.push(packet);
+            }
+        }
+        for (lane, packets) in lanes.iter().zip(sorted) {
+            if !packets.is_empty() {
+                let _stopping = lane.cast(lane::Msg::Packets(from, packets));
+            }
+        }
+    }
+
+    fn up(&self, peer: NodeId, _boot: BootId) {
+        tracing::info!(node = %peer, "link up");
+        self.link(peer, true);
+    }
+
+    fn down(&self, peer: NodeId) {
+        tracing::warn!(node = %peer, "link down");
+        self.link(peer, false);
+    }
+
+    fn beat(&self) -> Beat {
+        let mut leads = Vec::new();
+        for shard in (0..self.0.shards).map(ShardId) {
+            let serves = self.0.serving[usize::from(shard.0)].load(Ordering::Acquire);
+            if let (true, Some((term, _))) = (serves, self.leader(shard)) {
+                leads.push((shard, term));
+            }
+        }
+        Beat {
+            boot: self.0.boot,
+            wall: clock::wall(),
+            leads,
+            sessions: self.0.connected.load(Ordering::Relaxed),
+            version: env!("CARGO_PKG_VERSION").into(),
+            draining: self.is_draining(),
+            pid: std::process::id(),
+            health: read(&self.0.health).clone(),
+        }
+    }
+}
+
+const fn pack(term: u64, node: NodeId) -> u64 {
+    term << 16 | node.0 as u64
+}
+
+fn unpack(packed: u64) -> (u64, NodeId) {
+    (packed >> 16, NodeId(u16::try_from(packed & 0xffff).unwrap_or_default()))
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,126 @@
+//! Session: what one connected device and the homes of its mailboxes owe each other.
+//!
+//! Owns      nothing durable: what was pushed to the client, what it acknowledged, and what it still waits for.
+//! Promises  entries reach the client in order and once; each request is answered once; of two messages to one
+//!           recipient the later never overtakes the earlier, whatever homes, links or nodes do meanwhile.
+//! Never     reads a clock, draws a random number, or touches a socket: the gateway and the simulation drive it.
+//! Fails by  being forgotten with its socket; the client comes back with `resume` and the same `cid`s.
+//!
+//! Why lives: an attachment and each stream of sends carry a number that grows whenever the session starts over, so
+//! that whatever an older attempt still has in the air is told apart from the newest and dropped.
+
+mod rules;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use rules::Session;
+
+use crate::ids::{Number, ShardId};
+use crate::message::{Accepted, Entry, Position, Refusal};
+use crate::packet::{Answer, Closed, ToHome};
+
+/// A client's request, by the number the gateway gave it; unique within the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestRef(pub u32);
+
+/// How long a session waits, and how much it may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long the first attachment may take before the socket is told `unavailable`.
+    pub first_attach: Duration,
+    /// How long a later one, a send or a question may go without an answer.
+    pub parked: Duration,
+    /// After how long without an answer the session tries again.
+    pub answer: Duration,
+    /// How long it waits after it was refused by a home, before it tries again by itself.
+    pub retry: Duration,
+    /// How often at the most a home is told that the client is alive.
+    pub alive: Duration,
+    /// Sends in flight at once.
+    pub sends_max: usize,
+    /// Bytes of their bodies.
+    pub send_bytes_max: usize,
+    /// Questions, pulls or reads waiting at once, of each.
+    pub asks_max: usize,
+    /// `cid`s remembered to notice a `cid` used twice.
+    pub cids_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_attach: Duration::from_secs(10),
+            parked: Duration::from_secs(3),
+            answer: Duration::from_millis(1_500),
+            retry: Duration::from_millis(200),
+            alive: Duration::from_secs(30),
+            sends_max: 256,
+            send_bytes_max: 4 * 1024 * 1024,
+            asks_max: 256,
+            cids_max: 256,
+        }
+    }
+}
+
+/// What must now be done for a session, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this to the home of a mailbox; if that fails now, say so with `home_failed`.
+    Home(ToHome),
+    /// Say from now on when this shard has a new home.
+    Watch(ShardId),
+    /// No longer.
+    Unwatch(ShardId),
+    /// The client is authenticated, and entries after `from` follow.
+    Attached(Position),
+    /// The home does not take this device, for good.
+    Refused(Refusal),
+    /// No home, for too long: the client should come back later and resume.
+    Unavailable,
+    /// Push these to the client.
+    Entries {
+        /// In order and without gaps.
+        entries: Vec<Entry>,
+        /// The newest entry of the log.
+        head: Number,
+    },
+    /// What was waiting has been pushed; said once.
+    CaughtUp {
+        /// The newest entry of the log.
+        head: Number,
+    },
+    /// The answer to a send.
+    Sent {
+        /// Which.
+        request: RequestRef,
+        /// What became of it.
+        result: Result<Accepted, Refusal>,
+    },
+    /// The answer to a pull; the entries are pushed before it.
+    Pulled {
+        /// Which.
+        request: RequestRef,
+        /// The entries asked for again.
+        result: Result<Vec<Entry>, Refusal>,
+    },
+    /// The answer to a question.
+    Answered {
+        /// Which.
+        request: RequestRef,
+        /// The answer.
+        answer: Result<Answer, Refusal>,
+    },
+    /// The attachment is over for good: close the socket.
+    Close(Closed),
+}
+
+/// The client acknowledged an entry it was never sent: tell it so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("n is beyond {newest}, the newest entry sent on this socket")]
+pub struct AckedTooFar {
+    /// The newest entry it was sent.
+    pub newest: Number,
+}

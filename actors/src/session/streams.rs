@@ -1,0 +1,367 @@
+//! Streams: a session's messages on their way, one first-in-first-out line per recipient.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use super::{Limits, Output, RequestRef};
+use crate::ids::{Cid, Conversation, SessionId, ShardId, UserId};
+use crate::message::{Accepted, Content, Refusal, Send};
+use crate::packet::{Ask, Place, ToHome};
+
+/// One call: whose session it is about, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) session: SessionId,
+    /// The shard of the session's own mailbox, which is watched anyway.
+    pub(super) home: ShardId,
+    pub(super) limits: &'a Limits,
+    pub(super) now: Duration,
+}
+
+/// All messages of one session that wait for their check mark.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    /// Only streams in which something waits.
+    to: BTreeMap<UserId, Stream>,
+    /// The newest life of any stream; grows only.
+    life: u32,
+    bytes: usize,
+    count: usize,
+    /// Hashes of `cid` and of what it was used for, newest last.
+    cids: VecDeque<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    shard: ShardId,
+    life: u32,
+    next: u32,
+    flow: Flow,
+    watched: bool,
+    /// Oldest first.
+    waiting: VecDeque<Pending>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// Everything waiting was forwarded in this life.
+    Open {
+        /// Whether the life was opened because the one before broke.
+        again: bool,
+    },
+    /// Nothing goes out before the shard's home moves or this moment comes.
+    Parked(Duration),
+}
+
+#[derive(Debug)]
+struct Pending {
+    request: RequestRef,
+    place: Place,
+    /// Its place in the life before: an acceptance from there holds, too.
+    before: Place,
+    since: Duration,
+    forwarded: Duration,
+    send: Box<Send>,
+}
+
+const NOWHERE: Place = Place { life: 0, count: 0 };
+
+impl Streams {
+    pub(super) fn is_empty(&self) -> bool {
+        self.to.is_empty()
+    }
+
+    /// Takes a message to forward, or refuses it at once.
+    pub(super) fn send(
+        &mut self,
+        turn: Turn<'_>,
+        shard: ShardId,
+        request: RequestRef,
+        send: Send,
+        out: &mut Vec<Output>,
+    ) {
+        if let Err(refusal) = self.admit(&send, turn.limits) {
+            out.push(Output::Sent { request, result: Err(refusal) });
+            return;
+        }
+        let Conversation::User(to) = &send.to else {
+            out.push(Output::Sent { request, result: Err(Refusal::NotFound) });
+            return;
+        };
+        let to = to.clone();
+        self.remember(&send.cid, &send.to, &send.content, turn.limits);
+        self.bytes += send.content.weight();
+        self.count += 1;
+        let life = &mut self.life;
+        let stream = self.to.entry(to.clone()).or_insert_with(|| {
+            *life += 1;
+            Stream {
+                shard,
+                life: *life,
+                next: 1,
+                flow: Flow::Open { again: false },
+                watched: false,
+                waiting: VecDeque::with_capacity(1),
+            }
+        });
+        let mut pending = Pending {
+            request,
+            place: NOWHERE,
+            before: NOWHERE,
+            since: turn.now,
+            forwarded: turn.now,
+            send: Box::new(send),
+        };
+        if let Flow::Open { .. } = stream.flow {
+            pending.place = Place { life: stream.life, count: stream.next };
+            stream.next += 1;
+            out.push(forward(turn.session, &to, shard, &pending));
+        }
+        stream.waiting.push_back(pending);
+    }
+
+    fn admit(&self, send: &Send, limits: &Limits) -> Result<(), Refusal> {
+        let (cid, meaning) = (hash(&send.cid), meaning(&send.to, &send.content));
+        if self.cids.iter().any(|(seen, for_what)| *seen == cid && *for_what != meaning) {
+            return Err(Refusal::Conflict);
+        }
+        let full = self.count >= limits.sends_max
+            || self.bytes + send.content.weight() > limits.send_bytes_max;
+        if full { Err(Refusal::Overloaded) } else { Ok(()) }
+    }
+
+    /// Remembers what a `cid` was used for, by this or another device.
+    pub(super) fn remember(
+        &mut self,
+        cid: &Cid,
+        to: &Conversation,
+        content: &Content,
+        limits: &Limits,
+    ) {
+        let cid = hash(cid);
+        if self.cids.iter().any(|(seen, _)| *seen == cid) {
+            return;
+        }
+        if self.cids.len() >= limits.cids_max {
+            self.cids.pop_front();
+        }
+        self.cids.push_back((cid, meaning(to, content)));
+    }
+
+    /// A home's answer to a send; one that nobody waits for any more is dropped.
+    pub(super) fn answered(
+        &mut self,
+        turn: Turn<'_>,
+        to: &UserId,
+        place: Place,
+        result: Result<Accepted, Refusal>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(stream) = self.to.get_mut(to) else {
+            return;
+        };
+        // A refusal counts only in the newest life: the message is on its way again already.
+        let Some(at) = stream.waiting.iter().position(|pending| {
+            pending.place == place || (result.is_ok() && pending.before == place)
+        }) else {
+            return;
+        };
+        // Answering these would let what follows overtake: the message keeps its turn and is tried again.
+        if matches!(result, Err(Refusal::Unavailable | Refusal::Overloaded)) {
+            stream.park(turn.now + turn.limits.retry, out);
+            return;
+        }
+        let Some(pending) = stream.waiting.remove(at) else {
+            return;
+        };
+        if place.life == stream.life
+            && let Flow::Open { again } = &mut stream.flow
+        {
+            *again = false;
+        }
+        if result.is_err() {
+            self.forget(&pending.send.cid);
+        }
+        self.finish(&pending.send);
+        out.push(Output::Sent { request: pending.request, result });
+        self.drop_if_empty(turn, to, out);
+    }
+
+    /// The home lost its place in the stream: a new life, at once the first time, later the second.
+    pub(super) fn broken(&mut self, turn: Turn<'_>, to: &UserId, life: u32, out: &mut Vec<Output>) {
+        let Some(stream) = self.to.get_mut(to) else {
+            return;
+        };
+        if stream.life != life {
+            return;
+        }
+        match stream.flow {
+            Flow::Parked(_) => {}
+            Flow::Open { again: true } => stream.park(turn.now + turn.limits.retry, out),
+            Flow::Open { again: false } => {
+                reopen(&mut self.life, turn, to, stream, out);
+                stream.flow = Flow::Open { again: true };
+            }
+        }
+    }
+
+    /// The shard has a new home, or the way to it is back.
+    pub(super) fn home_moved(&mut self, turn: Turn<'_>, shard: ShardId, out: &mut Vec<Output>) {
+        for (to, stream) in self.to.iter_mut().filter(|(_, stream)| stream.shard == shard) {
+            reopen(&mut self.life, turn, to, stream, out);
+        }
+    }
+
+    /// Nothing can be sent to the shard now: wait.
+    pub(super) fn home_failed(
+        &mut self,
+        shard: ShardId,
+        retry_at: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        for stream in self.to.values_mut().filter(|stream| stream.shard == shard) {
+            stream.park(retry_at, out);
+        }
+    }
+
+    /// Gives up what waited too long, and repeats what may have been lost.
+    pub(super) fn tick(&mut self, turn: Turn<'_>, out: &mut Vec<Output>) {
+        let mut given_up = Vec::new();
+        for (to, stream) in &mut self.to {
+            let Some(oldest) = stream.waiting.front() else {
+                continue;
+            };
+            if turn.now.saturating_sub(oldest.since) >= turn.limits.parked {
+                given_up.push(to.clone());
+                continue;
+            }
+            let lost = match stream.flow {
+                Flow::Parked(until) => turn.now >= until,
+                Flow::Open { .. } => {
+                    turn.now.saturating_sub(oldest.forwarded) >= turn.limits.answer
+                }
+            };
+            if lost {
+                reopen(&mut self.life, turn, to, stream, out);
+            } else if turn.now.saturating_sub(oldest.since) >= turn.limits.retry {
+                stream.watch(out);
+            }
+        }
+        for to in given_up {
+            self.give_up(turn, &to, out);
+        }
+    }
+
+    /// The session ends: nobody needs to hear of these shards any more.
+    pub(super) fn unwatch(&self, home: ShardId, out: &mut Vec<Output>) {
+        let watched = self.to.values().filter(|stream| stream.watched && stream.shard != home);
+        out.extend(watched.map(|stream| Output::Unwatch(stream.shard)));
+    }
+
+    /// Refuses all that waits in a stream, oldest first, so that nothing later overtakes.
+    fn give_up(&mut self, turn: Turn<'_>, to: &UserId, out: &mut Vec<Output>) {
+        let Some(stream) = self.to.get_mut(to) else {
+            return;
+        };
+        for pending in std::mem::take(&mut stream.waiting) {
+            self.finish(&pending.send);
+            let result = Err(Refusal::Unavailable);
+            out.push(Output::Sent { request: pending.request, result });
+        }
+        self.drop_if_empty(turn, to, out);
+    }
+
+    fn finish(&mut self, send: &Send) {
+        self.count -= 1;
+        self.bytes -= send.content.weight();
+    }
+
+    /// A message that was refused for good never was: its `cid` is free again.
+    fn forget(&mut self, cid: &Cid) {
+        let cid = hash(cid);
+        self.cids.retain(|(seen, _)| *seen != cid);
+    }
+
+    fn drop_if_empty(&mut self, turn: Turn<'_>, to: &UserId, out: &mut Vec<Output>) {
+        if self.to.get(to).is_some_and(|stream| !stream.waiting.is_empty()) {
+            return;
+        }
+        let Some(gone) = self.to.remove(to) else {
+            return;
+        };
+        let needed = gone.shard == turn.home
+            || self.to.values().any(|stream| stream.watched && stream.shard == gone.shard);
+        if gone.watched && !needed {
+            out.push(Output::Unwatch(gone.shard));
+        }
+    }
+
+    /// States what always holds.
+    pub(super) fn check(&self) {
+        // Invariant: a stream without a waiting message is gone.
+        assert!(self.to.values().all(|stream| !stream.waiting.is_empty()));
+        // Invariant: what is counted is what waits.
+        let waiting = || self.to.values().flat_map(|stream| &stream.waiting);
+        assert_eq!(self.count, waiting().count());
+        assert_eq!(self.bytes, waiting().map(|p| p.send.content.weight()).sum::<usize>());
+        for stream in self.to.values() {
+            // Invariant: oldest first, and in a life their counts grow.
+            assert!(stream.waiting.iter().is_sorted_by_key(|pending| pending.since));
+            let open = matches!(stream.flow, Flow::Open { .. });
+            let counts = stream.waiting.iter().map(|pending| pending.place);
+            assert!(!open || counts.is_sorted());
+            assert!(stream.life <= self.life);
+        }
+    }
+}
+
+impl Stream {
+    fn park(&mut self, retry_at: Duration, out: &mut Vec<Output>) {
+        if let Flow::Open { .. } = self.flow {
+            self.flow = Flow::Parked(retry_at);
+            self.watch(out);
+        }
+    }
+
+    fn watch(&mut self, out: &mut Vec<Output>) {
+        if !self.watched {
+            self.watched = true;
+            out.push(Output::Watch(self.shard));
+        }
+    }
+}
+
+/// Starts a new life of a stream and repeats what waits in it, oldest first.
+fn reopen(life: &mut u32, turn: Turn<'_>, to: &UserId, stream: &mut Stream, out: &mut Vec<Output>) {
+    *life += 1;
+    stream.life = *life;
+    stream.next = 1;
+    stream.flow = Flow::Open { again: false };
+    for pending in &mut stream.waiting {
+        if pending.place != NOWHERE {
+            pending.before = pending.place;
+        }
+        pending.place = Place { life: stream.life, count: stream.next };
+        pending.forwarded = turn.now;
+        stream.next += 1;
+        out.push(forward(turn.session, to, stream.shard, pending));
+    }
+}
+
+fn forward(session: SessionId, to: &UserId, shard: ShardId, pending: &Pending) -> Output {
+    let ask = Ask::Send { place: pending.place, send: pending.send.clone() };
+    Output::Home(ToHome { shard, user: to.clone(), session, ask })
+}
+
+fn hash(cid: &Cid) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    cid.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn meaning(to: &Conversation, content: &Content) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.fingerprint(to).hash(&mut hasher);
+    hasher.finish()
+}

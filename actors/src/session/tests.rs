@@ -1,0 +1,663 @@
+//! Session: what its rules promise, call by call and against a home that fails in every way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::{ProptestConfig, any};
+use proptest::proptest;
+
+use super::{AckedTooFar, Limits, Output, RequestRef, Session};
+use crate::ids::{
+    BootId, Cid, Conversation, DeviceId, Epoch, Kind, MessageId, NodeId, Number, Seq, SessionId,
+    ShardId, Timestamp, UserId, shard_of,
+};
+use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Resumed, Send, What};
+use crate::packet::{Ask, Closed, Place, Question, Start, Tell, ToHome};
+
+const SHARDS: u16 = 4;
+const EPOCH: Epoch = Epoch(7);
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+fn device(name: &str) -> DeviceId {
+    DeviceId::parse(name).unwrap()
+}
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn id() -> SessionId {
+    SessionId { node: NodeId(1), boot: BootId(1), count: 1 }
+}
+
+fn content(body: &str) -> Arc<Content> {
+    let kind = Kind::parse("text").unwrap();
+    Arc::new(Content { kind, body: body.into(), reply_to: None, client: None })
+}
+
+fn message(to: &str, cid: &str, body: &str) -> Send {
+    Send {
+        from: user("alice"),
+        device: device("phone"),
+        to: Conversation::User(user(to)),
+        cid: Cid::parse(cid).unwrap(),
+        content: content(body),
+    }
+}
+
+fn entry(n: u64) -> Entry {
+    let what = What::Message {
+        mid: MessageId(u128::from(n)),
+        from: user("bob"),
+        device: device("d"),
+        seq: Seq(n),
+        content: content("hi"),
+    };
+    Entry { n: Number(n), at: Timestamp(n), what }
+}
+
+fn position(from: u64, head: u64) -> Position {
+    Position { epoch: EPOCH, from: Number(from), head: Number(head), resumed: Resumed::NotAsked }
+}
+
+fn accepted(seq: u64) -> Accepted {
+    Accepted { mid: MessageId(u128::from(seq)), seq: Seq(seq), at: Timestamp(1), dup: false }
+}
+
+fn fresh() -> Session {
+    Session::new(id(), SHARDS, Arc::new(Limits::default()))
+}
+
+fn attached() -> Session {
+    let mut session = fresh();
+    let mut out = Vec::new();
+    session.authenticate(user("alice"), device("phone"), None, Timestamp(9), at(0), &mut out);
+    let position = Ok(position(10, 20));
+    session.tell(Tell::Attached { life: 1, position }, at(1), &mut out);
+    assert!(matches!(out.last(), Some(Output::Attached(_))));
+    session
+}
+
+fn did(act: impl FnOnce(&mut Vec<Output>)) -> Vec<Output> {
+    let mut out = Vec::new();
+    act(&mut out);
+    out
+}
+
+fn places(out: &[Output]) -> Vec<(u32, u32, &str)> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Home(ToHome { ask: Ask::Send { place, send }, .. }) => {
+                Some((place.life, place.count, send.cid.as_str()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn starts(out: &[Output]) -> Vec<(u32, Start)> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Home(ToHome { ask: Ask::Attach { life, start, .. }, .. }) => {
+                Some((*life, *start))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn numbers(out: &[Output]) -> Vec<u64> {
+    out.iter()
+        .flat_map(|output| match output {
+            Output::Entries { entries, .. } => entries.iter().map(|entry| entry.n.0).collect(),
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn sent(to: &str, life: u32, count: u32, seq: u64) -> Tell {
+    Tell::Sent { to: user(to), place: Place { life, count }, result: Ok(accepted(seq)) }
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(size_of::<Session>() < 300, "{}", size_of::<Session>());
+    assert!(!attached().needs_tick());
+}
+
+#[test]
+fn entries_reach_the_client_once_and_without_gaps() {
+    let mut session = attached();
+    let mut push = |ns: &[u64], life| {
+        let entries = ns.iter().copied().map(entry).collect();
+        let head = Number(20);
+        did(|out| session.tell(Tell::Entries { life, entries, head }, at(900), out))
+    };
+    assert_eq!(numbers(&push(&[11, 12], 1)), [11, 12]);
+    assert_eq!(numbers(&push(&[12, 13], 1)), [13]);
+    assert_eq!(push(&[14], 9), []);
+    let gap = push(&[14, 16], 1);
+    assert_eq!(numbers(&gap), [14]);
+    let resume = Resume { n: Number(14), epoch: EPOCH };
+    assert_eq!(starts(&gap), [(2, Start::Continue(resume))]);
+    assert_eq!(push(&[15], 1), []);
+}
+
+#[test]
+fn caught_up_is_told_once() {
+    let mut session = attached();
+    let caught_up = |life| Tell::CaughtUp { life, head: Number(20) };
+    assert_eq!(
+        did(|out| session.tell(caught_up(1), at(2), out)),
+        [Output::CaughtUp { head: Number(20) }]
+    );
+    let home = shard_of(&user("alice"), SHARDS);
+    did(|out| session.home_moved(home, at(3), out));
+    did(|out| session.tell(Tell::Attached { life: 2, position: Ok(position(10, 20)) }, at(4), out));
+    assert_eq!(did(|out| session.tell(caught_up(2), at(5), out)), []);
+}
+
+#[test]
+fn only_what_was_sent_can_be_acknowledged() {
+    let mut session = attached();
+    let beyond = did(|out| {
+        assert_eq!(session.ack(Number(11), out), Err(AckedTooFar { newest: Number(10) }));
+    });
+    assert_eq!(beyond, []);
+    let tell = Tell::Entries { life: 1, entries: vec![entry(11)], head: Number(20) };
+    did(|out| session.tell(tell, at(2), out));
+    let once = did(|out| session.ack(Number(11), out).unwrap());
+    assert!(matches!(
+        &once[..],
+        [Output::Home(ToHome { ask: Ask::Acknowledge { life: 1, n: Number(11) }, .. })]
+    ));
+    assert_eq!(did(|out| session.ack(Number(11), out).unwrap()), []);
+}
+
+#[test]
+fn a_session_without_a_home_gives_up_in_the_end() {
+    let mut session = fresh();
+    let mut out = Vec::new();
+    session.authenticate(user("alice"), device("phone"), None, Timestamp(9), at(0), &mut out);
+    session.tick(at(9_900), &mut out);
+    assert!(!out.contains(&Output::Unavailable));
+    session.tick(at(10_000), &mut out);
+    assert_eq!(out.last(), Some(&Output::Unavailable));
+    let mut session = attached();
+    let home = shard_of(&user("alice"), SHARDS);
+    session.home_failed(home, at(100), &mut out);
+    assert_eq!(starts(&did(|out| session.tick(at(250), out))), []);
+    assert_eq!(starts(&did(|out| session.tick(at(300), out))).len(), 1);
+    assert_eq!(did(|out| session.tick(at(3_100), out)), [Output::Unavailable]);
+    assert!(!session.needs_tick());
+}
+
+#[test]
+fn a_replaced_socket_closes_and_a_lost_one_goes_on() {
+    let mut session = attached();
+    let closed = |life, why| Tell::Closed { life, why };
+    let lost = did(|out| session.tell(closed(1, Closed::Lost), at(500), out));
+    assert_eq!(starts(&lost).len(), 1);
+    assert_eq!(did(|out| session.tell(closed(1, Closed::Replaced), at(501), out)), []);
+    assert_eq!(
+        did(|out| session.tell(closed(2, Closed::Replaced), at(502), out)),
+        [Output::Close(Closed::Replaced)]
+    );
+}
+
+#[test]
+fn a_log_that_was_lost_is_not_gone_on_with() {
+    let mut session = attached();
+    did(|out| session.home_moved(shard_of(&user("alice"), SHARDS), at(3), out));
+    let other = Position { epoch: Epoch(8), ..position(0, 0) };
+    let tell = Tell::Attached { life: 2, position: Ok(other) };
+    assert_eq!(did(|out| session.tell(tell, at(4), out)), [Output::Unavailable]);
+}
+
+#[test]
+fn a_broken_stream_repeats_what_waits_in_its_order() {
+    let mut session = attached();
+    let mut out = Vec::new();
+    for n in 1..=3 {
+        session.send(RequestRef(n), message("bob", &format!("c{n}"), "hi"), at(10), &mut out);
+    }
+    assert_eq!(places(&out), [(1, 1, "c1"), (1, 2, "c2"), (1, 3, "c3")]);
+    out.clear();
+    session.tell(sent("bob", 1, 1, 1), at(11), &mut out);
+    session.tell(Tell::Broken { to: user("bob"), life: 1 }, at(12), &mut out);
+    assert_eq!(places(&out), [(2, 1, "c2"), (2, 2, "c3")]);
+    // What the first life still accepted holds; a second break waits.
+    out.clear();
+    session.tell(sent("bob", 1, 2, 2), at(13), &mut out);
+    session.tell(Tell::Broken { to: user("bob"), life: 1 }, at(13), &mut out);
+    let done = Output::Sent { request: RequestRef(2), result: Ok(accepted(2)) };
+    assert_eq!(out, [done]);
+    out.clear();
+    session.tell(Tell::Broken { to: user("bob"), life: 2 }, at(14), &mut out);
+    session.tell(Tell::Broken { to: user("bob"), life: 2 }, at(14), &mut out);
+    session.send(RequestRef(4), message("bob", "c4", "hi"), at(15), &mut out);
+    assert_eq!(places(&out), []);
+    out.clear();
+    session.home_moved(shard_of(&user("bob"), SHARDS), at(20), &mut out);
+    session.check();
+    let repeated = places(&out);
+    assert_eq!(repeated.iter().map(|place| place.2).collect::<Vec<_>>(), ["c3", "c4"]);
+}
+
+#[test]
+fn messages_without_a_home_are_refused_together_and_oldest_first() {
+    let mut session = attached();
+    let mut out = Vec::new();
+    session.send(RequestRef(1), message("bob", "c1", "hi"), at(100), &mut out);
+    session.home_failed(shard_of(&user("bob"), SHARDS), at(100), &mut out);
+    session.send(RequestRef(2), message("bob", "c2", "hi"), at(2_000), &mut out);
+    assert!(session.needs_tick());
+    out.clear();
+    session.tick(at(3_100), &mut out);
+    let refused: Vec<_> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Sent { request, result } => Some((request.0, *result)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(refused, [(1, Err(Refusal::Unavailable)), (2, Err(Refusal::Unavailable))]);
+    assert!(session.streams_are_empty());
+    // The next one opens a newer life.
+    out.clear();
+    session.send(RequestRef(3), message("bob", "c3", "hi"), at(3_200), &mut out);
+    assert!(places(&out)[0].0 > 1);
+}
+
+#[test]
+fn an_unanswered_message_is_repeated() {
+    let mut session = attached();
+    did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(0), out));
+    assert_eq!(places(&did(|out| session.tick(at(1_400), out))), []);
+    assert_eq!(places(&did(|out| session.tick(at(1_500), out))), [(2, 1, "c1")]);
+}
+
+#[test]
+fn a_cid_used_for_something_else_is_a_conflict() {
+    let mut session = attached();
+    did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(0), out));
+    let conflict = |request| {
+        let result = Err(Refusal::Conflict);
+        vec![Output::Sent { request: RequestRef(request), result }]
+    };
+    for (request, other) in [(2, message("bob", "c1", "ho")), (3, message("carol", "c1", "hi"))] {
+        let out = did(|out| session.send(RequestRef(request), other, at(1), out));
+        assert_eq!(out, conflict(request));
+    }
+    let same = did(|out| session.send(RequestRef(4), message("bob", "c1", "hi"), at(2), out));
+    assert_eq!(places(&same), [(1, 2, "c1")]);
+    let what = What::Sent {
+        mid: MessageId(1),
+        conv: Conversation::User(user("bob")),
+        seq: Seq(1),
+        at: Timestamp(1),
+        cid: Cid::parse("c9").unwrap(),
+        device: device("laptop"),
+        content: content("hi"),
+    };
+    let entries = vec![Entry { n: Number(11), at: Timestamp(1), what }];
+    did(|out| session.tell(Tell::Entries { life: 1, entries, head: Number(11) }, at(3), out));
+    let out = did(|out| session.send(RequestRef(5), message("bob", "c9", "no"), at(4), out));
+    assert_eq!(out, conflict(5));
+}
+
+#[test]
+fn too_much_in_flight_is_refused() {
+    let mut session = attached();
+    let mut out = Vec::new();
+    for n in 0..300 {
+        session.send(RequestRef(n), message("bob", &format!("c{n}"), "hi"), at(0), &mut out);
+    }
+    let refused =
+        |output: &&Output| matches!(output, Output::Sent { result: Err(Refusal::Overloaded), .. });
+    assert_eq!(out.iter().filter(refused).count(), 44);
+    let mut session = attached();
+    let body = "x".repeat(2 * 1024 * 1024);
+    out.clear();
+    for n in 0..3 {
+        session.send(RequestRef(n), message("bob", &format!("c{n}"), &body), at(0), &mut out);
+    }
+    assert_eq!(out.iter().filter(refused).count(), 2);
+    session.check();
+}
+
+#[test]
+fn questions_and_pulls_survive_a_failover_or_are_refused() {
+    let mut session = attached();
+    let mut out = Vec::new();
+    session.question(RequestRef(1), Question::Devices, at(0), &mut out);
+    session.pull(RequestRef(2), Number(5), 3, at(0), &mut out);
+    assert_eq!(out.len(), 2);
+    out.clear();
+    session.home_moved(shard_of(&user("alice"), SHARDS), at(10), &mut out);
+    let tell = Tell::Attached { life: 2, position: Ok(position(10, 20)) };
+    session.tell(tell, at(20), &mut out);
+    let repeated = |out: &[Output]| {
+        out.iter()
+            .filter(|output| match output {
+                Output::Home(home) => matches!(home.ask, Ask::Question { .. } | Ask::Pull { .. }),
+                _ => false,
+            })
+            .count()
+    };
+    assert_eq!(repeated(&out), 2);
+    out.clear();
+    let entries = vec![entry(6), entry(7), entry(8)];
+    session.tell(Tell::Pulled { life: 2, entries: entries.clone() }, at(30), &mut out);
+    assert_eq!(out, [Output::Pulled { request: RequestRef(2), result: Ok(entries) }]);
+    out.clear();
+    session.tick(at(3_000), &mut out);
+    let refused = Err(Refusal::Unavailable);
+    assert_eq!(out, [Output::Answered { request: RequestRef(1), answer: refused }]);
+    assert!(!session.needs_tick());
+}
+
+#[test]
+fn the_home_hears_now_and_then_that_the_client_is_alive() {
+    let mut session = attached();
+    assert_eq!(did(|out| session.alive(at(5_000), out)), []);
+    assert!(!did(|out| session.alive(at(31_000), out)).is_empty());
+    assert_eq!(did(|out| session.alive(at(36_000), out)), []);
+}
+
+/// Chance from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// One shard's home: what is committed stays, the rest is lost when it moves.
+#[derive(Default)]
+struct Home {
+    stored: BTreeMap<UserId, Vec<Cid>>,
+    streams: BTreeMap<UserId, Place>,
+    attached: Option<(u32, u64, u64)>,
+}
+
+struct World {
+    session: Session,
+    dice: Dice,
+    now: u64,
+    unreliable: bool,
+    homes: BTreeMap<ShardId, Home>,
+    to_home: VecDeque<(u64, ToHome)>,
+    to_session: VecDeque<(u64, Tell)>,
+    log: u64,
+    got: Vec<u64>,
+    caught_up: u32,
+    answers: BTreeMap<RequestRef, Result<Accepted, Refusal>>,
+    over: bool,
+}
+
+const WINDOW: u64 = 8;
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            session: fresh(),
+            dice: Dice(seed | 1),
+            now: 0,
+            unreliable: true,
+            homes: (0..SHARDS).map(|shard| (ShardId(shard), Home::default())).collect(),
+            to_home: VecDeque::new(),
+            to_session: VecDeque::new(),
+            log: 5,
+            got: Vec::new(),
+            caught_up: 0,
+            answers: BTreeMap::new(),
+            over: false,
+        };
+        let now = at(world.now);
+        world.act(|session, out| {
+            session.authenticate(user("alice"), device("phone"), None, Timestamp(1), now, out);
+        });
+        world
+    }
+
+    fn act(&mut self, act: impl FnOnce(&mut Session, &mut Vec<Output>)) {
+        let mut out = Vec::new();
+        act(&mut self.session, &mut out);
+        self.carry(out);
+    }
+
+    fn carry(&mut self, out: Vec<Output>) {
+        let mut failed = BTreeSet::new();
+        for output in out {
+            match output {
+                Output::Home(home) => {
+                    if self.unreliable && self.dice.below(40) == 0 {
+                        failed.insert(home.shard);
+                    } else {
+                        self.send_home(home);
+                    }
+                }
+                Output::Entries { entries, .. } => {
+                    self.got.extend(entries.iter().map(|entry| entry.n.0));
+                }
+                Output::CaughtUp { .. } => self.caught_up += 1,
+                Output::Sent { request, result } => {
+                    assert!(self.answers.insert(request, result).is_none(), "answered twice");
+                }
+                Output::Unavailable => self.over = true,
+                _ => {}
+            }
+        }
+        self.session.check();
+        for shard in failed {
+            let mut out = Vec::new();
+            self.session.home_failed(shard, at(self.now), &mut out);
+            self.carry(out);
+        }
+    }
+
+    /// How often a packet arrives, and when.
+    fn arrivals(&mut self) -> Vec<u64> {
+        if !self.unreliable {
+            return vec![self.now + 1];
+        }
+        let copies = match self.dice.below(20) {
+            0 => 0,
+            1 => 2,
+            _ => 1,
+        };
+        (0..copies).map(|_| self.now + 1 + self.dice.below(30)).collect()
+    }
+
+    fn send_home(&mut self, packet: ToHome) {
+        for due in self.arrivals() {
+            self.to_home.push_back((due, packet.clone()));
+        }
+    }
+
+    fn tell(&mut self, tell: Tell) {
+        for due in self.arrivals() {
+            self.to_session.push_back((due, tell.clone()));
+        }
+    }
+
+    fn at_home(&mut self, packet: ToHome) {
+        let Some(home) = self.homes.get_mut(&packet.shard) else {
+            return;
+        };
+        match packet.ask {
+            Ask::Attach { life, start, acked, .. } => {
+                let from = match start {
+                    Start::Continue(resume) => resume.n.0,
+                    _ => 0,
+                };
+                if home.attached.is_some_and(|(newest, ..)| newest >= life) {
+                    return;
+                }
+                home.attached = Some((life, from, acked.0.max(from)));
+                let head = self.log;
+                self.tell(Tell::Attached { life, position: Ok(position(from, head)) });
+                self.push(packet.shard);
+                self.tell(Tell::CaughtUp { life, head: Number(head) });
+            }
+            Ask::Acknowledge { life, n } => {
+                if let Some((_, _, acked)) = home.attached.as_mut().filter(|(l, ..)| *l == life) {
+                    *acked = n.0.max(*acked);
+                    self.push(packet.shard);
+                }
+            }
+            Ask::Send { place, send } => {
+                let to = packet.user.clone();
+                if let Some(tell) = home.admit(&to, place, &send, self.dice.below(30)) {
+                    self.tell(tell);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn push(&mut self, shard: ShardId) {
+        let Some((life, pushed, acked)) = self.homes[&shard].attached else {
+            return;
+        };
+        let upto = self.log.min(acked + WINDOW);
+        if upto <= pushed {
+            return;
+        }
+        self.homes.get_mut(&shard).unwrap().attached = Some((life, upto, acked));
+        let entries = (pushed + 1..=upto).map(entry).collect();
+        self.tell(Tell::Entries { life, entries, head: Number(self.log) });
+    }
+
+    fn move_home(&mut self, shard: ShardId) {
+        let home = self.homes.get_mut(&shard).unwrap();
+        home.streams.clear();
+        home.attached = None;
+        if !self.unreliable || self.dice.below(3) > 0 {
+            let now = at(self.now);
+            self.act(|session, out| session.home_moved(shard, now, out));
+        } else {
+            self.tell(Tell::NotHome { shard });
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += 1;
+        let now = at(self.now);
+        let mut index = 0;
+        while index < self.to_home.len() {
+            if self.to_home[index].0 <= self.now {
+                let (_, packet) = self.to_home.remove(index).unwrap();
+                self.at_home(packet);
+            } else {
+                index += 1;
+            }
+        }
+        while let Some(index) = self.to_session.iter().position(|(due, _)| *due <= self.now) {
+            let (_, tell) = self.to_session.remove(index).unwrap();
+            self.act(|session, out| session.tell(tell, now, out));
+        }
+        if self.now.is_multiple_of(250) && self.session.needs_tick() {
+            self.act(|session, out| session.tick(now, out));
+        }
+        if self.now.is_multiple_of(20)
+            && let Some(newest) = self.got.last().copied()
+        {
+            self.act(|session, out| session.ack(Number(newest), out).unwrap());
+        }
+    }
+}
+
+impl Home {
+    fn admit(&mut self, to: &UserId, place: Place, send: &Send, chance: u64) -> Option<Tell> {
+        let newest = self.streams.get(to).copied().unwrap_or(Place { life: 0, count: 0 });
+        let in_turn = (place.life > newest.life && place.count == 1)
+            || (place.life == newest.life && place.count == newest.count + 1);
+        if place.life < newest.life || (place.life == newest.life && place.count <= newest.count) {
+            return None;
+        }
+        if !in_turn {
+            return Some(Tell::Broken { to: to.clone(), life: place.life });
+        }
+        // A refusal ends the life: what follows is refused, too.
+        if chance == 0 {
+            self.streams.insert(to.clone(), Place { life: place.life, count: u32::MAX - 1 });
+            let result = Err(Refusal::Overloaded);
+            return Some(Tell::Sent { to: to.clone(), place, result });
+        }
+        self.streams.insert(to.clone(), place);
+        let stored = self.stored.entry(to.clone()).or_default();
+        let known = stored.iter().position(|cid| *cid == send.cid);
+        let seq = known.unwrap_or_else(|| {
+            stored.push(send.cid.clone());
+            stored.len() - 1
+        });
+        let mut accepted = accepted(seq as u64 + 1);
+        accepted.dup = known.is_some();
+        Some(Tell::Sent { to: to.clone(), place, result: Ok(accepted) })
+    }
+}
+
+fn survives(seed: u64) {
+    let mut world = World::new(seed);
+    let names = ["bob", "carol", "dave"];
+    let mut asked: BTreeMap<RequestRef, &str> = BTreeMap::new();
+    for step in 0..2_000_u32 {
+        world.step();
+        if world.over {
+            return;
+        }
+        let now = at(world.now);
+        match world.dice.below(60) {
+            0..=9 => {
+                let to = names[usize::try_from(world.dice.below(3)).unwrap()];
+                asked.insert(RequestRef(step), to);
+                let send = message(to, &format!("c{step}"), "hi");
+                world.act(|session, out| session.send(RequestRef(step), send, now, out));
+            }
+            10 => {
+                let shard = ShardId(u16::try_from(world.dice.below(4)).unwrap());
+                world.move_home(shard);
+            }
+            11..=14 => {
+                world.log += 1;
+                world.push(shard_of(&user("alice"), SHARDS));
+            }
+            _ => {}
+        }
+    }
+    world.unreliable = false;
+    for shard in 0..SHARDS {
+        world.move_home(ShardId(shard));
+    }
+    for _ in 0..5_000 {
+        world.step();
+    }
+    assert!(!world.over, "gave up while its home was there");
+    assert_eq!(world.caught_up, 1);
+    assert_eq!(world.got, (1..=world.log).collect::<Vec<_>>());
+    assert_eq!(world.answers.len(), asked.len(), "each request is answered");
+    assert!(world.session.streams_are_empty() && !world.session.needs_tick());
+    for name in names {
+        let accepted = world.answers.iter().filter(|(request, _)| asked[request] == name);
+        let order: Vec<_> = accepted.filter_map(|(_, result)| result.ok()).map(|a| a.seq).collect();
+        assert!(order.is_sorted(), "a later message overtook: {order:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn order_and_answers_survive_whatever_links_and_homes_do(seed in any::<u64>()) {
+        survives(seed);
+    }
+}

@@ -1,0 +1,518 @@
+//! Home: the leader's side of a shard: answers sessions and other shards from the replicated state.
+//!
+//! Owns      nothing that must survive: questions under way, who waits for the disk, what was posted when.
+//! Promises  an answer is given only from applied state, by a replica that serves.
+//! Never     changes the state: it proposes.
+//! Fails by  forgetting; sessions attach again, and envelopes are sent again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::post::{Parcel, Post};
+use super::replica::{Origin, Replica};
+use super::state::{Change, Command, Happened, Outcome};
+use crate::ids::{
+    Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
+};
+use crate::mailbox::desk;
+use crate::mailbox::log::{Found, Sealed, page};
+use crate::mailbox::rules::{Effect, Policy};
+use crate::message::{Entry, Refusal, Resumed, Send};
+use crate::packet::{Answer, Ask, Envelope, Place, Question, Start, Tell, ToHome};
+use crate::user::rules as user;
+
+/// A device heard less than this ago is not noted again when it attaches.
+const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Asks that wait for mailboxes to be read from disk.
+const WAITING_MAX: usize = 10_000;
+/// An idle shard still commits the time this often, so that its clock moves.
+const CLOCK_EVERY: Duration = Duration::from_secs(600);
+/// How often expiry looks around, and how many mailboxes it treats at once.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+const EXPIRE_COUNT: usize = 64;
+
+/// What a mailbox may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    /// Entries no device has acknowledged.
+    pub entries_max: u64,
+    /// Bytes waiting for one other shard before senders from there are refused.
+    pub outbox_bytes_max: usize,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { entries_max: 20_000, outbox_bytes_max: 8 * 1024 * 1024 }
+    }
+}
+
+/// What the host must do.
+#[derive(Debug)]
+pub enum Output {
+    /// For the user's `Mailbox` actor; start it if need be.
+    Mailbox(UserId, desk::Input),
+    /// For the user's `User` actor; start it if need be.
+    User(UserId, user::Input),
+    /// For the user's `User` actor if there is one; else the session has lost its attachment.
+    Attached(UserId, SessionId, user::Input),
+    /// For the user's `User` actor if there is one.
+    Connected(UserId, user::Input),
+    /// An answer.
+    Tell(SessionId, Tell),
+    /// Envelopes for the leader of another shard.
+    Post(Parcel),
+    /// To the leader of the first shard: the second has applied its envelopes up to here.
+    Taken(ShardId, u64),
+    /// Read this mailbox's head (chunks) from disk, then call `Replica::state_mut().warm` and `warmed`.
+    Load(UserId, u16),
+    /// Read this run of the log from disk, then call `run_loaded`.
+    LoadRun(UserId, Sealed, Read),
+}
+
+/// A page somebody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    /// Who.
+    pub session: SessionId,
+    /// Its attachment.
+    pub life: u32,
+    /// Entries after this one.
+    pub after: Number,
+    /// At most so many.
+    pub count: u16,
+    /// About so many bytes.
+    pub bytes: u32,
+    /// Whether the client asked for it.
+    pub pull: bool,
+}
+
+enum Asked {
+    Attach(ToHome),
+    Question(SessionId, u32),
+}
+
+/// The leader's side of a shard.
+pub struct Home {
+    quota: Quota,
+    policy: Policy,
+    shards: u16,
+    asked: BTreeMap<u64, Asked>,
+    next_ask: u64,
+    waiting: BTreeMap<UserId, Vec<ToHome>>,
+    waiting_count: usize,
+    post: Post,
+    expire_due: Duration,
+    clock_due: Duration,
+}
+
+impl Home {
+    /// Makes the volatile side of a shard that has just begun (or not yet begun) to serve.
+    #[must_use]
+    pub fn new(shards: u16, quota: Quota, policy: Policy) -> Self {
+        Self {
+            quota,
+            policy,
+            shards,
+            asked: BTreeMap::new(),
+            next_ask: 0,
+            waiting: BTreeMap::new(),
+            waiting_count: 0,
+            post: Post::default(),
+            expire_due: Duration::ZERO,
+            clock_due: Duration::ZERO,
+        }
+    }
+
+    /// Takes a session's ask. `chance` is 80 random bits for ids that may be needed.
+    pub fn ask(
+        &mut self,
+        replica: &mut Replica,
+        ask: ToHome,
+        wall: Timestamp,
+        chance: u128,
+        out: &mut Vec<Output>,
+    ) {
+        if !replica.role().serves {
+            out.push(Output::Tell(ask.session, Tell::NotHome { shard: ask.shard }));
+            return;
+        }
+        if let Some(chunks) = replica.state().cold(&ask.user) {
+            self.wait_for_disk(ask, chunks, out);
+            return;
+        }
+        let ToHome { user, session, .. } = &ask;
+        match ask.ask {
+            Ask::Send { place, send } => {
+                let mid = MessageId::new(wall, chance);
+                self.send(replica, ask.user, (ask.session, place), send, mid, out);
+            }
+            Ask::Attach { .. } => self.attach(replica, ask, wall, chance, out),
+            Ask::Detach { life } => {
+                let input = user::Input::Detach { session: *session, life };
+                out.push(Output::Connected(user.clone(), input));
+            }
+            Ask::Acknowledge { life, n } => {
+                let input = user::Input::Acknowledge { session: *session, life, n };
+                out.push(Output::Attached(user.clone(), *session, input));
+            }
+            Ask::Pull { life, after, limit } => {
+                let input = user::Input::Pull { session: *session, life, after, limit };
+                out.push(Output::Attached(user.clone(), *session, input));
+            }
+            Ask::Alive => {
+                let input = user::Input::Alive { session: *session };
+                out.push(Output::Connected(user.clone(), input));
+            }
+            Ask::Read { conv, seq } => {
+                out.push(Output::Mailbox(ask.user, desk::Input::Read { conv, seq }));
+            }
+            Ask::Question { request, question } => {
+                let asker = (ask.session, request);
+                self.question(replica, ask.user, asker, question, (wall, chance), out);
+            }
+        }
+    }
+
+    fn wait_for_disk(&mut self, ask: ToHome, chunks: u16, out: &mut Vec<Output>) {
+        if self.waiting_count >= WAITING_MAX {
+            out.push(Output::Tell(ask.session, Tell::NotHome { shard: ask.shard }));
+            return;
+        }
+        self.waiting_count += 1;
+        let waiting = self.waiting.entry(ask.user.clone()).or_default();
+        if waiting.is_empty() {
+            out.push(Output::Load(ask.user.clone(), chunks));
+        }
+        waiting.push(ask);
+    }
+
+    /// A mailbox is in memory now: what waited for it goes on.
+    pub fn warmed(&mut self, user: &UserId) -> Vec<ToHome> {
+        let waited = self.waiting.remove(user).unwrap_or_default();
+        self.waiting_count -= waited.len();
+        waited
+    }
+
+    fn send(
+        &self,
+        replica: &Replica,
+        to: UserId,
+        (session, place): (SessionId, Place),
+        send: Box<Send>,
+        mid: MessageId,
+        out: &mut Vec<Output>,
+    ) {
+        let state = replica.state();
+        let Some(mailbox) = state.mailbox(&to) else {
+            let result = Err(Refusal::NotFound);
+            out.push(Output::Tell(session, Tell::Sent { to, place, result }));
+            return;
+        };
+        let back = shard_of(&send.from, self.shards);
+        let admission = if mailbox.remembers(&send) {
+            Ok(())
+        } else if mailbox.undelivered() >= self.quota.entries_max {
+            Err(Refusal::MailboxFull)
+        } else if state.outbox().bytes_for(back) >= self.quota.outbox_bytes_max {
+            Err(Refusal::Overloaded)
+        } else {
+            Ok(())
+        };
+        out.push(Output::Mailbox(to, desk::Input::Send { session, place, send, mid, admission }));
+    }
+
+    fn attach(
+        &mut self,
+        replica: &mut Replica,
+        ask: ToHome,
+        wall: Timestamp,
+        chance: u128,
+        out: &mut Vec<Output>,
+    ) {
+        let Ask::Attach { device, .. } = &ask.ask else { return };
+        let mailbox = replica.state().mailbox(&ask.user);
+        let known = mailbox.and_then(|mailbox| mailbox.device(device));
+        if known.is_some_and(|device| wall.since(device.seen) < SEEN_AGAIN_AFTER) {
+            self.finish_attach(replica, ask, out);
+            return;
+        }
+        let epoch = Epoch::new(wall, chance);
+        let change = Change::Connect { device: device.clone(), epoch };
+        self.propose(replica, ask.user.clone(), change, Asked::Attach(ask), out);
+    }
+
+    fn finish_attach(&self, replica: &Replica, ask: ToHome, out: &mut Vec<Output>) {
+        let ToHome { user, session, ask, .. } = ask;
+        let Ask::Attach { life, device, start, acked, since } = ask else { return };
+        let Some(mailbox) = replica.state().mailbox(&user) else { return };
+        let position = mailbox.position(&device, start);
+        let has = match start {
+            Start::Resume(resume) if position.resumed == Resumed::Yes => resume.n.max(acked),
+            Start::Continue(_) if position.resumed == Resumed::Yes => acked,
+            _ => Number(0),
+        };
+        if mailbox.device(&device).is_some_and(|known| has > known.acked) {
+            let input = desk::Input::Acknowledge { device: device.clone(), n: has };
+            out.push(Output::Mailbox(user.clone(), input));
+        }
+        let acked = match start {
+            Start::Continue(_) if position.resumed == Resumed::Yes => acked,
+            _ => position.from,
+        };
+        let input =
+            user::Input::Attach { session, life, device, since, start, position, acked };
+        out.push(Output::User(user, input));
+    }
+
+    fn question(
+        &mut self,
+        replica: &mut Replica,
+        user: UserId,
+        (session, request): (SessionId, u32),
+        question: Question,
+        (wall, chance): (Timestamp, u128),
+        out: &mut Vec<Output>,
+    ) {
+        let mailbox = replica.state().mailbox(&user);
+        let answer = match question {
+            Question::Devices => {
+                let answer = mailbox.map(|mailbox| Answer::Devices(mailbox.devices()));
+                answer.ok_or(Refusal::NotFound)
+            }
+            Question::Credentials => {
+                let hash = mailbox.map(|mailbox| mailbox.password().map(Into::into));
+                hash.map(Answer::Credentials).ok_or(Refusal::NotFound)
+            }
+            Question::RemoveDevice(device) => {
+                let asked = Asked::Question(session, request);
+                self.propose(replica, user, Change::RemoveDevice(device), asked, out);
+                return;
+            }
+            // Answered by the lane, which knows who is connected.
+            Question::Sessions => Ok(Answer::Sessions(Vec::new())),
+            Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),
+            Question::Register(password) => {
+                let change = Change::Register { epoch: Epoch::new(wall, chance), password };
+                self.propose(replica, user, change, Asked::Question(session, request), out);
+                return;
+            }
+        };
+        out.push(Output::Tell(session, Tell::Answer { request, answer }));
+    }
+
+    fn propose(
+        &mut self,
+        replica: &mut Replica,
+        user: UserId,
+        change: Change,
+        asked: Asked,
+        out: &mut Vec<Output>,
+    ) {
+        self.next_ask += 1;
+        let ticket = self.next_ask;
+        self.asked.insert(ticket, asked);
+        if replica.propose(Command::Mailbox(user, change), Origin::Home(ticket)).is_err() {
+            self.lost(replica.shard(), Origin::Home(ticket), out);
+        }
+    }
+
+    /// A command's outcome is known.
+    pub fn outcome(
+        &mut self,
+        replica: &Replica,
+        origin: Origin,
+        outcome: Outcome,
+        out: &mut Vec<Output>,
+    ) {
+        match origin {
+            Origin::Mailbox(user, ticket) => {
+                out.push(Output::Mailbox(user, desk::Input::Outcome { ticket, outcome }));
+            }
+            Origin::Home(ticket) => match (self.asked.remove(&ticket), outcome) {
+                (Some(Asked::Attach(ask)), Outcome::Refused(refusal)) => {
+                    let Ask::Attach { life, .. } = ask.ask else { return };
+                    let tell = Tell::Attached { life, position: Err(refusal) };
+                    out.push(Output::Tell(ask.session, tell));
+                }
+                (Some(Asked::Attach(ask)), _) => self.finish_attach(replica, ask, out),
+                (Some(Asked::Question(session, request)), outcome) => {
+                    let answer = match outcome {
+                        Outcome::Refused(refusal) => Err(refusal),
+                        Outcome::Done | Outcome::Accepted(_) => Ok(Answer::Done),
+                    };
+                    out.push(Output::Tell(session, Tell::Answer { request, answer }));
+                }
+                (None, _) => {}
+            },
+            Origin::Shard => {}
+        }
+    }
+
+    /// A command's outcome will never be known here.
+    pub fn lost(&mut self, shard: ShardId, origin: Origin, out: &mut Vec<Output>) {
+        match origin {
+            Origin::Mailbox(user, ticket) => {
+                out.push(Output::Mailbox(user, desk::Input::Lost { ticket }));
+            }
+            Origin::Home(ticket) => {
+                let session = match self.asked.remove(&ticket) {
+                    Some(Asked::Attach(ask)) => ask.session,
+                    Some(Asked::Question(session, _)) => session,
+                    None => return,
+                };
+                out.push(Output::Tell(session, Tell::NotHome { shard }));
+            }
+            Origin::Shard => self.post.forget_proposed(),
+        }
+    }
+
+    /// What commands did, on a replica that serves. Entries of one user that follow each other go together.
+    pub fn happened(
+        &mut self,
+        replica: &Replica,
+        happened: Vec<Happened>,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        let mut logged: BTreeMap<UserId, Vec<Entry>> = BTreeMap::new();
+        let mut enclosed: BTreeMap<ShardId, ()> = BTreeMap::new();
+        let mut received: BTreeMap<ShardId, u64> = BTreeMap::new();
+        for event in happened {
+            match event {
+                Happened::Mailbox(user, Effect::Logged(entry)) => {
+                    logged.entry(user).or_default().push(entry);
+                }
+                Happened::Mailbox(user, Effect::DeviceGone(device)) => {
+                    out.push(Output::Connected(user, user::Input::DeviceGone(device)));
+                }
+                Happened::Mailbox(_, Effect::Enclose(_)) => {}
+                Happened::Enclosed(to) => {
+                    enclosed.insert(to, ());
+                }
+                Happened::Received(from, upto) => {
+                    received.insert(from, upto);
+                }
+            }
+        }
+        for (user, entries) in logged {
+            out.push(Output::Connected(user, user::Input::Logged { entries }));
+        }
+        for (from, upto) in received {
+            out.push(Output::Taken(from, upto));
+        }
+        for to in enclosed.into_keys() {
+            let parcels = self.post.send(replica.state().outbox(), to, now);
+            out.extend(parcels.into_iter().map(Output::Post));
+        }
+    }
+
+    /// Envelopes from the leader of another shard.
+    pub fn envelopes(
+        &mut self,
+        replica: &mut Replica,
+        from: ShardId,
+        first: u64,
+        envelopes: Vec<Envelope>,
+        out: &mut Vec<Output>,
+    ) {
+        if !replica.role().serves || envelopes.is_empty() {
+            return;
+        }
+        let applied = replica.state().received(from);
+        if first + envelopes.len() as u64 <= applied + 1 {
+            out.push(Output::Taken(from, applied));
+        } else if self.post.admit(from, first, envelopes.len() as u64, applied) {
+            let command = Command::Receive { from, first, envelopes };
+            if replica.propose(command, Origin::Shard).is_err() {
+                self.post.forget_proposed();
+            }
+        }
+    }
+
+    /// Another shard has applied this one's envelopes up to `upto`.
+    pub fn taken(&mut self, replica: &Replica, by: ShardId, upto: u64, now: Duration) {
+        if replica.role().serves {
+            self.post.taken(replica.state().outbox(), by, upto, now);
+        }
+    }
+
+    /// The leader of another shard changed.
+    pub fn moved(&mut self, shard: ShardId) {
+        self.post.reroute(shard);
+    }
+
+    /// Time passes (each 50 ms or so) on a replica that serves.
+    pub fn tick(&mut self, replica: &mut Replica, now: Duration, out: &mut Vec<Output>) {
+        if !replica.role().serves {
+            return;
+        }
+        for (by, upto) in self.post.take_taken() {
+            let _lost_is_resent = replica.propose(Command::Taken { by, upto }, Origin::Shard);
+        }
+        let parcels = self.post.resend(replica.state().outbox(), now);
+        out.extend(parcels.into_iter().map(Output::Post));
+        if replica.state().policy() != self.policy && now >= self.clock_due {
+            let _again_next_time = replica.propose(Command::Policy(self.policy), Origin::Shard);
+            self.clock_due = now + EXPIRE_EVERY;
+        }
+        if now >= self.expire_due {
+            self.expire_due = now + EXPIRE_EVERY;
+            self.expire(replica, now);
+        }
+    }
+
+    fn expire(&mut self, replica: &mut Replica, now: Duration) {
+        let due = replica.state().due(EXPIRE_COUNT);
+        if due.len() == EXPIRE_COUNT {
+            self.expire_due = now;
+        }
+        let lags = replica.state().now();
+        let clock_lags = lags.cautious < lags.wall;
+        if due.is_empty() && now >= self.clock_due || clock_lags {
+            self.clock_due = now + CLOCK_EVERY;
+            let _again_next_time = replica.propose(Command::Policy(self.policy), Origin::Shard);
+        }
+        for user in due {
+            let command = Command::Mailbox(user, Change::Expire);
+            let _again_next_time = replica.propose(command, Origin::Shard);
+        }
+    }
+
+    /// A page of a user's log, for their `User` actor.
+    pub fn read(&self, replica: &Replica, user: &UserId, read: Read, out: &mut Vec<Output>) {
+        let Some(mailbox) = replica.state().mailbox(user) else {
+            // Cooled while connected: the attachment is lost, and attaching again warms it.
+            let why = crate::packet::Closed::Lost;
+            let tell = Tell::Closed { life: read.life, why };
+            out.push(Output::Tell(read.session, tell));
+            return;
+        };
+        let head = mailbox.log().head();
+        match mailbox.log().read(read.after, usize::from(read.count), read.bytes as usize) {
+            Found::Entries(entries) => out.push(paged(user, read, entries, head)),
+            Found::OnDisk(run) => out.push(Output::LoadRun(user.clone(), run, read)),
+        }
+    }
+
+    /// A run of a user's log was read from disk for `read`.
+    pub fn run_loaded(
+        &self,
+        replica: &Replica,
+        user: &UserId,
+        entries: &[Entry],
+        read: Read,
+        out: &mut Vec<Output>,
+    ) {
+        let head = replica.state().mailbox(user).map_or(Number(0), |m| m.log().head());
+        let low = replica.state().mailbox(user).map_or(Number(0), |m| m.log().low());
+        let wanted = entries.iter().filter(|entry| entry.n > read.after.max(low));
+        let entries = page(wanted, usize::from(read.count), read.bytes as usize);
+        out.push(paged(user, read, entries, head));
+    }
+}
+
+fn paged(user: &UserId, read: Read, entries: Vec<Entry>, head: Number) -> Output {
+    let Read { session, life, after, pull, .. } = read;
+    let input = user::Input::Page { session, life, after, entries, head, pull };
+    Output::Connected(user.clone(), input)
+}

@@ -1,0 +1,343 @@
+//! Children: the `Mailbox` and `User` actors of a lane, and the supervisors that watch them.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+
+use super::{Msg, State};
+use crate::clock;
+use crate::ids::{DeviceId, NodeId, SessionId, ShardId, UserId, shard_of};
+use crate::mailbox::{self, Mailbox, desk};
+use crate::packet::{Closed, Tell};
+use crate::restart::{Restarts, Verdict};
+use crate::user::{self, User, rules as user_rules};
+
+/// Failures of one kind of child after which the lane itself starts anew.
+const FAILURES_MAX: usize = 100;
+const FAILURES_WINDOW: Duration = Duration::from_secs(10);
+
+/// Which kind of child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `Mailbox` actors.
+    Mailboxes,
+    /// `User` actors.
+    Users,
+}
+
+/// The supervisor of one kind of child.
+struct Supervisor;
+
+struct Watching {
+    kind: Kind,
+    lane: ActorRef<Msg>,
+    failures: Restarts,
+    started: std::time::Instant,
+}
+
+impl Actor for Supervisor {
+    type Msg = ();
+    type State = Watching;
+    type Arguments = (Kind, ActorRef<Msg>);
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<()>,
+        (kind, lane): (Kind, ActorRef<Msg>),
+    ) -> Result<Watching, ActorProcessingErr> {
+        let failures = Restarts::new(FAILURES_MAX, FAILURES_WINDOW);
+        Ok(Watching { kind, lane, failures, started: clock::monotonic() })
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<()>,
+        event: SupervisionEvent,
+        state: &mut Watching,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => {
+                tracing::error!(kind = ?state.kind, %error, "an actor failed");
+                let _stopping = state.lane.cast(Msg::ChildGone(state.kind, who.get_id()));
+                let now = clock::monotonic().saturating_duration_since(state.started);
+                match state.failures.allow(now) {
+                    Verdict::Restart => Ok(()),
+                    Verdict::GiveUp => Err("too many actors failed".into()),
+                }
+            }
+            SupervisionEvent::ActorTerminated(who, ..) => {
+                let _stopping = state.lane.cast(Msg::ChildGone(state.kind, who.get_id()));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A session that attached, as far as the lane saw.
+struct Attached {
+    session: SessionId,
+    life: u32,
+    device: DeviceId,
+}
+
+/// A connected user's actor, and who is attached through it.
+struct Connected {
+    actor: ActorRef<user::Msg>,
+    sessions: Vec<Attached>,
+    /// Inputs sent to it.
+    sent: u64,
+}
+
+/// A mailbox's actor.
+struct Active {
+    actor: ActorRef<mailbox::Msg>,
+    /// Inputs sent to it.
+    sent: u64,
+}
+
+impl Connected {
+    fn hand(&mut self, input: user_rules::Input) {
+        self.sent += 1;
+        let _gone_is_told = self.actor.cast(user::Msg::Input(Box::new(input)));
+    }
+}
+
+/// The children of a lane.
+pub(super) struct Children {
+    lane: ActorRef<Msg>,
+    limits: user_rules::Limits,
+    mailboxes: ActorRef<()>,
+    users: ActorRef<()>,
+    by_mailbox: HashMap<UserId, Active>,
+    by_user: HashMap<UserId, Connected>,
+    owners: HashMap<ActorId, UserId>,
+    loading: HashSet<UserId>,
+}
+
+/// Carries what an actor wants done to the lane, under the term it was started in.
+struct Carrier {
+    lane: ActorRef<Msg>,
+    shard: ShardId,
+    term: u64,
+}
+
+impl mailbox::Port for Carrier {
+    fn carry_out(&self, user: &UserId, outputs: Vec<desk::Output>) {
+        let message = Msg::Desk(self.shard, self.term, user.clone(), outputs);
+        let _stopping = self.lane.cast(message);
+    }
+}
+
+impl user::Port for Carrier {
+    fn carry_out(&self, user: &UserId, outputs: Vec<user_rules::Output>) {
+        let message = Msg::User(self.shard, self.term, user.clone(), outputs);
+        let _stopping = self.lane.cast(message);
+    }
+}
+
+impl Children {
+    pub(super) async fn start(
+        lane: &ActorRef<Msg>,
+        limits: user_rules::Limits,
+    ) -> Result<Self, ActorProcessingErr> {
+        let start = async |kind| {
+            let arguments = (kind, lane.clone());
+            Actor::spawn_linked(None, Supervisor, arguments, lane.get_cell()).await
+        };
+        let (mailboxes, _) = start(Kind::Mailboxes).await?;
+        let (users, _) = start(Kind::Users).await?;
+        Ok(Self {
+            lane: lane.clone(),
+            limits,
+            mailboxes,
+            users,
+            by_mailbox: HashMap::new(),
+            by_user: HashMap::new(),
+            owners: HashMap::new(),
+            loading: HashSet::new(),
+        })
+    }
+
+    /// Hands something to a mailbox's actor, which is started if need be.
+    pub(super) async fn mailbox(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: UserId,
+        input: desk::Input,
+    ) {
+        if !self.by_mailbox.contains_key(&user) {
+            let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
+            let arguments = mailbox::Arguments { owner: user.clone(), port };
+            let parent = self.mailboxes.get_cell();
+            let Ok((actor, _)) = Actor::spawn_linked(None, Mailbox, arguments, parent).await
+            else {
+                return;
+            };
+            self.owners.insert(actor.get_id(), user.clone());
+            self.by_mailbox.insert(user.clone(), Active { actor, sent: 0 });
+        }
+        self.tell_mailbox(&user, input);
+    }
+
+    /// Hands something to a mailbox's actor if there is one.
+    pub(super) fn tell_mailbox(&mut self, user: &UserId, input: desk::Input) {
+        if let Some(active) = self.by_mailbox.get_mut(user) {
+            active.sent += 1;
+            let _gone_is_told = active.actor.cast(mailbox::Msg::Input(input));
+        }
+    }
+
+    /// Hands something to a user's actor, which is started if need be.
+    pub(super) async fn user(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: UserId,
+        input: user_rules::Input,
+    ) {
+        if !self.by_user.contains_key(&user) {
+            let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
+            let arguments = user::Arguments { user: user.clone(), limits: self.limits, port };
+            let parent = self.users.get_cell();
+            let Ok((actor, _)) = Actor::spawn_linked(None, User, arguments, parent).await else {
+                return;
+            };
+            self.owners.insert(actor.get_id(), user.clone());
+            let connected = Connected { actor, sessions: Vec::new(), sent: 0 };
+            self.by_user.insert(user.clone(), connected);
+        }
+        let Some(connected) = self.by_user.get_mut(&user) else { return };
+        if let user_rules::Input::Attach { session, life, device, .. } = &input {
+            let (session, life, device) = (*session, *life, device.clone());
+            connected.sessions.retain(|known| known.session != session);
+            connected.sessions.push(Attached { session, life, device });
+        }
+        connected.hand(input);
+    }
+
+    /// Hands something to the actor of a user that a session believes to be attached to; tells when it is not.
+    pub(super) fn attached(
+        &mut self,
+        user: &UserId,
+        session: SessionId,
+        input: user_rules::Input,
+    ) -> Option<Tell> {
+        let life = match &input {
+            user_rules::Input::Acknowledge { life, .. } | user_rules::Input::Pull { life, .. } => {
+                *life
+            }
+            _ => return None,
+        };
+        let connected = self.by_user.get(user);
+        if connected.is_some_and(|c| c.sessions.iter().any(|known| known.session == session)) {
+            self.connected(user, input);
+            return None;
+        }
+        Some(Tell::Closed { life, why: Closed::Lost })
+    }
+
+    /// Hands something to the actor of a user if they are connected.
+    pub(super) fn connected(&mut self, user: &UserId, input: user_rules::Input) {
+        if let Some(connected) = self.by_user.get_mut(user) {
+            if let user_rules::Input::Detach { session, .. } = &input {
+                connected.sessions.retain(|known| known.session != *session);
+            }
+            connected.hand(input);
+        }
+    }
+
+    /// The last session of a user was gone after so many inputs: unless more came since, their actor ends.
+    pub(super) fn left(&mut self, user: &UserId, handled: u64) {
+        if self.by_user.get(user).is_some_and(|connected| connected.sent == handled) {
+            self.end_user(user);
+        }
+    }
+
+    fn end_user(&mut self, user: &UserId) {
+        if let Some(connected) = self.by_user.remove(user) {
+            self.owners.remove(&connected.actor.get_id());
+            connected.actor.stop(None);
+        }
+    }
+
+    /// Nothing was under way for a mailbox after so many inputs: unless more came since, its actor ends.
+    pub(super) fn passivate(&mut self, user: &UserId, handled: u64) {
+        if self.by_mailbox.get(user).is_some_and(|active| active.sent == handled) {
+            self.end_mailbox(user);
+        }
+    }
+
+    fn end_mailbox(&mut self, user: &UserId) {
+        if let Some(active) = self.by_mailbox.remove(user) {
+            self.owners.remove(&active.actor.get_id());
+            active.actor.stop(None);
+        }
+    }
+
+    /// This node no longer leads a shard: its actors end.
+    pub(super) fn leave(&mut self, shard: ShardId, shards: u16) {
+        let here = |user: &UserId| shard_of(user, shards) == shard;
+        let mailboxes: Vec<UserId> = self.by_mailbox.keys().filter(|u| here(u)).cloned().collect();
+        let users: Vec<UserId> = self.by_user.keys().filter(|u| here(u)).cloned().collect();
+        mailboxes.iter().for_each(|user| self.end_mailbox(user));
+        users.iter().for_each(|user| self.end_user(user));
+    }
+
+    /// A child is gone; answers whom to tell that their attachment is lost.
+    fn gone(&mut self, kind: Kind, id: ActorId) -> Vec<(SessionId, u32)> {
+        let Some(user) = self.owners.remove(&id) else { return Vec::new() };
+        match kind {
+            Kind::Mailboxes => {
+                self.by_mailbox.remove(&user);
+                Vec::new()
+            }
+            Kind::Users => {
+                let sessions = self.by_user.remove(&user).map(|c| c.sessions).unwrap_or_default();
+                sessions.into_iter().map(|attached| (attached.session, attached.life)).collect()
+            }
+        }
+    }
+
+    /// A user's sockets: on which gateway, and of which device.
+    pub(super) fn sessions_of(&self, user: &UserId) -> Vec<(NodeId, DeviceId)> {
+        let connected = self.by_user.get(user).into_iter();
+        connected.flat_map(|c| &c.sessions).map(|a| (a.session.node, a.device.clone())).collect()
+    }
+
+    pub(super) fn crash(&self, user: &UserId) {
+        if let Some(active) = self.by_mailbox.get(user) {
+            let _gone = active.actor.cast(mailbox::Msg::Crash);
+        }
+        if let Some(connected) = self.by_user.get(user) {
+            let _gone = connected.actor.cast(user::Msg::Crash);
+        }
+    }
+
+    /// Whether a user has an actor of any kind here.
+    pub(super) fn has(&self, user: &UserId) -> bool {
+        self.by_mailbox.contains_key(user) || self.by_user.contains_key(user)
+    }
+
+    /// Notes that a mailbox is being read; false when it is already.
+    pub(super) fn start_loading(&mut self, user: &UserId) -> bool {
+        self.loading.insert(user.clone())
+    }
+
+    pub(super) fn end_loading(&mut self, user: &UserId) {
+        self.loading.remove(user);
+    }
+}
+
+impl State {
+    pub(super) fn child_gone(&mut self, kind: Kind, id: ActorId) {
+        let told: BTreeSet<(SessionId, u32)> = self.children.gone(kind, id).into_iter().collect();
+        for (session, life) in told {
+            self.outlet.tell(session, Tell::Closed { life, why: Closed::Lost });
+            self.schedule();
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Hosted: one shard on this node, and the steps a lane takes with it.
+
+use std::collections::BTreeMap;
+
+use super::storing::Storing;
+use super::transfer::{Arrival, Transfer};
+use super::{Msg, ShardStatus, State};
+use crate::clock;
+use crate::ids::{NodeId, ShardId, UserId};
+use crate::mailbox::desk;
+use crate::packet::{Answer, Ask, Packet, Question, Tell, ToHome};
+use crate::shard::home::{Home, Output, Read};
+use crate::shard::replica::{Origin, Outputs, Replica, Role, carries_image};
+use crate::shard::state::Command;
+use crate::shard::wire;
+use crate::store::{LogStart, Record};
+use crate::user::rules as user;
+
+/// One shard on this node.
+pub struct Hosted {
+    pub(super) replica: Replica,
+    pub(super) home: Home,
+    /// The nodes that keep the shard, the preferred leader first.
+    pub(super) place: Vec<NodeId>,
+    pub(super) role: Role,
+    pub(super) storing: Storing,
+    pub(super) transfers: BTreeMap<NodeId, Transfer>,
+    pub(super) arrival: Option<Arrival>,
+    /// Writes held back until the image of a checkpoint that is being taken over is on disk.
+    pub(super) held: Vec<Record>,
+}
+
+impl Hosted {
+    /// Takes a replica in.
+    #[must_use]
+    pub fn new(replica: Replica, home: Home, place: Vec<NodeId>) -> Self {
+        Self {
+            role: replica.role(),
+            storing: Storing::new(replica.state().applied().0),
+            replica,
+            home,
+            place,
+            transfers: BTreeMap::new(),
+            arrival: None,
+            held: Vec::new(),
+        }
+    }
+
+    /// The shard.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.replica.shard()
+    }
+
+    pub(super) fn status(&self) -> ShardStatus {
+        let others = self.place.iter();
+        let progress = others.filter_map(|node| {
+            self.replica.progress(*node).map(|(matched, active)| (*node, matched, active))
+        });
+        let state = self.replica.state();
+        ShardStatus {
+            shard: self.shard(),
+            role: self.role,
+            applied: state.applied().0,
+            last: self.replica.last_index(),
+            progress: progress.collect(),
+            mailboxes: state.users().count(),
+            state_bytes: state.weight(),
+        }
+    }
+}
+
+impl State {
+    pub(super) async fn ask(&mut self, ask: ToHome) {
+        let (shard, wall) = (ask.shard, clock::wall());
+        let Some(hosted) = self.shards.get_mut(&shard) else {
+            self.outlet.tell(ask.session, Tell::NotHome { shard });
+            self.schedule();
+            return;
+        };
+        if let Ask::Question { request, question: Question::Sessions } = ask.ask
+            && hosted.role.serves
+        {
+            let answer = Ok(Answer::Sessions(self.children.sessions_of(&ask.user)));
+            self.outlet.tell(ask.session, Tell::Answer { request, answer });
+            self.schedule();
+            return;
+        }
+        let mut out = Vec::new();
+        hosted.home.ask(&mut hosted.replica, ask, wall, rand::random::<u128>(), &mut out);
+        self.touch(shard);
+        self.carry_out(shard, out).await;
+    }
+
+    pub(super) async fn packets(&mut self, from: NodeId, packets: Vec<Packet>) {
+        let now = self.now();
+        for packet in packets {
+            match packet {
+                Packet::Raft(shard, bytes) => self.raft(from, shard, &bytes),
+                Packet::Home(ask) => self.ask(ask).await,
+                Packet::Envelopes { from, to, first, envelopes } => {
+                    let Some(hosted) = self.shards.get_mut(&to) else { continue };
+                    let mut out = Vec::new();
+                    hosted.home.envelopes(&mut hosted.replica, from, first, envelopes, &mut out);
+                    self.touch(to);
+                    self.carry_out(to, out).await;
+                }
+                Packet::EnvelopesTaken { from, to, upto } => {
+                    if let Some(hosted) = self.shards.get_mut(&from) {
+                        hosted.home.taken(&hosted.replica, to, upto, now);
+                    }
+                }
+                Packet::Snapshot(shard, bytes) => self.piece(from, shard, &bytes),
+                Packet::Session(_) | Packet::Beat(_) => {}
+            }
+        }
+    }
+
+    fn raft(&mut self, from: NodeId, shard: ShardId, bytes: &[u8]) {
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        match wire::decode(bytes) {
+            Ok(message) if message.from == u64::from(from.0) && !carries_image(&message) => {
+                hosted.replica.step(message);
+                self.touch(shard);
+            }
+            Ok(_) => tracing::warn!(%shard, node = %from, "raft message out of place"),
+            Err(error) => tracing::warn!(%shard, node = %from, %error, "raft message refused"),
+        }
+    }
+
+    /// Lets a shard take every step it can, and carries out what comes of it.
+    pub(super) async fn advance(&mut self, shard: ShardId, records: &mut Vec<Record>) {
+        let now = self.now();
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        let mut done = Outputs::default();
+        hosted.replica.advance(clock::wall(), &mut done);
+        if done.is_empty() {
+            return;
+        }
+        let mut out = Vec::new();
+        if done.role_changed {
+            self.role_changed(shard);
+        }
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        for (origin, outcome) in done.outcomes {
+            hosted.home.outcome(&hosted.replica, origin, outcome, &mut out);
+        }
+        for origin in done.lost {
+            hosted.home.lost(shard, origin, &mut out);
+        }
+        if hosted.role.serves {
+            hosted.home.happened(&hosted.replica, done.happened, now, &mut out);
+        }
+        let hold = hosted.replica.is_installing();
+        let writes = done.writes.into_iter().map(|write| Record {
+            shard,
+            ticket: write.ticket,
+            reset: write.reset.map(|at| LogStart { index: at.index, term: at.term }),
+            entries: write.entries,
+            hard_state: write.hard_state,
+            ..Record::default()
+        });
+        if hold {
+            hosted.held.extend(writes);
+        } else {
+            records.append(&mut hosted.held);
+            records.extend(writes);
+        }
+        let (images, messages) = done.messages.into_iter().partition(carries_image);
+        self.outlet.raft(shard, messages);
+        self.start_transfers(shard, images);
+        if let Some(snapshot) = done.install {
+            self.install(shard, &snapshot);
+        }
+        for (user, chunks) in done.missing {
+            self.load(shard, &user, chunks);
+        }
+        self.carry_out(shard, out).await;
+    }
+
+    fn role_changed(&mut self, shard: ShardId) {
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        let (old, new) = (hosted.role, hosted.replica.role());
+        hosted.role = new;
+        if old.serves == new.serves && old.term == new.term {
+            return;
+        }
+        if old.serves {
+            self.children.leave(shard, self.router.shards());
+        }
+        if new.serves {
+            tracing::debug!(%shard, term = new.term, "leads");
+            hosted.home =
+                Home::new(self.router.shards(), self.settings.quota, self.settings.policy);
+            self.announce = true;
+        }
+        self.router.serves(shard, new.term, new.serves);
+    }
+
+    /// Does what a home wants done.
+    pub(super) async fn carry_out(&mut self, shard: ShardId, outputs: Vec<Output>) {
+        let Some(term) = self.shards.get(&shard).map(|hosted| hosted.role.term) else { return };
+        for output in outputs {
+            match output {
+                Output::Mailbox(user, input) => {
+                    self.children.mailbox(shard, term, user, input).await;
+                }
+                Output::User(user, input) => self.children.user(shard, term, user, input).await,
+                Output::Attached(user, session, input) => {
+                    if let Some(tell) = self.children.attached(&user, session, input) {
+                        self.outlet.tell(session, tell);
+                    }
+                }
+                Output::Connected(user, input) => self.children.connected(&user, input),
+                Output::Tell(session, tell) => self.outlet.tell(session, tell),
+                Output::Post(parcel) => {
+                    let (to, first, envelopes) = (parcel.to, parcel.first, parcel.envelopes);
+                    let packet = Packet::Envelopes { from: shard, to, first, envelopes };
+                    self.outlet.leader(to, packet);
+                }
+                Output::Taken(from, upto) => {
+                    let packet = Packet::EnvelopesTaken { from, to: shard, upto };
+                    self.outlet.leader(from, packet);
+                }
+                Output::Load(user, chunks) => self.load(shard, &user, chunks),
+                Output::LoadRun(user, run, read) => self.load_run(shard, user, run, read),
+            }
+            self.schedule();
+        }
+    }
+
+    /// What a mailbox's desk wants done.
+    pub(super) fn desk(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: &UserId,
+        outputs: Vec<desk::Output>,
+    ) {
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        if !hosted.role.serves || hosted.role.term != term {
+            return;
+        }
+        for output in outputs {
+            match output {
+                desk::Output::Propose { ticket, change } => {
+                    let origin = match ticket {
+                        desk::NOBODY => Origin::Shard,
+                        ticket => Origin::Mailbox(user.clone(), ticket),
+                    };
+                    let command = Command::Mailbox(user.clone(), change);
+                    if hosted.replica.propose(command, origin).is_err() {
+                        let input = desk::Input::Lost { ticket };
+                        self.children.tell_mailbox(user, input);
+                    }
+                }
+                desk::Output::Tell(session, tell) => self.outlet.tell(session, tell),
+                desk::Output::FlushIn(_) => {}
+                desk::Output::Idle { handled } => self.children.passivate(user, handled),
+            }
+        }
+        self.touch(shard);
+    }
+
+    /// What a connected user wants done.
+    pub(super) async fn user(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: &UserId,
+        outputs: Vec<user::Output>,
+    ) {
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        if !hosted.role.serves || hosted.role.term != term {
+            return;
+        }
+        let mut out = Vec::new();
+        for output in outputs {
+            match output {
+                user::Output::Tell(session, tell) => out.push(Output::Tell(session, tell)),
+                user::Output::Read { session, life, after, count, bytes, pull } => {
+                    let read = Read { session, life, after, count, bytes, pull };
+                    hosted.home.read(&hosted.replica, user, read, &mut out);
+                }
+                user::Output::Cursor { device, n } => {
+                    let mailbox = hosted.replica.state().mailbox(user);
+                    let known = mailbox.and_then(|mailbox| mailbox.device(&device));
+                    if known.is_some_and(|known| known.acked >= n) {
+                        continue;
+                    }
+                    let input = desk::Input::Acknowledge { device, n };
+                    out.push(Output::Mailbox(user.clone(), input));
+                }
+                user::Output::Seen { device } => {
+                    out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));
+                }
+                user::Output::Empty { handled } => self.children.left(user, handled),
+            }
+        }
+        self.touch(shard);
+        self.carry_out(shard, out).await;
+    }
+
+    /// Waits for nothing: a message the lane sends itself.
+    pub(super) fn later(&self, message: Msg) {
+        let _stopping = self.myself.cast(message);
+    }
+}

@@ -1,0 +1,385 @@
+//! Lane: drives all replicas of its share of the shards, on one thread: Raft, journal, state and homes together.
+//!
+//! Owns      the replicas and homes of the shards whose number modulo the number of lanes is its own.
+//! Promises  everything that waits is taken together: one journal batch, one send per peer, then the next.
+//! Never     blocks: disk and links have threads of their own.
+//! Fails by  stopping; its supervisor starts it again from journal and checkpoints, and sessions attach again.
+//!
+//! Why messages only mark a shard as due and a `Flush` sent to itself does the work: the flush queues behind whatever
+//! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing.
+
+mod children;
+mod hosted;
+mod outlet;
+mod storing;
+mod transfer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{
+    Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+};
+
+use super::home::{Quota, Read};
+use super::replica::{Pace, Role};
+use crate::clock;
+use crate::ids::{NodeId, ShardId, UserId};
+use crate::mailbox::image::Stored;
+use crate::mailbox::rules::{Mailbox, Policy};
+use crate::mailbox::desk;
+use crate::message::Entry;
+use crate::packet::{Packet, ToHome};
+use crate::router::Router;
+use crate::store::{Checkpoints, Chunk};
+use crate::store::StoreError;
+use crate::store::Journal;
+use crate::user;
+use children::Children;
+use outlet::Outlet;
+
+pub use hosted::Hosted;
+pub use storing::open;
+
+/// What a lane needs to know.
+#[derive(Clone)]
+pub struct Settings {
+    /// How Raft beats.
+    pub pace: Pace,
+    /// One tick of Raft's clock.
+    pub tick: Duration,
+    /// What mailboxes may hold.
+    pub quota: Quota,
+    /// How long things are kept.
+    pub policy: Policy,
+    /// How much a session is sent at once.
+    pub limits: user::rules::Limits,
+    /// How often each shard is checkpointed when it changed.
+    pub checkpoint_every: Duration,
+    /// Bytes of mailboxes in memory on the whole node before cold ones leave it.
+    pub memory_budget: usize,
+}
+
+/// Where a lane's shards come from.
+#[derive(Clone)]
+pub struct Disks {
+    /// Entries and votes.
+    pub journal: Journal,
+    /// States.
+    pub checkpoints: Checkpoints,
+}
+
+/// What a lane is told.
+pub enum Msg {
+    /// A session of this node asks a home of this lane.
+    Ask(Box<ToHome>),
+    /// Packets from another node (or from this one, for itself).
+    Packets(NodeId, Vec<Packet>),
+    /// The journal has these on disk.
+    Written(Vec<(ShardId, u64)>),
+    /// Checkpoints at these indexes are on disk.
+    Stored(Vec<(ShardId, u64)>),
+    /// What a mailbox's desk wants done, in the term it was started in.
+    Desk(ShardId, u64, UserId, Vec<desk::Output>),
+    /// What a connected user wants done, in the term it was started in.
+    User(ShardId, u64, UserId, Vec<user::rules::Output>),
+    /// A mailbox was read from disk.
+    Warmed(ShardId, Box<Result<(Mailbox, Stored), StoreError>>, UserId),
+    /// A run of a log was read from disk.
+    RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, Read),
+    /// A piece of a checkpoint was read, for a node.
+    Exported(ShardId, NodeId, Result<Chunk, StoreError>),
+    /// A step of taking a checkpoint over is done.
+    Imported(ShardId, Result<(), StoreError>),
+    /// Raft's clock.
+    Tick,
+    /// Do all that is due.
+    Flush,
+    /// A link came up or went down.
+    Link {
+        /// To which node.
+        node: NodeId,
+        /// Whether there is one now.
+        up: bool,
+    },
+    /// A shard (of any lane) has another leader.
+    HomeMoved(ShardId),
+    /// A child failed or stopped.
+    ChildGone(children::Kind, ractor::ActorId),
+    /// Lead nothing any more.
+    Drain,
+    /// What is this lane doing?
+    Inspect(RpcReplyPort<Vec<ShardStatus>>),
+    /// Checkpoint every shard that changed, now.
+    Checkpoint,
+    /// Make the actors of a user fail, to show that nothing is lost.
+    Crash(UserId),
+}
+
+impl ractor::Message for Msg {}
+
+/// What there is to know of a shard on this node.
+#[derive(Debug, Clone)]
+pub struct ShardStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// This replica's part.
+    pub role: Role,
+    /// The newest entry applied here.
+    pub applied: u64,
+    /// The newest entry here.
+    pub last: u64,
+    /// On the leader: the other replicas, how far their logs match, and whether they were heard lately.
+    pub progress: Vec<(NodeId, u64, bool)>,
+    /// Mailboxes.
+    pub mailboxes: usize,
+    /// Bytes of state in memory, about.
+    pub state_bytes: usize,
+}
+
+/// The actor.
+pub struct Lane;
+
+/// What a lane is started with.
+pub struct Arguments {
+    /// Its shards, read from disk.
+    pub shards: Vec<Hosted>,
+    /// Where it writes.
+    pub disks: Disks,
+    /// How it reaches others.
+    pub router: Router,
+    /// What it needs to know.
+    pub settings: Settings,
+}
+
+/// What a lane holds.
+pub struct State {
+    myself: ActorRef<Msg>,
+    started: Instant,
+    disks: Disks,
+    router: Router,
+    settings: Settings,
+    shards: BTreeMap<ShardId, Hosted>,
+    due: BTreeSet<ShardId>,
+    flushing: bool,
+    announce: bool,
+    draining: bool,
+    ticks: u64,
+    outlet: Outlet,
+    children: Children,
+}
+
+impl Actor for Lane {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Msg>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments { shards, disks, router, settings } = arguments;
+        let children = Children::start(&myself, settings.limits).await?;
+        start_ticking(myself.clone(), settings.tick);
+        Ok(State {
+            outlet: Outlet::new(router.clone(), myself.clone()),
+            myself,
+            started: clock::monotonic(),
+            disks,
+            router,
+            settings,
+            shards: shards.into_iter().map(|hosted| (hosted.shard(), hosted)).collect(),
+            due: BTreeSet::new(),
+            flushing: false,
+            announce: false,
+            draining: false,
+            ticks: 0,
+            children,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Ask(ask) => state.ask(*ask).await,
+            Msg::Packets(from, packets) => state.packets(from, packets).await,
+            Msg::Written(tickets) => state.written(&tickets),
+            Msg::Stored(stored) => state.stored(&stored),
+            Msg::Desk(shard, term, user, outputs) => state.desk(shard, term, &user, outputs),
+            Msg::User(shard, term, user, outputs) => {
+                state.user(shard, term, &user, outputs).await;
+            }
+            Msg::Warmed(shard, read, user) => state.warmed(shard, *read, user).await,
+            Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await,
+            Msg::Exported(shard, node, chunk) => state.exported(shard, node, chunk),
+            Msg::Imported(shard, done) => state.imported(shard, done)?,
+            Msg::Tick => state.tick().await,
+            Msg::Flush => state.flush().await,
+            Msg::Link { node, up } => state.link(node, up),
+            Msg::HomeMoved(shard) => state.home_moved(shard),
+            Msg::ChildGone(kind, id) => state.child_gone(kind, id),
+            Msg::Drain => state.draining = true,
+            Msg::Inspect(reply) => state.inspect(reply),
+            Msg::Checkpoint => state.checkpoint_all(),
+            Msg::Crash(user) => state.children.crash(&user),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<Msg>,
+        event: SupervisionEvent,
+        _state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            // A supervisor of mailboxes or users has seen too many failures: so has this lane.
+            SupervisionEvent::ActorFailed(who, error) => {
+                Err(format!("{} failed: {error}", who.get_id()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Ticks until the lane is gone. A late tick is not made up for.
+fn start_ticking(lane: ActorRef<Msg>, every: Duration) {
+    tokio::spawn(async move {
+        let mut interval = tokio::time::interval(every);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            if lane.cast(Msg::Tick).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+impl State {
+    fn now(&self) -> Duration {
+        clock::monotonic().saturating_duration_since(self.started)
+    }
+
+    /// The shard has something to do: it is done when all that waits already has been taken in.
+    fn touch(&mut self, shard: ShardId) {
+        self.due.insert(shard);
+        self.schedule();
+    }
+
+    fn schedule(&mut self) {
+        if !self.flushing {
+            self.flushing = true;
+            let _stopping = self.myself.cast(Msg::Flush);
+        }
+    }
+
+    async fn flush(&mut self) {
+        self.flushing = false;
+        let mut records = Vec::new();
+        for shard in std::mem::take(&mut self.due) {
+            self.advance(shard, &mut records).await;
+        }
+        if !records.is_empty() {
+            let lane = self.myself.clone();
+            let done = move |written| {
+                let _stopping = lane.cast(Msg::Written(written));
+            };
+            self.disks.journal.write(records, Arc::new(done));
+        }
+        for (shard, node) in self.outlet.flush() {
+            if let Some(hosted) = self.shards.get_mut(&shard) {
+                hosted.replica.unreachable(node);
+            }
+        }
+        if std::mem::take(&mut self.announce) {
+            self.router.announce();
+        }
+    }
+
+    async fn tick(&mut self) {
+        let now = self.now();
+        self.ticks += 1;
+        let shards: Vec<ShardId> = self.shards.keys().copied().collect();
+        for shard in shards {
+            let Some(hosted) = self.shards.get_mut(&shard) else { continue };
+            hosted.replica.tick();
+            let mut out = Vec::new();
+            hosted.home.tick(&mut hosted.replica, now, &mut out);
+            self.due.insert(shard);
+            self.carry_out(shard, out).await;
+        }
+        self.schedule();
+        self.checkpoint_some();
+        self.continue_transfers();
+        if self.ticks.is_multiple_of(10) {
+            self.move_leaders();
+        }
+    }
+
+    /// Hands leaderships to the nodes that should have them: the preferred one, or any other when draining.
+    fn move_leaders(&mut self) {
+        const AT_ONCE: usize = 4;
+        let peers = self.router.peers();
+        let willing = |node: &NodeId| {
+            let peer = peers.get(node);
+            peer.is_some_and(|p| p.up && p.beat.as_ref().is_some_and(|beat| !beat.draining))
+        };
+        let me = self.router.me();
+        let mut moved = 0;
+        for hosted in self.shards.values_mut() {
+            let role = hosted.replica.role();
+            if moved >= AT_ONCE || !role.serves || (!self.draining && hosted.place[0] == me) {
+                continue;
+            }
+            let last = hosted.replica.last_index();
+            let caught_up = |node: &&NodeId| {
+                let progress = hosted.replica.progress(**node);
+                progress.is_some_and(|(matched, active)| active && matched + 64 >= last)
+            };
+            let candidates = hosted.place.iter().filter(|node| **node != me && willing(node));
+            let wanted = if self.draining { hosted.place.len() } else { 1 };
+            let to = candidates.take(wanted).find(caught_up).copied();
+            if let Some(to) = to.filter(|to| self.draining || *to == hosted.place[0]) {
+                tracing::debug!(shard = %hosted.shard(), node = %to, "leadership handed over");
+                hosted.replica.transfer(to);
+                moved += 1;
+            }
+        }
+    }
+
+    fn written(&mut self, tickets: &[(ShardId, u64)]) {
+        for (shard, ticket) in tickets {
+            let Some(hosted) = self.shards.get_mut(shard) else { continue };
+            let mut out = super::replica::Outputs::default();
+            hosted.replica.persisted(*ticket, &mut out);
+            self.outlet.raft(*shard, out.messages);
+            self.touch(*shard);
+        }
+    }
+
+    fn link(&mut self, node: NodeId, up: bool) {
+        for hosted in self.shards.values_mut() {
+            if !up {
+                hosted.replica.unreachable(node);
+            }
+        }
+    }
+
+    fn home_moved(&mut self, shard: ShardId) {
+        for hosted in self.shards.values_mut() {
+            hosted.home.moved(shard);
+        }
+    }
+
+    fn inspect(&self, reply: RpcReplyPort<Vec<ShardStatus>>) {
+        let status = self.shards.values().map(Hosted::status).collect();
+        let _gone = reply.send(status);
+    }
+}

@@ -1,0 +1,91 @@
+//! Outlet: collects what a lane has for other nodes and for sessions, and sends it off together.
+
+use std::collections::BTreeMap;
+
+use ractor::ActorRef;
+use raft::eraftpb::{Message, MessageType};
+
+use super::Msg;
+use crate::cluster::Class;
+use crate::ids::{NodeId, SessionId, ShardId};
+use crate::packet::{Packet, Tell, ToSession};
+use crate::router::Router;
+use crate::shard::wire;
+
+#[derive(Default)]
+struct Load {
+    control: Vec<Packet>,
+    normal: Vec<Packet>,
+}
+
+/// What waits to leave a lane.
+pub(super) struct Outlet {
+    router: Router,
+    lane: ActorRef<Msg>,
+    loads: BTreeMap<NodeId, Load>,
+}
+
+impl Outlet {
+    pub(super) fn new(router: Router, lane: ActorRef<Msg>) -> Self {
+        Self { router, lane, loads: BTreeMap::new() }
+    }
+
+    /// Raft's messages of one shard.
+    pub(super) fn raft(&mut self, shard: ShardId, messages: Vec<Message>) {
+        for message in messages {
+            let Ok(to) = u16::try_from(message.to) else { continue };
+            let load = self.loads.entry(NodeId(to)).or_default();
+            let packet = Packet::Raft(shard, wire::encode(&message));
+            match message.get_msg_type() {
+                MessageType::MsgAppend | MessageType::MsgAppendResponse => load.normal.push(packet),
+                _ => load.control.push(packet),
+            }
+        }
+    }
+
+    /// Something for a session, wherever its socket is.
+    pub(super) fn tell(&mut self, session: SessionId, tell: Tell) {
+        let to = ToSession { session, tell };
+        if session.node == self.router.me() {
+            self.router.tell(to);
+        } else {
+            self.loads.entry(session.node).or_default().normal.push(Packet::Session(to));
+        }
+    }
+
+    /// Something for the leader of another shard; lost when there is none, and sent again by its owner.
+    pub(super) fn leader(&mut self, shard: ShardId, packet: Packet) {
+        let Some((_, leader)) = self.router.leader(shard) else { return };
+        if leader != self.router.me() {
+            self.loads.entry(leader).or_default().normal.push(packet);
+            return;
+        }
+        let lanes = self.router.lanes();
+        let lane = lanes.get(usize::from(shard.0) % lanes.len().max(1)).unwrap_or(&self.lane);
+        let _stopping = lane.cast(Msg::Packets(leader, vec![packet]));
+    }
+
+    /// Sends everything; answers whose Raft messages were lost with a link.
+    pub(super) fn flush(&mut self) -> Vec<(ShardId, NodeId)> {
+        let mut lost = Vec::new();
+        for (node, load) in std::mem::take(&mut self.loads) {
+            for (class, packets) in [(Class::Control, load.control), (Class::Normal, load.normal)] {
+                if packets.is_empty() {
+                    continue;
+                }
+                let shards: Vec<ShardId> = packets.iter().filter_map(raft_of).collect();
+                if self.router.send(node, class, packets).is_err() {
+                    lost.extend(shards.into_iter().map(|shard| (shard, node)));
+                }
+            }
+        }
+        lost
+    }
+}
+
+const fn raft_of(packet: &Packet) -> Option<ShardId> {
+    match packet {
+        Packet::Raft(shard, _) => Some(*shard),
+        _ => None,
+    }
+}

@@ -1,0 +1,352 @@
+//! Storing: a lane's dealings with the disk: checkpoints out, cold mailboxes and old runs in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ractor::ActorRef;
+
+use super::hosted::Hosted;
+use super::{Disks, Msg, Settings, State};
+use crate::codec::BadBytes;
+use crate::ids::{NodeId, Number, ShardId, UserId};
+use crate::mailbox::image::{self, Opening, Stored};
+use crate::mailbox::log::Sealed;
+use crate::mailbox::rules::Mailbox;
+use crate::message::Entry;
+use crate::shard::home::{Home, Read};
+use crate::shard::raft_log::{Place, RaftLog};
+use crate::shard::replica::Replica;
+use crate::shard::state::State as Agreed;
+use crate::store::{Checkpoint, Checkpoints, Replicas};
+use crate::store::StoreError;
+use crate::store::{LogStart, Record};
+use crate::store::{ShardRecovery, Wholeness};
+
+/// Entries applied without any mailbox changing before a checkpoint moves its index on, so that the log can go.
+const QUIET_ENTRIES: u64 = 256;
+/// The part of a shard's head that lies in its image; the rest lies in chunks beside it.
+const HEAD_BYTES: usize = 32 * 1024;
+const HEAD_PREFIX: u8 = b'o';
+
+/// Where a shard stands with its checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Storing {
+    /// The newest durable checkpoint.
+    durable: u64,
+    /// The one being written, and how far it lets logs leave memory.
+    running: Option<(Place, Vec<(UserId, Number)>)>,
+    wanted: bool,
+}
+
+impl Storing {
+    pub(super) const fn new(durable: u64) -> Self {
+        Self { durable, running: None, wanted: false }
+    }
+
+    pub(super) const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn restart_at(&mut self, durable: u64) {
+        self.durable = durable;
+        self.running = None;
+    }
+}
+
+impl State {
+    /// Checkpoints the shards whose turn it is: all of them once per `checkpoint_every`, a few at a time.
+    pub(super) fn checkpoint_some(&mut self) {
+        let tick = self.settings.tick.max(Duration::from_millis(1));
+        let round = (self.settings.checkpoint_every.as_millis() / tick.as_millis()).max(1);
+        let turn = u128::from(self.ticks) % round;
+        let groups = round.min(8);
+        let mut checkpoints = Vec::new();
+        for (at, hosted) in self.shards.values_mut().enumerate() {
+            hosted.storing.wanted |= hosted.replica.wants_checkpoint();
+            let due = turn == (at as u128 % groups) * (round / groups);
+            if due || hosted.storing.wanted {
+                checkpoints.extend(checkpoint(hosted));
+            }
+        }
+        if turn == round / 2 {
+            self.cool();
+        }
+        self.store(checkpoints);
+    }
+
+    /// Checkpoints every shard that changed, now.
+    pub(super) fn checkpoint_all(&mut self) {
+        let checkpoints = self.shards.values_mut().filter_map(checkpoint).collect();
+        self.store(checkpoints);
+    }
+
+    fn store(&self, checkpoints: Vec<Checkpoint>) {
+        if checkpoints.is_empty() {
+            return;
+        }
+        let lane = self.myself.clone();
+        let done = Box::new(move |stored| {
+            let _stopping = lane.cast(Msg::Stored(stored));
+        });
+        self.disks.checkpoints.write(checkpoints, done);
+    }
+
+    /// Checkpoints are durable: what they hold may leave the log and the memory.
+    pub(super) fn stored(&mut self, stored: &[(ShardId, u64)]) {
+        let mut records = Vec::new();
+        for (shard, index) in stored {
+            let Some(hosted) = self.shards.get_mut(shard) else { continue };
+            let Some((place, saved)) = hosted.storing.running.take() else { continue };
+            if place.index != *index {
+                continue;
+            }
+            hosted.storing.durable = *index;
+            hosted.replica.state_mut().checkpointed(&saved);
+            let start = hosted.replica.checkpointed(place);
+            let compact = Some(LogStart { index: start.index, term: start.term });
+            records.push(Record { shard: *shard, compact, ..Record::default() });
+        }
+        self.disks.journal.write(records, std::sync::Arc::new(|_| ()));
+    }
+
+    /// Lets cold mailboxes leave memory when there is too much of it.
+    fn cool(&mut self) {
+        let total: usize = self.shards.values().map(|h| h.replica.state().weight()).sum();
+        let lanes = self.router.lanes().len().max(1);
+        let Some(over) = total.checked_sub(self.settings.memory_budget / lanes) else { return };
+        let count = self.shards.len().max(1);
+        let children = &self.children;
+        for hosted in self.shards.values_mut() {
+            let state = hosted.replica.state_mut();
+            let freed = state.cool(over / count + 1, |user| children.has(user));
+            if freed > 0 {
+                tracing::debug!(shard = %state.shard(), bytes = freed, "mailboxes left memory");
+            }
+        }
+    }
+
+    /// Reads a mailbox that is only on disk.
+    pub(super) fn load(&mut self, shard: ShardId, user: &UserId, chunks: u16) {
+        if !self.children.start_loading(user) {
+            return;
+        }
+        let (lane, disk, user) =
+            (self.myself.clone(), self.disks.checkpoints.clone(), user.clone());
+        let keys = image::head_keys(&user, chunks);
+        let reply = Box::new(move |head| load_rest(lane, &disk, shard, user, head));
+        self.disks.checkpoints.load(shard, keys, reply);
+    }
+
+    /// A mailbox was read: whoever waits for it goes on.
+    pub(super) async fn warmed(
+        &mut self,
+        shard: ShardId,
+        read: Result<(Mailbox, Stored), StoreError>,
+        user: UserId,
+    ) {
+        self.children.end_loading(&user);
+        let (mailbox, stored) = match read {
+            Ok(read) => read,
+            Err(error) => return self.damaged(shard, &error),
+        };
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
+        for ask in hosted.home.warmed(&user) {
+            self.ask(ask).await;
+        }
+        self.touch(shard);
+    }
+
+    /// Something of this shard's checkpoint cannot be read: all of it comes again from another replica.
+    fn damaged(&mut self, shard: ShardId, error: &StoreError) {
+        tracing::error!(%shard, %error, "the checkpoint is damaged; it comes again from another replica");
+        if let Some(hosted) = self.shards.get_mut(&shard) {
+            hosted.replica.lose_state();
+        }
+        self.touch(shard);
+    }
+
+    /// Reads a run of a log for a page.
+    pub(super) fn load_run(&self, shard: ShardId, user: UserId, run: Sealed, read: Read) {
+        let lane = self.myself.clone();
+        let keys = vec![image::log_key(&user, run)];
+        let reply = Box::new(move |values: Result<Vec<Option<Vec<u8>>>, StoreError>| {
+            let entries = values.and_then(|values| match values.into_iter().next().flatten() {
+                Some(bytes) => image::entries(&bytes).map_err(|why| bad(shard, &user, why)),
+                // Dropped by history since the page was asked for.
+                None => Ok(Vec::new()),
+            });
+            let _stopping = lane.cast(Msg::RunRead(shard, user, entries, read));
+        });
+        self.disks.checkpoints.load(shard, keys, reply);
+    }
+
+    pub(super) async fn run_read(
+        &mut self,
+        shard: ShardId,
+        user: &UserId,
+        run: Result<Vec<Entry>, StoreError>,
+        read: Read,
+    ) {
+        let entries = match run {
+            Ok(entries) => entries,
+            Err(error) => return self.damaged(shard, &error),
+        };
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        let mut out = Vec::new();
+        hosted.home.run_loaded(&hosted.replica, user, &entries, read, &mut out);
+        self.carry_out(shard, out).await;
+    }
+}
+
+/// What a checkpoint of this shard must write now, if it needs one and none is on its way.
+fn checkpoint(hosted: &mut Hosted) -> Option<Checkpoint> {
+    let state = hosted.replica.state();
+    let (index, term) = state.applied();
+    let quiet = index < hosted.storing.durable + QUIET_ENTRIES && !hosted.storing.wanted;
+    let busy = hosted.storing.is_running()
+        || !hosted.transfers.is_empty()
+        || hosted.replica.is_installing()
+        || hosted.replica.lacks_state();
+    if busy || index == hosted.storing.durable || (quiet && !state.is_dirty()) {
+        return None;
+    }
+    hosted.storing.wanted = false;
+    let replicas = Replicas {
+        voters: hosted.replica.voters().iter().map(|node| u64::from(node.0)).collect(),
+        learners: Vec::new(),
+    };
+    let (head, mut changes, saved) = hosted.replica.state_mut().checkpoint();
+    let (head, more) = split(head);
+    changes.puts.extend(more);
+    let place = Place { index, term };
+    hosted.storing.running = Some((place, saved));
+    Some(Checkpoint {
+        shard: hosted.shard(),
+        at: LogStart { index, term },
+        replicas,
+        head,
+        puts: changes.puts,
+        deletes: changes.deletes,
+    })
+}
+
+/// Cuts a shard's head into the part that lies in the image, behind the number of chunks, and those chunks.
+fn split(head: Vec<u8>) -> (Vec<u8>, Vec<image::Pair>) {
+    let (first, rest) = head.split_at(head.len().min(HEAD_BYTES));
+    let chunks: Vec<&[u8]> = rest.chunks(HEAD_BYTES).collect();
+    let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
+    let mut image = count.to_be_bytes().to_vec();
+    image.extend(first);
+    let pairs = (0..count).zip(chunks).map(|(at, chunk)| (chunk_key(at), chunk.to_vec()));
+    (image, pairs.collect())
+}
+
+fn chunk_key(at: u16) -> Vec<u8> {
+    let [high, low] = at.to_be_bytes();
+    vec![HEAD_PREFIX, high, low]
+}
+
+/// Puts together what `split` cut.
+fn join(image: &[u8], disk: &Checkpoints, shard: ShardId) -> Result<Vec<u8>, StoreError> {
+    let Some((count, first)) = image.split_first_chunk::<2>() else {
+        return Err(bad_head(shard, BadBytes::Short(image.len())));
+    };
+    let mut head = first.to_vec();
+    if u16::from_be_bytes(*count) > 0 {
+        let chunks: BTreeMap<Vec<u8>, Vec<u8>> =
+            disk.scan(shard, &[HEAD_PREFIX])?.into_iter().collect();
+        for at in 0..u16::from_be_bytes(*count) {
+            let chunk = chunks.get(&chunk_key(at));
+            head.extend(chunk.ok_or_else(|| bad_head(shard, BadBytes::Malformed))?);
+        }
+    }
+    Ok(head)
+}
+
+/// The state a shard's newest checkpoint holds; its mailboxes stay on disk.
+pub(super) fn restore(
+    shard: ShardId,
+    shards: u16,
+    disk: &Checkpoints,
+) -> Result<Agreed, StoreError> {
+    let Some(found) = disk.image(shard) else { return Ok(Agreed::new(shard, shards)) };
+    let mut mailboxes: BTreeMap<UserId, u16> = BTreeMap::new();
+    for key in disk.scan_keys(shard, &[image::PREFIX])? {
+        if let Some(user) = image::head_of(&key) {
+            *mailboxes.entry(user).or_default() += 1;
+        }
+    }
+    let head = join(&found.head, disk, shard)?;
+    let at = (found.at.index, found.at.term);
+    Agreed::restore(shard, shards, at, &head, mailboxes).map_err(|why| bad_head(shard, why))
+}
+
+/// Builds a shard of this node from what its disk holds.
+pub fn open(
+    shard: ShardId,
+    (me, place, shards): (NodeId, Vec<NodeId>, u16),
+    recovered: Option<ShardRecovery>,
+    disks: &Disks,
+    settings: &Settings,
+) -> Result<Hosted, StoreError> {
+    let voters = place.iter().map(|node| u64::from(node.0)).collect();
+    let recovered = recovered.unwrap_or_default();
+    let state = restore(shard, shards, &disks.checkpoints)?;
+    let log = recovered.journal.unwrap_or_default();
+    let start = Place { index: log.start.index, term: log.start.term };
+    let log = RaftLog::restore(log.hard_state, voters, start, log.entries);
+    let whole = recovered.state == Wholeness::Whole;
+    let mut replica = Replica::new(me, log, state, settings.pace);
+    if whole {
+        if let Some(image) = recovered.image {
+            replica.checkpointed(Place { index: image.at.index, term: image.at.term });
+        }
+    } else {
+        tracing::warn!(%shard, "the state is gone; it comes again from another replica");
+        replica.lose_state();
+    }
+    let home = Home::new(shards, settings.quota, settings.policy);
+    Ok(Hosted::new(replica, home, place))
+}
+
+/// Reads what a mailbox's head says is needed, and sends the lane the whole.
+fn load_rest(
+    lane: ActorRef<Msg>,
+    disk: &Checkpoints,
+    shard: ShardId,
+    user: UserId,
+    head: Result<Vec<Option<Vec<u8>>>, StoreError>,
+) {
+    let opening = head.and_then(|chunks| {
+        let chunks: Option<Vec<Vec<u8>>> = chunks.into_iter().collect();
+        let chunks = chunks.ok_or_else(|| bad(shard, &user, BadBytes::Malformed))?;
+        Opening::new(user.clone(), &chunks).map_err(|why| bad(shard, &user, why))
+    });
+    let opening = match opening {
+        Ok(opening) => opening,
+        Err(error) => {
+            let _stopping = lane.cast(Msg::Warmed(shard, Box::new(Err(error)), user));
+            return;
+        }
+    };
+    let keys = opening.keys();
+    let reply = Box::new(move |values: Result<Vec<Option<Vec<u8>>>, StoreError>| {
+        let read = values.and_then(|values| {
+            let values: Option<Vec<Vec<u8>>> = values.into_iter().collect();
+            let values = values.ok_or_else(|| bad(shard, &user, BadBytes::Malformed))?;
+            opening.finish(&values).map_err(|why| bad(shard, &user, why))
+        });
+        let _stopping = lane.cast(Msg::Warmed(shard, Box::new(read), user));
+    });
+    disk.load(shard, keys, reply);
+}
+
+fn bad(shard: ShardId, user: &UserId, why: BadBytes) -> StoreError {
+    let key = format!("shard {shard}, mailbox of {user}");
+    StoreError::BadValue { dir: "state".into(), key, why }
+}
+
+fn bad_head(shard: ShardId, why: BadBytes) -> StoreError {
+    StoreError::BadValue { dir: "state".into(), key: format!("shard {shard}, head"), why }
+}

@@ -1,0 +1,531 @@
+//! Replica: one node's member of a shard's Raft group, as a machine without disk, socket or clock.
+//!
+//! Owns      the Raft node, its log in memory, and the shard's state.
+//! Promises  a command's outcome is told only from applying the committed entry; messages that promise durability leave
+//!           only after `persisted`.
+//! Never     waits: what must be written, sent or read is in `Outputs`, and the host says when it is done.
+//! Fails by  panicking when Raft's own invariants break; the host rebuilds it from journal and checkpoint.
+//!
+//! Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"; the library is raft-rs, and the
+//! order of calls below is that of its asynchronous `Ready`.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::{RawNode, SnapshotStatus, StateRole};
+
+use super::raft_log::{Place, RaftLog};
+use super::state::{Batch, Command, Happened, Outcome, State};
+use crate::codec;
+use crate::ids::{NodeId, ShardId, Timestamp, UserId};
+
+/// Bytes of commands in one entry, about; keeps a Raft message with it well inside one frame of a link.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Commands in one entry.
+const BATCH_COMMANDS: usize = 512;
+/// Bytes of entries in one Raft message, about.
+const MESSAGE_BYTES_MAX: u64 = 96 * 1024;
+/// Bytes of entries proposed and not yet committed.
+const UNCOMMITTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What stays in the log after a checkpoint, for replicas that are a little behind.
+const TAIL_BYTES: usize = 1024 * 1024;
+const TAIL_ENTRIES: u64 = 4096;
+
+/// How the replicas of a cluster beat.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Ticks without a leader before an election (raft-rs draws from one to two times this).
+    pub election_ticks: usize,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { election_ticks: 10, heartbeat_ticks: 3 }
+    }
+}
+
+/// Who waits for a command's outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The mailbox actor of a user, under its own number.
+    Mailbox(UserId, u64),
+    /// The shard's home, under its own number.
+    Home(u64),
+    /// Nobody.
+    Shard,
+}
+
+/// What the journal must hold before `persisted(ticket)`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Write {
+    /// Comes back in `persisted`.
+    pub ticket: u64,
+    /// Term, vote and commit, when they must be kept.
+    pub hard_state: Option<HardState>,
+    /// Entries; they replace any with the same or a higher index.
+    pub entries: Vec<Entry>,
+    /// The log now starts here: a checkpoint was taken over.
+    pub reset: Option<Place>,
+}
+
+/// What the host must do.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Messages to other replicas.
+    pub messages: Vec<Message>,
+    /// Writes, in this order.
+    pub writes: Vec<Write>,
+    /// Outcomes of commands proposed here.
+    pub outcomes: Vec<(Origin, Outcome)>,
+    /// What applied commands did, in order; on every replica.
+    pub happened: Vec<Happened>,
+    /// Commands proposed here whose outcome will never be known here: leadership is gone.
+    pub lost: Vec<Origin>,
+    /// Mailboxes to read from disk before applying can go on.
+    pub missing: Vec<(UserId, u16)>,
+    /// A checkpoint that must be taken over: install its image, then call `installed`.
+    pub install: Option<Snapshot>,
+    /// Role, term or known leader changed.
+    pub role_changed: bool,
+}
+
+impl Outputs {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.writes.is_empty()
+            && self.outcomes.is_empty()
+            && self.happened.is_empty()
+            && self.lost.is_empty()
+            && self.missing.is_empty()
+            && self.install.is_none()
+            && !self.role_changed
+    }
+}
+
+/// What a node may know of a replica it hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Role {
+    /// The term.
+    pub term: u64,
+    /// Whether this replica leads and has applied all of earlier terms: only then does it answer anybody.
+    pub serves: bool,
+    /// Whether this replica leads.
+    pub leads: bool,
+    /// The leader it knows.
+    pub leader: Option<NodeId>,
+}
+
+struct Proposed {
+    place: Place,
+    origins: Vec<Origin>,
+}
+
+/// One node's member of a shard's Raft group.
+pub struct Replica {
+    raft: RawNode<RaftLog>,
+    state: State,
+    pending: Vec<(Command, Origin)>,
+    proposed: VecDeque<Proposed>,
+    committed: VecDeque<Entry>,
+    /// Messages that may leave once their write is durable.
+    held: VecDeque<(u64, Vec<Message>)>,
+    installing: bool,
+    role: Role,
+    kept: HardState,
+    /// The checkpoint is gone: this replica votes, but applies nothing and leads nothing until it has another.
+    lacks_state: bool,
+}
+
+impl Replica {
+    /// Builds a replica from its log and state. `me` and the log's voters are node ids.
+    #[must_use]
+    pub fn new(me: NodeId, log: RaftLog, state: State, pace: Pace) -> Self {
+        let (applied, _) = state.applied();
+        let config = raft::Config {
+            id: u64::from(me.0),
+            election_tick: pace.election_ticks,
+            heartbeat_tick: pace.heartbeat_ticks,
+            applied,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: 128,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: 4 * 1024 * 1024,
+            ..raft::Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raft = RawNode::new(&config, log, &logger).expect("the configuration is valid");
+        let kept = raft.raft.hard_state();
+        let role = Role { term: kept.term, serves: false, leads: false, leader: None };
+        Self {
+            raft,
+            state,
+            pending: Vec::new(),
+            proposed: VecDeque::new(),
+            committed: VecDeque::new(),
+            held: VecDeque::new(),
+            installing: false,
+            role,
+            kept,
+            lacks_state: false,
+        }
+    }
+
+    /// The shard.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.state.shard()
+    }
+
+    /// What all replicas agree on, as far as applied here.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// For checkpoints and cooling, which change nothing that replicas agree on.
+    pub const fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// This replica's part.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// One tick of Raft's clock.
+    pub fn tick(&mut self) {
+        // Until a checkpoint is installed the library must neither tick nor step.
+        if self.installing {
+            return;
+        }
+        if !self.lacks_state {
+            self.raft.tick();
+        } else if self.role.leader.is_some() {
+            // Refused while one is on its way, or when the leader is not known for sure: asked again at the next tick.
+            let _later = self.raft.request_snapshot();
+        }
+    }
+
+    /// The checkpoint is gone: from now on this replica votes and keeps entries, but applies nothing, leads nothing and
+    /// asks the leader for a checkpoint.
+    pub const fn lose_state(&mut self) {
+        self.lacks_state = true;
+    }
+
+    /// Whether the checkpoint is gone and another has not come yet.
+    #[must_use]
+    pub const fn lacks_state(&self) -> bool {
+        self.lacks_state
+    }
+
+    /// A message from another replica.
+    pub fn step(&mut self, message: Message) {
+        if self.installing || message.to != self.raft.raft.id {
+            return;
+        }
+        if let Err(error) = self.raft.step(message) {
+            tracing::debug!(shard = %self.shard(), %error, "raft message refused");
+        }
+    }
+
+    /// Stands for election at once.
+    pub fn campaign(&mut self) {
+        if !self.installing && !self.lacks_state {
+            let _lost_is_fine = self.raft.campaign();
+        }
+    }
+
+    /// Hands leadership to another replica if this one has it.
+    pub fn transfer(&mut self, to: NodeId) {
+        if self.role.leads && !self.installing {
+            self.raft.transfer_leader(u64::from(to.0));
+        }
+    }
+
+    /// The link to a node is gone.
+    pub fn unreachable(&mut self, node: NodeId) {
+        if !self.installing {
+            self.raft.report_unreachable(u64::from(node.0));
+        }
+    }
+
+    /// What became of a checkpoint sent to a node.
+    pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        if !self.installing {
+            self.raft.report_snapshot(u64::from(node.0), status);
+        }
+    }
+
+    /// How far a replica's log is known to match this leader's, and whether it was heard of lately.
+    #[must_use]
+    pub fn progress(&self, node: NodeId) -> Option<(u64, bool)> {
+        let progress = self.raft.raft.prs().get(u64::from(node.0))?;
+        Some((progress.matched, progress.recent_active))
+    }
+
+    /// The newest entry in the log.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.raft.raft.raft_log.last_index()
+    }
+
+    /// The nodes of the group.
+    #[must_use]
+    pub fn voters(&self) -> Vec<NodeId> {
+        let voters = &self.raft.store().conf_state().voters;
+        voters.iter().filter_map(|id| u16::try_from(*id).ok().map(NodeId)).collect()
+    }
+
+    /// Overrides when the next election is due; for simulations, where chance comes from a seed.
+    pub fn set_election_timeout(&mut self, ticks: usize) {
+        self.raft.raft.set_randomized_election_timeout(ticks);
+    }
+
+    /// Puts a command into the next batch; refused unless this replica serves.
+    pub fn propose(&mut self, command: Command, origin: Origin) -> Result<(), Origin> {
+        if !self.role.serves || self.installing {
+            return Err(origin);
+        }
+        self.pending.push((command, origin));
+        Ok(())
+    }
+
+    /// Whether commands wait to be proposed.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Proposes what waits, and takes every step that needs no host.
+    pub fn advance(&mut self, wall: Timestamp, out: &mut Outputs) {
+        self.propose_pending(wall, out);
+        loop {
+            self.apply(out);
+            self.note_role(out);
+            if self.installing || !self.raft.has_ready() {
+                break;
+            }
+            self.take_ready(out);
+        }
+    }
+
+    /// Proposes what waits, in order. What Raft will not take now (a leadership is being handed over, or too much is
+    /// uncommitted) waits on, and everything behind it, so that nothing overtakes.
+    fn propose_pending(&mut self, wall: Timestamp, out: &mut Outputs) {
+        let mut pending = VecDeque::from(std::mem::take(&mut self.pending));
+        while !pending.is_empty() {
+            let mut batch = Batch { wall, commands: Vec::new() };
+            let mut origins = Vec::new();
+            let mut bytes = 0;
+            while bytes < BATCH_BYTES && batch.commands.len() < BATCH_COMMANDS {
+                let Some((command, origin)) = pending.pop_front() else { break };
+                bytes += weight(&command);
+                batch.commands.push(command);
+                origins.push(origin);
+            }
+            if self.installing || !self.role.leads {
+                out.lost.extend(origins);
+            } else if self.raft.propose(Vec::new(), codec::encode(&batch)).is_ok() {
+                let place = Place { index: self.last_index(), term: self.raft.raft.term };
+                self.proposed.push_back(Proposed { place, origins });
+            } else {
+                self.pending = batch.commands.into_iter().zip(origins).chain(pending).collect();
+                return;
+            }
+        }
+    }
+
+    fn take_ready(&mut self, out: &mut Outputs) {
+        let mut ready = self.raft.ready();
+        out.messages.extend(ready.take_messages());
+        let mut write = Write { ticket: ready.number(), ..Write::default() };
+        if let Some(hard_state) = ready.hs() {
+            self.raft.mut_store().set_hard_state(hard_state.clone());
+            // The commit index alone needs no write: it is found again by the next leader.
+            if (hard_state.term, hard_state.vote) != (self.kept.term, self.kept.vote) {
+                write.hard_state = Some(hard_state.clone());
+            }
+            self.kept = hard_state.clone();
+        }
+        if !ready.snapshot().is_empty() {
+            let snapshot = ready.snapshot().clone();
+            let metadata = snapshot.get_metadata();
+            let place = Place { index: metadata.index, term: metadata.term };
+            self.raft.mut_store().reset(place, metadata.get_conf_state().clone());
+            write.reset = Some(place);
+            write.hard_state = Some(self.kept.clone());
+            self.installing = true;
+            self.committed.clear();
+            out.install = Some(snapshot);
+        }
+        let entries = ready.take_entries();
+        self.raft.mut_store().append(&entries);
+        if !entries.is_empty() && write.hard_state.is_none() {
+            write.hard_state = Some(self.kept.clone());
+        }
+        write.entries = entries;
+        let held = ready.take_persisted_messages();
+        if !held.is_empty() {
+            self.held.push_back((write.ticket, held));
+        }
+        self.committed.extend(ready.take_committed_entries());
+        self.raft.advance_append_async(ready);
+        out.writes.push(write);
+    }
+
+    /// Everything up to this ticket is on disk.
+    pub fn persisted(&mut self, ticket: u64, out: &mut Outputs) {
+        self.raft.on_persist_ready(ticket);
+        while self.held.front().is_some_and(|(number, _)| *number <= ticket) {
+            out.messages.extend(self.held.pop_front().map(|(_, held)| held).unwrap_or_default());
+        }
+    }
+
+    /// The image of the checkpoint asked for by `install` is on disk; this is the state it holds.
+    pub fn installed(&mut self, state: State) {
+        // Invariant: what was installed is what Raft was told of.
+        assert_eq!(state.applied().0, self.raft.store().first() - 1, "the image asked for");
+        let (index, _) = state.applied();
+        self.state = state;
+        self.installing = false;
+        self.lacks_state = false;
+        self.raft.advance_apply_to(index);
+    }
+
+    /// Whether a checkpoint is being taken over.
+    #[must_use]
+    pub const fn is_installing(&self) -> bool {
+        self.installing
+    }
+
+    fn apply(&mut self, out: &mut Outputs) {
+        while let Some(entry) = self.committed.front() {
+            if self.installing || self.lacks_state {
+                return;
+            }
+            let batch = match decode_batch(entry) {
+                Some(batch) => batch,
+                None => {
+                    let entry = self.committed.pop_front().expect("there is a front");
+                    self.apply_other(&entry);
+                    continue;
+                }
+            };
+            let missing = self.state.missing(&batch);
+            if !missing.is_empty() {
+                out.missing = missing;
+                return;
+            }
+            let entry = self.committed.pop_front().expect("there is a front");
+            let outcomes = self.state.apply(entry.index, entry.term, batch, &mut out.happened);
+            self.answer(Place { index: entry.index, term: entry.term }, outcomes, out);
+            self.raft.advance_apply_to(entry.index);
+        }
+    }
+
+    fn apply_other(&mut self, entry: &Entry) {
+        self.state.skip(entry.index, entry.term);
+        self.raft.advance_apply_to(entry.index);
+    }
+
+    fn answer(&mut self, place: Place, outcomes: Vec<Outcome>, out: &mut Outputs) {
+        while let Some(proposed) = self.proposed.front() {
+            if proposed.place.index > place.index {
+                return;
+            }
+            let proposed = self.proposed.pop_front().expect("there is a front");
+            if proposed.place == place {
+                out.outcomes.extend(proposed.origins.into_iter().zip(outcomes));
+                return;
+            }
+            out.lost.extend(proposed.origins);
+        }
+    }
+
+    fn note_role(&mut self, out: &mut Outputs) {
+        let raft = &self.raft.raft;
+        let leads = raft.state == StateRole::Leader;
+        let leader = u16::try_from(raft.leader_id).ok().filter(|id| *id != 0).map(NodeId);
+        let serves = leads
+            && !self.installing
+            && !self.lacks_state
+            && (self.role.serves && self.role.term == raft.term || raft.apply_to_current_term());
+        let role = Role { term: raft.term, serves, leads, leader };
+        if role == self.role {
+            return;
+        }
+        if self.role.leads && !leads {
+            out.lost.extend(self.proposed.drain(..).flat_map(|proposed| proposed.origins));
+            out.lost.extend(self.pending.drain(..).map(|(_, origin)| origin));
+        }
+        self.role = role;
+        out.role_changed = true;
+    }
+
+    /// A checkpoint at this place is durable: it can be sent, and entries it covers can go. Answers where the log now
+    /// starts, for the journal.
+    pub fn checkpointed(&mut self, place: Place) -> Place {
+        let log = self.raft.mut_store();
+        log.set_image(place);
+        let keep_from = log.tail_from(TAIL_BYTES, TAIL_ENTRIES);
+        log.compact(place.index.min(keep_from))
+    }
+
+    /// Whether a replica waits for a checkpoint newer than any there is; asking resets it.
+    #[must_use]
+    pub fn wants_checkpoint(&self) -> bool {
+        self.raft.store().take_wanted()
+    }
+
+    /// The log in memory.
+    #[must_use]
+    pub fn log(&self) -> &RaftLog {
+        self.raft.store()
+    }
+
+    /// Entries committed and not yet applied.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.committed.len()
+    }
+
+    /// Commands proposed and not yet answered.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.proposed.iter().map(|p| p.origins.len()).sum::<usize>() + self.pending.len()
+    }
+}
+
+/// Whether a message carries a checkpoint's place, so that its image must go before it.
+#[must_use]
+pub fn carries_image(message: &Message) -> bool {
+    message.get_msg_type() == MessageType::MsgSnapshot
+}
+
+fn decode_batch(entry: &Entry) -> Option<Batch> {
+    if entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty() {
+        return None;
+    }
+    // A committed command that this program cannot read must stop the replica; skipping it would make replicas differ.
+    Some(codec::decode(&entry.data).expect("a committed entry is one this version reads"))
+}
+
+fn weight(command: &Command) -> usize {
+    use super::state::Change;
+    const FIXED: usize = 128;
+    match command {
+        Command::Mailbox(_, Change::Append { send, .. }) => FIXED + send.content.weight(),
+        Command::Receive { envelopes, .. } => {
+            envelopes.iter().map(super::outbox::weight).sum::<usize>() + FIXED
+        }
+        _ => FIXED,
+    }
+}

@@ -1,0 +1,529 @@
+//! State: what all replicas of a shard agree on; commands go in, outcomes and effects come out.
+//!
+//! Deterministic: the same commands in the same order give the same state on every replica. Time, ids and chance
+//! enter only inside commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::outbox::{Inbox, Outbox};
+use crate::codec;
+use crate::ids::{
+    Conversation, DeviceId, Epoch, MessageId, Number, Seq, ShardId, Timestamp, UserId, shard_of,
+};
+use crate::mailbox::image::{self, Changes, Stored};
+use crate::mailbox::rules::{Effect, Mailbox, Now, Policy};
+use crate::message::{Accepted, Refusal, Send};
+use crate::packet::Envelope;
+
+/// The cautious clock moves at most this much per command batch.
+pub const CLOCK_STEP_MAX: Duration = Duration::from_secs(3600);
+
+/// One entry of the shard's Raft log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The leader's wall clock.
+    pub wall: Timestamp,
+    /// What to do, in this order.
+    pub commands: Vec<Command>,
+}
+
+/// Something all replicas do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Something about one mailbox.
+    Mailbox(UserId, Change),
+    /// Envelopes `first`, `first + 1` … from another shard.
+    Receive {
+        /// The shard that sent them.
+        from: ShardId,
+        /// The number of the first one.
+        first: u64,
+        /// What they hold.
+        envelopes: Vec<Envelope>,
+    },
+    /// Another shard has applied all envelopes up to and including `upto`.
+    Taken {
+        /// The shard that applied them.
+        by: ShardId,
+        /// The newest applied.
+        upto: u64,
+    },
+    /// From now on things are kept this long.
+    Policy(Policy),
+}
+
+/// A change of one mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Store a message.
+    Append {
+        /// The id it gets unless it was stored before.
+        mid: MessageId,
+        /// The message.
+        send: Box<Send>,
+    },
+    /// Make the account, with this password hash.
+    Register {
+        /// The epoch the mailbox gets.
+        epoch: Epoch,
+        /// PHC string.
+        password: Box<str>,
+    },
+    /// A device connects: make it (and the mailbox) known.
+    Connect {
+        /// The device.
+        device: DeviceId,
+        /// The epoch the mailbox gets if it is new.
+        epoch: Epoch,
+    },
+    /// A device has everything up to `n`, and was heard just now.
+    Acknowledge {
+        /// The device.
+        device: DeviceId,
+        /// The newest entry it has.
+        n: Number,
+    },
+    /// A conversation was read.
+    Read {
+        /// The conversation.
+        conv: Conversation,
+        /// Up to and including.
+        seq: Seq,
+    },
+    /// Forget a device.
+    RemoveDevice(DeviceId),
+    /// Let time pass.
+    Expire,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A message was stored, now or before.
+    Accepted(Accepted),
+    /// It is done.
+    Done,
+    /// It was refused.
+    Refused(Refusal),
+}
+
+/// What a command did besides changing the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happened {
+    /// Something about one mailbox.
+    Mailbox(UserId, Effect),
+    /// Envelopes of another shard are applied up to here: tell its leader.
+    Received(ShardId, u64),
+    /// There are envelopes for this shard.
+    Enclosed(ShardId),
+}
+
+/// A mailbox in memory, or only on disk.
+enum Slot {
+    Warm(Box<Warm>),
+    /// On disk, with a head of this many chunks.
+    Cold(u16),
+}
+
+struct Warm {
+    mailbox: Mailbox,
+    stored: Stored,
+    touched: u64,
+}
+
+/// The part of the state that is not in any mailbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    wall: Timestamp,
+    cautious: Timestamp,
+    policy: Policy,
+    outbox: Outbox,
+    inbox: Inbox,
+}
+
+/// What all replicas of a shard agree on.
+pub struct State {
+    shard: ShardId,
+    shards: u16,
+    head: Head,
+    slots: BTreeMap<UserId, Slot>,
+    dirty: BTreeSet<UserId>,
+    /// The index of the newest entry applied.
+    applied: u64,
+    applied_term: u64,
+}
+
+impl State {
+    /// Makes the state of a shard that has never applied anything.
+    #[must_use]
+    pub fn new(shard: ShardId, shards: u16) -> Self {
+        Self {
+            shard,
+            shards,
+            head: Head::default(),
+            slots: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            applied: 0,
+            applied_term: 0,
+        }
+    }
+
+    /// Takes up the state a checkpoint holds: its head, and the mailboxes (chunks per head) that lie beside it.
+    pub fn restore(
+        shard: ShardId,
+        shards: u16,
+        at: (u64, u64),
+        head: &[u8],
+        mailboxes: BTreeMap<UserId, u16>,
+    ) -> Result<Self, codec::BadBytes> {
+        let head = codec::decode(head)?;
+        let slots = mailboxes.into_iter().map(|(user, chunks)| (user, Slot::Cold(chunks)));
+        let (applied, applied_term) = at;
+        let slots = slots.collect();
+        Ok(Self { shard, shards, head, slots, dirty: BTreeSet::new(), applied, applied_term })
+    }
+
+    /// The index and term of the newest entry applied.
+    #[must_use]
+    pub const fn applied(&self) -> (u64, u64) {
+        (self.applied, self.applied_term)
+    }
+
+    /// Notes that an entry without commands was applied.
+    pub const fn skip(&mut self, index: u64, term: u64) {
+        self.applied = index;
+        self.applied_term = term;
+    }
+
+    /// Mailboxes that must be in memory before this batch can be applied.
+    #[must_use]
+    pub fn missing(&self, batch: &Batch) -> Vec<(UserId, u16)> {
+        let mut missing = BTreeMap::new();
+        let mut need = |user: &UserId| {
+            if let Some(Slot::Cold(chunks)) = self.slots.get(user) {
+                missing.insert(user.clone(), *chunks);
+            }
+        };
+        for command in &batch.commands {
+            match command {
+                Command::Mailbox(user, _) => need(user),
+                Command::Receive { envelopes, .. } => envelopes.iter().for_each(|e| need(&e.to)),
+                Command::Taken { .. } | Command::Policy(_) => {}
+            }
+        }
+        missing.into_iter().collect()
+    }
+
+    /// Puts a mailbox that was only on disk into memory.
+    pub fn warm(&mut self, user: UserId, mailbox: Mailbox, stored: Stored) {
+        if let Some(slot @ Slot::Cold(_)) = self.slots.get_mut(&user) {
+            let touched = self.applied;
+            *slot = Slot::Warm(Box::new(Warm { mailbox, stored, touched }));
+        }
+    }
+
+    /// Whether a mailbox is only on disk, and in how many chunks its head is.
+    #[must_use]
+    pub fn cold(&self, user: &UserId) -> Option<u16> {
+        match self.slots.get(user) {
+            Some(Slot::Cold(chunks)) => Some(*chunks),
+            _ => None,
+        }
+    }
+
+    /// A mailbox that is in memory.
+    #[must_use]
+    pub fn mailbox(&self, user: &UserId) -> Option<&Mailbox> {
+        match self.slots.get(user) {
+            Some(Slot::Warm(warm)) => Some(&warm.mailbox),
+            _ => None,
+        }
+    }
+
+    /// Whether there is such a user, in memory or on disk.
+    #[must_use]
+    pub fn knows(&self, user: &UserId) -> bool {
+        self.slots.contains_key(user)
+    }
+
+    /// All users.
+    pub fn users(&self) -> impl Iterator<Item = &UserId> {
+        self.slots.keys()
+    }
+
+    /// Applies one batch. Every mailbox it touches must be in memory (`missing`).
+    pub fn apply(
+        &mut self,
+        index: u64,
+        term: u64,
+        batch: Batch,
+        happened: &mut Vec<Happened>,
+    ) -> Vec<Outcome> {
+        // Invariant: entries are applied once each, in the order of the log.
+        debug_assert_eq!(index, self.applied + 1);
+        self.skip(index, term);
+        self.advance_clock(batch.wall);
+        batch.commands.into_iter().map(|command| self.execute(command, happened)).collect()
+    }
+
+    /// A clock that jumps cannot make anything expire early: the cautious clock only moves forward, in bounded steps.
+    fn advance_clock(&mut self, wall: Timestamp) {
+        let head = &mut self.head;
+        head.wall = head.wall.max(wall);
+        head.cautious = if head.cautious == Timestamp(0) {
+            wall
+        } else {
+            head.cautious.max(wall.min(head.cautious.after(CLOCK_STEP_MAX)))
+        };
+    }
+
+    /// The moment commands are applied at.
+    #[must_use]
+    pub const fn now(&self) -> Now {
+        Now { wall: self.head.wall, cautious: self.head.cautious, policy: self.head.policy }
+    }
+
+    fn execute(&mut self, command: Command, happened: &mut Vec<Happened>) -> Outcome {
+        match command {
+            Command::Mailbox(user, change) => match self.change(user, change, happened) {
+                Ok(outcome) => outcome,
+                Err(refusal) => Outcome::Refused(refusal),
+            },
+            Command::Receive { from, first, envelopes } => {
+                for envelope in self.head.inbox.admit(from, first, envelopes) {
+                    self.receive(envelope, happened);
+                }
+                happened.push(Happened::Received(from, self.head.inbox.applied(from)));
+                Outcome::Done
+            }
+            Command::Taken { by, upto } => {
+                self.head.outbox.taken(by, upto);
+                Outcome::Done
+            }
+            Command::Policy(policy) => {
+                self.head.policy = policy;
+                Outcome::Done
+            }
+        }
+    }
+
+    fn receive(&mut self, envelope: Envelope, happened: &mut Vec<Happened>) {
+        let now = self.now();
+        let user = envelope.to;
+        let Some(mailbox) = self.touch(&user) else {
+            return;
+        };
+        let mut effects = Vec::new();
+        mailbox.receive(envelope.what, now, &mut effects);
+        self.spread(&user, effects, happened);
+    }
+
+    fn touch(&mut self, user: &UserId) -> Option<&mut Mailbox> {
+        let index = self.applied;
+        match self.slots.get_mut(user) {
+            Some(Slot::Warm(warm)) => {
+                warm.touched = index;
+                if !self.dirty.contains(user) {
+                    self.dirty.insert(user.clone());
+                }
+                Some(&mut warm.mailbox)
+            }
+            // Invariant: the caller has warmed what the batch names.
+            Some(Slot::Cold(_)) => unreachable!("a mailbox is in memory before it is changed"),
+            None => None,
+        }
+    }
+
+    fn create(&mut self, user: &UserId, epoch: Epoch) {
+        let mailbox = Mailbox::new(user.clone(), epoch);
+        let warm = Warm { mailbox, stored: Stored::default(), touched: self.applied };
+        self.slots.insert(user.clone(), Slot::Warm(Box::new(warm)));
+    }
+
+    fn change(
+        &mut self,
+        user: UserId,
+        change: Change,
+        happened: &mut Vec<Happened>,
+    ) -> Result<Outcome, Refusal> {
+        let now = self.now();
+        match &change {
+            Change::Register { .. } if self.knows(&user) => return Err(Refusal::Taken),
+            Change::Register { epoch, .. } | Change::Connect { epoch, .. }
+                if !self.knows(&user) =>
+            {
+                self.create(&user, *epoch);
+            }
+            _ => {}
+        }
+        let mailbox = self.touch(&user).ok_or(Refusal::NotFound)?;
+        let mut effects = Vec::new();
+        let mut outcome = Outcome::Done;
+        match change {
+            Change::Append { mid, send } => {
+                outcome = Outcome::Accepted(mailbox.append(*send, mid, now, &mut effects)?);
+            }
+            Change::Register { password, .. } => mailbox.set_password(password),
+            Change::Connect { device, .. } => mailbox.ensure_device(&device, now)?,
+            Change::Acknowledge { device, n } => {
+                mailbox.acknowledge(&device, n, now, &mut effects);
+            }
+            Change::Read { conv, seq } => mailbox.read(&conv, seq, &mut effects),
+            Change::RemoveDevice(device) => mailbox.remove_device(&device, now, &mut effects)?,
+            Change::Expire => mailbox.expire(now, &mut effects),
+        }
+        self.spread(&user, effects, happened);
+        Ok(outcome)
+    }
+
+    fn spread(&mut self, user: &UserId, effects: Vec<Effect>, happened: &mut Vec<Happened>) {
+        for effect in effects {
+            if let Effect::Enclose(envelope) = effect {
+                let to = shard_of(&envelope.to, self.shards);
+                self.head.outbox.put(to, envelope);
+                happened.push(Happened::Enclosed(to));
+            } else {
+                happened.push(Happened::Mailbox(user.clone(), effect));
+            }
+        }
+    }
+
+    /// Envelopes waiting for other shards.
+    #[must_use]
+    pub const fn outbox(&self) -> &Outbox {
+        &self.head.outbox
+    }
+
+    /// The newest envelope applied of those from another shard.
+    #[must_use]
+    pub fn received(&self, from: ShardId) -> u64 {
+        self.head.inbox.applied(from)
+    }
+
+    /// How long things are kept.
+    #[must_use]
+    pub const fn policy(&self) -> Policy {
+        self.head.policy
+    }
+
+    /// Users in memory for whom time has something to do.
+    #[must_use]
+    pub fn due(&self, most: usize) -> Vec<UserId> {
+        let (policy, clock) = (self.head.policy, self.head.cautious);
+        let due = |slot: &Slot| match slot {
+            Slot::Warm(warm) => warm.mailbox.due(policy).is_some_and(|at| at <= clock),
+            Slot::Cold(_) => false,
+        };
+        let users = self.slots.iter().filter(|(_, slot)| due(slot)).map(|(user, _)| user.clone());
+        users.take(most).collect()
+    }
+
+    /// Whether anything changed since the last checkpoint was taken.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// What a checkpoint at the applied index must write; `(head, changes, mailboxes and how far their logs are sealed)`.
+    pub fn checkpoint(&mut self) -> (Vec<u8>, Changes, Vec<(UserId, Number)>) {
+        let mut all = Changes::default();
+        let mut saved = Vec::new();
+        for user in std::mem::take(&mut self.dirty) {
+            let Some(Slot::Warm(warm)) = self.slots.get_mut(&user) else {
+                continue;
+            };
+            let changes = image::save(&mut warm.mailbox, &mut warm.stored);
+            all.puts.extend(changes.puts);
+            all.deletes.extend(changes.deletes);
+            saved.push((user, image::sealed_to(&warm.mailbox)));
+        }
+        (codec::encode(&self.head), all, saved)
+    }
+
+    /// A checkpoint with these mailboxes is durable: entries in sealed runs leave memory.
+    pub fn checkpointed(&mut self, saved: &[(UserId, Number)]) {
+        for (user, sealed_to) in saved {
+            if let Some(Slot::Warm(warm)) = self.slots.get_mut(user) {
+                image::cool(&mut warm.mailbox, *sealed_to);
+            }
+        }
+    }
+
+    /// Drops from memory clean mailboxes untouched for the longest, until about `bytes` are free; `keep` stay.
+    pub fn cool(&mut self, bytes: usize, keep: impl Fn(&UserId) -> bool) -> usize {
+        let mut clean: Vec<(u64, &UserId)> = self
+            .slots
+            .iter()
+            .filter_map(|(user, slot)| match slot {
+                Slot::Warm(warm) if !self.dirty.contains(user) && !keep(user) => {
+                    (warm.stored != Stored::default()).then_some((warm.touched, user))
+                }
+                _ => None,
+            })
+            .collect();
+        clean.sort_unstable();
+        let clean: Vec<UserId> = clean.into_iter().map(|(_, user)| user.clone()).collect();
+        let mut freed = 0;
+        for user in clean {
+            if freed >= bytes {
+                break;
+            }
+            let Some(slot @ Slot::Warm(_)) = self.slots.get_mut(&user) else {
+                continue;
+            };
+            let Slot::Warm(warm) = &*slot else { continue };
+            freed += weight(&warm.mailbox);
+            let chunks = warm.stored.chunks();
+            *slot = Slot::Cold(chunks);
+        }
+        freed
+    }
+
+    /// Bytes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let of = |slot: &Slot| match slot {
+            Slot::Warm(warm) => weight(&warm.mailbox),
+            Slot::Cold(_) => 64,
+        };
+        self.slots.values().map(of).sum::<usize>() + self.head.outbox.weight()
+    }
+
+    /// A hash of what replicas must agree on; only meaningful while all mailboxes are in memory.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut bytes = codec::encode(&self.head);
+        for (user, slot) in &self.slots {
+            codec::append(&mut bytes, user);
+            if let Slot::Warm(warm) = slot {
+                codec::append(&mut bytes, &image::digest(&warm.mailbox));
+            }
+        }
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+
+    /// Panics when something that always holds does not.
+    pub fn check(&self) {
+        assert!(self.head.cautious <= self.head.wall, "the cautious clock stays behind");
+        self.head.outbox.check();
+        for slot in self.slots.values() {
+            if let Slot::Warm(warm) = slot {
+                warm.mailbox.check();
+            }
+        }
+    }
+
+    /// The shard's id.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.shard
+    }
+}
+
+fn weight(mailbox: &Mailbox) -> usize {
+    const FIXED: usize = 640;
+    FIXED + mailbox.log().weight() + mailbox.weight_of_memory()
+}

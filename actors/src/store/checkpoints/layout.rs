@@ -1,0 +1,88 @@
+//! Layout: what keys and values of the checkpoints look like on disk.
+//!
+//! ```text
+//! key    shard u16 BE | generation u32 BE | the shard's own key
+//!        shard u16 BE | FF FF FF FF                               its ShardImage
+//! value  version u8 | crc32 of key and bytes, u32 LE | bytes
+//! ```
+//! The key is in the checksum so that a value under a wrong key is seen too. An image's bytes are
+//! bincode.
+
+use crate::codec::{self, BadBytes};
+use crate::ids::ShardId;
+
+use super::ShardImage;
+
+/// The longest value: sled keeps longer ones in files of their own, which grow without bound.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+const VERSION: u8 = 1;
+const HEAD: usize = 5;
+
+/// Bytes before the shard's own key.
+pub(super) const PREFIX: usize = 6;
+
+/// The generation that holds the image instead of keys.
+pub(super) const IMAGE: u32 = u32::MAX;
+
+pub(super) fn prefix(shard: ShardId, generation: u32) -> [u8; PREFIX] {
+    let mut prefix = [0; PREFIX];
+    prefix[..2].copy_from_slice(&shard.0.to_be_bytes());
+    prefix[2..].copy_from_slice(&generation.to_be_bytes());
+    prefix
+}
+
+pub(super) fn key(shard: ShardId, generation: u32, own: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(PREFIX + own.len());
+    key.extend_from_slice(&prefix(shard, generation));
+    key.extend_from_slice(own);
+    key
+}
+
+/// Shard and generation of a key.
+pub(super) fn place(key: &[u8]) -> Option<(ShardId, u32)> {
+    let (shard, rest) = key.split_first_chunk::<2>()?;
+    let (generation, _) = rest.split_first_chunk::<4>()?;
+    Some((ShardId(u16::from_be_bytes(*shard)), u32::from_be_bytes(*generation)))
+}
+
+pub(super) fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    // Invariant: callers cut what is longer into several values.
+    debug_assert!(bytes.len() <= VALUE_BYTES_MAX, "a value of {} bytes", bytes.len());
+    let mut value = Vec::with_capacity(HEAD + bytes.len());
+    value.push(VERSION);
+    value.extend_from_slice(&checksum(key, bytes).to_le_bytes());
+    value.extend_from_slice(bytes);
+    value
+}
+
+pub(super) fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], BadBytes> {
+    let (head, bytes) = value.split_at_checked(HEAD).ok_or(BadBytes::Short(value.len()))?;
+    if head[0] != VERSION {
+        return Err(BadBytes::Version { found: head[0], newest: VERSION });
+    }
+    if head[1..] != checksum(key, bytes).to_le_bytes() {
+        return Err(BadBytes::Checksum);
+    }
+    Ok(bytes)
+}
+
+pub(super) fn seal_image(shard: ShardId, image: &ShardImage) -> Vec<u8> {
+    seal(&prefix(shard, IMAGE), &codec::encode(image))
+}
+
+pub(super) fn open_image(shard: ShardId, value: &[u8]) -> Result<ShardImage, BadBytes> {
+    codec::decode(open(&prefix(shard, IMAGE), value)?)
+}
+
+fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// A key as people can read and search it.
+pub(super) fn readable(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,160 @@
+//! Opening: gets a usable sled database whatever was left behind, and never deletes a damaged one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use super::layout::{self, IMAGE};
+use super::{CheckpointOptions, Checkpoints, Disk, ShardImage, StoreError};
+use crate::codec::BadBytes;
+use crate::ids::ShardId;
+use crate::store::error::{io, sync_dir};
+
+/// The checkpoints, and whether they are the ones that were written.
+pub(in crate::store) struct Opened {
+    pub(in crate::store) checkpoints: Checkpoints,
+    pub(in crate::store) images: BTreeMap<ShardId, ShardImage>,
+    /// Where a damaged database was put; then this one is new and empty.
+    pub(in crate::store) set_aside: Option<PathBuf>,
+}
+
+/// What lies in the database.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) images: BTreeMap<ShardId, ShardImage>,
+    /// Leftovers of snapshots that were never finished and of generations that were replaced.
+    pub(super) trash: Vec<(ShardId, u32)>,
+}
+
+/// Opens the newest database below `<data>/state`, or sets it aside and begins an empty one.
+pub(in crate::store) fn open(
+    data: &Path,
+    options: CheckpointOptions,
+) -> Result<Opened, StoreError> {
+    let state = data.join("state");
+    std::fs::create_dir_all(&state).map_err(io("create directory", &state))?;
+    let newest = numbers(&state, "")?.into_iter().max();
+    let mut number = newest.unwrap_or_else(|| 1 + set_aside_before(data));
+    let mut set_aside = None;
+    let (disk, found) = loop {
+        let dir = state.join(number.to_string());
+        match attempt(&dir, &options) {
+            Ok(opened) => break opened,
+            Err(error) if set_aside.is_none() && is_damage(&error) => {
+                let aside = data.join(format!("state.damaged-{number}"));
+                tracing::error!(%error, aside = %aside.display(), "checkpoints set aside");
+                std::fs::rename(&dir, &aside).map_err(io("set aside", &dir))?;
+                set_aside = Some(aside);
+                number += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    sync_dir(&disk.dir)?;
+    sync_dir(&state)?;
+    sync_dir(data)?;
+    let images = found.images.clone();
+    let checkpoints = Checkpoints::start(disk, found, options.fatal)?;
+    Ok(Opened { checkpoints, images, set_aside })
+}
+
+/// Space and permissions are for the operator to mend; they do not make the data bad.
+fn is_damage(error: &StoreError) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    let kind = match error {
+        StoreError::Checkpoints { source: sled::Error::Io(source), .. } => source.kind(),
+        StoreError::Checkpoints { .. } => return true,
+        StoreError::BadValue { why: BadBytes::Version { found, newest }, .. } => {
+            return found <= newest;
+        }
+        StoreError::BadValue { .. } => return true,
+        StoreError::Io { source, .. } => source.kind(),
+        _ => return false,
+    };
+    !matches!(kind, PermissionDenied | ReadOnlyFilesystem | StorageFull)
+}
+
+fn attempt(dir: &Path, options: &CheckpointOptions) -> Result<(Disk, Found), StoreError> {
+    if dir.exists() {
+        sweep(dir)?;
+    }
+    let db = open_within(dir, options.cache_bytes, options.open_within)?;
+    let disk = Disk { db, dir: dir.to_owned(), images: Arc::default() };
+    let found = look(&disk)?;
+    Ok((Disk { images: Arc::new(RwLock::new(found.images.clone())), ..disk }, found))
+}
+
+/// Removes snapshots that a killed open left half written: with one of them sled never opens again.
+fn sweep(dir: &Path) -> Result<(), StoreError> {
+    for item in std::fs::read_dir(dir).map_err(io("list", dir))? {
+        let path = item.map_err(io("list", dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            tracing::warn!(file = %path.display(), "removing a half written snapshot of sled");
+            std::fs::remove_file(&path).map_err(io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens on a thread of its own, since sled can hang on damaged files; that thread is then left
+/// behind.
+fn open_within(dir: &Path, cache_bytes: u64, within: Duration) -> Result<sled::Db, StoreError> {
+    let (answer, opened) = channel();
+    let config = sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(None);
+    std::thread::Builder::new()
+        .name("checkpoints-open".to_owned())
+        .spawn(move || {
+            let _ = answer.send(config.open());
+        })
+        .map_err(io("start a thread for", dir))?;
+    let hangs = || sled::Error::Io(std::io::Error::other("sled did not open in time or panicked"));
+    let result = opened.recv_timeout(within).unwrap_or_else(|_| Err(hangs()));
+    result.map_err(|source| StoreError::Checkpoints { dir: dir.to_owned(), source })
+}
+
+/// Finds each shard's image, hopping from generation to generation.
+fn look(disk: &Disk) -> Result<Found, StoreError> {
+    let (mut found, mut from) = (Found::default(), Vec::new());
+    let mut generations = Vec::new();
+    while let Some(item) = disk.db.range(from..).next() {
+        let (key, value) = item.map_err(disk.failed())?;
+        let (shard, generation) =
+            layout::place(&key).ok_or_else(|| bad(disk, &key, BadBytes::Malformed))?;
+        if generation == IMAGE {
+            let image = layout::open_image(shard, &value).map_err(|why| bad(disk, &key, why))?;
+            found.images.insert(shard, image);
+            let Some(next) = shard.0.checked_add(1) else { break };
+            from = layout::key(ShardId(next), 0, b"");
+        } else {
+            generations.push((shard, generation));
+            from = layout::key(shard, generation + 1, b"");
+        }
+    }
+    generations.retain(|(shard, generation)| {
+        found.images.get(shard).is_none_or(|image| image.generation != *generation)
+    });
+    found.trash = generations;
+    Ok(found)
+}
+
+fn bad(disk: &Disk, key: &[u8], why: BadBytes) -> StoreError {
+    StoreError::BadValue { dir: disk.dir.clone(), key: layout::readable(key), why }
+}
+
+/// Numbers of the directories whose names are `prefix` and a number.
+fn numbers(dir: &Path, prefix: &str) -> Result<Vec<u64>, StoreError> {
+    let mut numbers = Vec::new();
+    for item in std::fs::read_dir(dir).map_err(io("list", dir))? {
+        let name = item.map_err(io("list", dir))?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    Ok(numbers)
+}
+
+fn set_aside_before(data: &Path) -> u64 {
+    numbers(data, "state.damaged-").unwrap_or_default().into_iter().max().unwrap_or(0)
+}

@@ -1,0 +1,126 @@
+//! Reader: answers questions about the valid generation, and checks every value it hands out.
+
+use super::layout::{self, PREFIX};
+use super::{Chunk, Disk, Last, Reply, StoreError};
+use crate::ids::ShardId;
+
+/// How often a read that was overtaken by a change begins again.
+const TRIES: usize = 3;
+
+pub(super) enum Read {
+    Load { shard: ShardId, keys: Vec<Vec<u8>>, reply: Reply<Vec<Option<Vec<u8>>>> },
+    Export { shard: ShardId, after: Option<Vec<u8>>, bytes_max: usize, reply: Reply<Chunk> },
+}
+
+impl Read {
+    pub(super) fn answer(self, disk: &Disk) {
+        match self {
+            Self::Load { shard, keys, reply } => reply(disk.load(shard, &keys)),
+            Self::Export { shard, after, bytes_max, reply } => {
+                reply(disk.export(shard, after.as_deref(), bytes_max));
+            }
+        }
+    }
+
+    pub(super) fn refuse(self) {
+        match self {
+            Self::Load { reply, .. } => reply(Err(StoreError::Stopped)),
+            Self::Export { reply, .. } => reply(Err(StoreError::Stopped)),
+        }
+    }
+}
+
+impl Disk {
+    fn load(&self, shard: ShardId, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        for _ in 0..TRIES {
+            let Some((generation, _)) = self.generation(shard) else { break };
+            let values =
+                keys.iter().map(|own| self.value(&layout::key(shard, generation, own))).collect();
+            // A snapshot that came in between took the keys away under our hands.
+            if self.generation(shard).is_some_and(|(now, _)| now == generation) {
+                return values;
+            }
+        }
+        Err(StoreError::Replaced { shard })
+    }
+
+    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.db.get(key).map_err(self.failed())?;
+        value.map(|value| self.unseal(key, &value)).transpose()
+    }
+
+    fn unseal(&self, key: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
+        layout::open(key, value).map(<[u8]>::to_vec).map_err(|why| StoreError::BadValue {
+            dir: self.dir.clone(),
+            key: layout::readable(key),
+            why,
+        })
+    }
+
+    fn export(
+        &self,
+        shard: ShardId,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Chunk, StoreError> {
+        for _ in 0..TRIES {
+            let Some((generation, at)) = self.generation(shard) else { break };
+            let chunk = self.chunk(shard, generation, after, bytes_max);
+            if self.generation(shard) == Some((generation, at)) {
+                return chunk.map(|chunk| Chunk { at, ..chunk });
+            }
+        }
+        Err(StoreError::Replaced { shard })
+    }
+
+    fn chunk(
+        &self,
+        shard: ShardId,
+        generation: u32,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Chunk, StoreError> {
+        // The least key after `after` is `after` with a zero byte.
+        let from = match after {
+            Some(own) => layout::key(shard, generation, &[own, &[0]].concat()),
+            None => layout::key(shard, generation, b""),
+        };
+        let to = layout::key(shard, generation + 1, b"");
+        let (mut chunk, mut bytes) = (Chunk::default(), 0);
+        for item in self.db.range(from..to) {
+            let (key, value) = item.map_err(self.failed())?;
+            bytes += key.len() + value.len();
+            if bytes > bytes_max && !chunk.pairs.is_empty() {
+                return Ok(chunk);
+            }
+            chunk.pairs.push((key[PREFIX..].to_vec(), self.unseal(&key, &value)?));
+        }
+        chunk.last = Last::Yes;
+        Ok(chunk)
+    }
+
+    pub(super) fn scan_keys(
+        &self,
+        shard: ShardId,
+        prefix: &[u8],
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let Some((generation, _)) = self.generation(shard) else { return Ok(Vec::new()) };
+        let prefix = layout::key(shard, generation, prefix);
+        let keys = self.db.scan_prefix(prefix).keys();
+        keys.map(|key| key.map(|key| key[PREFIX..].to_vec()).map_err(self.failed())).collect()
+    }
+
+    pub(super) fn scan(
+        &self,
+        shard: ShardId,
+        prefix: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let Some((generation, _)) = self.generation(shard) else { return Ok(Vec::new()) };
+        let mut pairs = Vec::new();
+        for item in self.db.scan_prefix(layout::key(shard, generation, prefix)) {
+            let (key, value) = item.map_err(self.failed())?;
+            pairs.push((key[PREFIX..].to_vec(), self.unseal(&key, &value)?));
+        }
+        Ok(pairs)
+    }
+}

@@ -1,0 +1,227 @@
+//! Store: what this node remembers when it is switched off.
+//!
+//! Owns      the data directory: `node.id` (whose it is), `LOCK`, `journal/` (the log of all
+//!           shards) and `state/` (their checkpoints). One process works in it at a time.
+//! Promises  what was answered as written survives a power cut; what cannot be read is an error
+//!           that names the file and says what to do; another node's data is refused, never
+//!           changed.
+//! Never     blocks an actor: all writing and reading is on threads of its own, answers come by
+//!           callback. Knows nothing of mailboxes: logs are Raft's entries, checkpoints are keys
+//!           and bytes.
+//! Fails by  calling `fatal`, after which nothing is answered any more; the process stops and
+//!           starts from disk. Lost checkpoints are set aside and refilled from peers; a lost
+//!           journal is the end of this replica.
+//!
+//! Why two libraries: the journal is flushed for every check mark and read only at the start, which
+//! raft-engine does at a few µs an entry; checkpoints are written every few seconds and read by
+//! key, which sled does.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use raft::eraftpb::HardState;
+
+use crate::ids::ShardId;
+
+mod checkpoints;
+mod error;
+mod fsync;
+mod identity;
+mod journal;
+#[cfg(test)]
+mod tests;
+
+pub use checkpoints::{
+    Checkpoint, CheckpointOptions, Checkpoints, Chunk, Last, Replicas, Reply, ShardImage, Stored,
+    VALUE_BYTES_MAX,
+};
+pub use error::StoreError;
+pub use fsync::{install_real_fsync, real_fsync_installed};
+pub use identity::{ClusterId, FORMAT, Identity, StoreId, Wanted};
+pub use journal::{
+    Durability, Fatal, Journal, JournalOptions, JournalStats, LogStart, Record, Recovered, Written,
+};
+
+/// What to do when sled's flush cannot be made real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DiskTrust {
+    /// Refuse to open.
+    #[default]
+    Proven,
+    /// Go on: a power cut may lose checkpoints whose log is already gone.
+    Unsafe,
+}
+
+/// How the store is kept.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// The journal.
+    pub journal: JournalOptions,
+    /// The checkpoints.
+    pub checkpoints: CheckpointOptions,
+    /// What to do when sled's flush cannot be made real.
+    pub disk: DiskTrust,
+}
+
+impl StoreOptions {
+    /// The defaults; `fatal` is called once when the disk fails and must stop the process.
+    #[must_use]
+    pub fn new(fatal: Fatal) -> Self {
+        Self {
+            journal: JournalOptions::new(Fatal::clone(&fatal)),
+            checkpoints: CheckpointOptions::new(fatal),
+            disk: DiskTrust::Proven,
+        }
+    }
+}
+
+/// An open data directory.
+pub struct Store {
+    /// Whose it is.
+    pub identity: Identity,
+    /// The log of all shards.
+    pub journal: Journal,
+    /// Their checkpoints.
+    pub checkpoints: Checkpoints,
+    _lock: File,
+}
+
+/// What one shard can start from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ShardRecovery {
+    /// Votes and log; `None` when this replica never wrote any.
+    pub journal: Option<Recovered>,
+    /// Its checkpoint.
+    pub image: Option<ShardImage>,
+    /// Whether image and log together are the whole state.
+    pub state: Wholeness,
+}
+
+/// Whether a replica's state can be rebuilt from its own disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wholeness {
+    /// Yes: the log goes on where the image (or nothing) stands.
+    #[default]
+    Whole,
+    /// No: the log's beginning is gone and the image with it. Votes count; state must come from a
+    /// peer.
+    Lost,
+}
+
+/// What the data directory held.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovery {
+    /// Every shard of which there is anything.
+    pub shards: BTreeMap<ShardId, ShardRecovery>,
+    /// True when the checkpoints did not open and were set aside.
+    pub checkpoints_lost: bool,
+}
+
+impl Store {
+    /// Takes the directory, compares its identity, and opens journal and checkpoints.
+    pub fn open(
+        dir: &Path,
+        wanted: &Wanted,
+        options: StoreOptions,
+    ) -> Result<(Self, Recovery), StoreError> {
+        if options.disk == DiskTrust::Proven && !real_fsync_installed() {
+            return Err(StoreError::FlushNotReal);
+        }
+        std::fs::create_dir_all(dir).map_err(error::io("create directory", dir))?;
+        let lock = identity::lock(dir)?;
+        let known = Identity::read(dir)?;
+        let journal_dir = dir.join("journal");
+        if let Some(identity) = &known {
+            identity.check(dir, wanted)?;
+            if !journal_dir.exists() {
+                return Err(StoreError::JournalMissing { dir: journal_dir });
+            }
+        }
+        let (journal, logs) = Journal::open(&journal_dir, options.journal)?;
+        let opened = checkpoints::open(dir, options.checkpoints)?;
+        let identity = match known {
+            Some(identity) => identity,
+            // Written last, so that a directory with an identity always has a journal.
+            None if logs.is_empty() && opened.images.is_empty() => Identity::create(dir, wanted)?,
+            None => return Err(StoreError::IdentityMissing { file: identity::file(dir) }),
+        };
+        let mut repeats = Vec::new();
+        let shards = join(&journal_dir, logs, opened.images, &mut repeats)?;
+        journal.write(repeats, Arc::new(|_| ()));
+        let recovery = Recovery { shards, checkpoints_lost: opened.set_aside.is_some() };
+        let store = Self { identity, journal, checkpoints: opened.checkpoints, _lock: lock };
+        Ok((store, recovery))
+    }
+
+    /// Writes what is waiting and ends all threads.
+    pub fn close(&self) {
+        self.journal.close();
+        self.checkpoints.close();
+    }
+}
+
+/// Lays logs and images together; what the journal must still be told goes into `repeats`.
+fn join(
+    journal: &Path,
+    mut logs: BTreeMap<ShardId, Recovered>,
+    images: BTreeMap<ShardId, ShardImage>,
+    repeats: &mut Vec<Record>,
+) -> Result<BTreeMap<ShardId, ShardRecovery>, StoreError> {
+    if logs.is_empty() && !images.is_empty() {
+        let why = "it is empty but there are checkpoints".to_owned();
+        return Err(StoreError::JournalDamaged { file: journal.to_owned(), at: 0, why });
+    }
+    let mut shards = BTreeMap::new();
+    for (shard, image) in images {
+        // A new replica may receive a snapshot before it has anything to vote about.
+        let log = logs.remove(&shard).unwrap_or_default();
+        shards.insert(shard, fit(shard, log, image, repeats));
+    }
+    for (shard, log) in logs {
+        let state = if log.start.index == 0 { Wholeness::Whole } else { Wholeness::Lost };
+        shards.insert(shard, ShardRecovery { journal: Some(log), image: None, state });
+    }
+    Ok(shards)
+}
+
+/// Lays log and image of one shard together; an image is committed state, so it wins over the log.
+fn fit(
+    shard: ShardId,
+    mut log: Recovered,
+    image: ShardImage,
+    repeats: &mut Vec<Record>,
+) -> ShardRecovery {
+    let at = image.at;
+    if at.index < log.start.index {
+        tracing::error!(%shard, image = at.index, log = log.start.index, "checkpoint too old");
+        return ShardRecovery { journal: Some(log), image: None, state: Wholeness::Lost };
+    }
+    if log.hard_state.term < at.term {
+        log.hard_state = HardState { term: at.term, ..HardState::default() };
+    }
+    // The commit index is written late; what is in a checkpoint was committed.
+    log.hard_state.commit = log.hard_state.commit.max(at.index);
+    if log.term(at.index) != Some(at.term) {
+        // A received snapshot was stored, and then the node stopped before the log was told.
+        tracing::warn!(%shard, index = at.index, "the log goes on after a received snapshot");
+        (log.start, log.hard_state.commit) = (at, at.index);
+        log.entries.clear();
+        let hard_state = Some(log.hard_state.clone());
+        repeats.push(Record { shard, reset: Some(at), hard_state, ..Record::default() });
+    }
+    ShardRecovery { journal: Some(log), image: Some(image), state: Wholeness::Whole }
+}
+
+impl Recovered {
+    /// The term of the entry at this index, if the log still knows it.
+    #[must_use]
+    pub fn term(&self, index: u64) -> Option<u64> {
+        if index == self.start.index {
+            return Some(self.start.term);
+        }
+        let at = index.checked_sub(self.start.index + 1)?;
+        self.entries.get(usize::try_from(at).ok()?).map(|entry| entry.term)
+    }
+}

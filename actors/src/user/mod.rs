@@ -1,0 +1,93 @@
+//! User: while connected, the one who hands a user's log to their sessions.
+//!
+//! Owns      which sessions are attached, and how far each was sent the log and has acknowledged it.
+//! Promises  a session gets every entry once and in order, at most a window ahead of its acknowledgements; of two sessions
+//!           of one device the newest stays.
+//! Never     keeps an entry, changes the log, or waits: entries come from the lane, as they are logged or as it reads them.
+//!           Nor does it outlive the leadership it was started for (see `mailbox`).
+//! Fails by  forgetting who is attached: the lane tells the sessions `Closed(Lost)` and they attach again, going on after
+//!           the last entry they were sent.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::ids::UserId;
+
+pub mod rules;
+
+use rules::{Input, Limits, Output};
+
+/// What the actor is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Something for the rules.
+    Input(Box<Input>),
+    /// Fail now. Only for showing that a crash of this actor loses nothing; it can be sent only inside the process.
+    Crash,
+}
+
+impl ractor::Message for Msg {}
+
+/// Who does what a user wants done.
+pub trait Port: Send + Sync {
+    /// Carries these out, in this order.
+    fn carry_out(&self, user: &UserId, outputs: Vec<Output>);
+}
+
+/// The actor of one connected user.
+pub struct User;
+
+/// What the actor starts with.
+pub struct Arguments {
+    /// Which user.
+    pub user: UserId,
+    /// How much is sent at once.
+    pub limits: Limits,
+    /// Who carries out what the rules want done.
+    pub port: Arc<dyn Port>,
+}
+
+/// What the actor holds.
+pub struct State {
+    user: UserId,
+    rules: rules::User,
+    port: Arc<dyn Port>,
+}
+
+impl Actor for User {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Msg>,
+        Arguments { user, limits, port }: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        Ok(State { user, rules: rules::User::new(limits), port })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Input(input) => state.input(*input),
+            Msg::Crash => panic!("told to crash"),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn input(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.rules.handle(input, &mut outputs);
+        if !outputs.is_empty() {
+            self.port.carry_out(&self.user, outputs);
+        }
+    }
+}

@@ -1,0 +1,891 @@
+//! Rules: everything a client decides, as one machine without socket, clock or chance (PROTOCOL.md §2, §3).
+//!
+//! Owns      where the connection stands, and the inbox, outbox, ticks and readings behind it.
+//! Promises  the five lines of "Rules of a client"; every effect is in the order it must happen.
+//! Never     does anything: `connection` carries out the effects.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::closing::{After, Backoff, after};
+use super::inbox::{Inbox, PULL_LIMIT, Wanted};
+use super::outbox::{Offer, Outbox, Verdict};
+use super::said::{
+    Accepted, Entry, Expired, Fault, Frame, Hello, Letter, Message, Presence, Receipt, Reply,
+    Request, Resume, Sent, Signal, Typing, Welcome,
+};
+use super::ticks::{Marks, Readings, Ticks};
+
+/// How long a node may take to greet and to answer `auth`.
+const GREETING_WAIT: Duration = Duration::from_secs(10);
+/// A connection that lived this long makes the next failure a first one.
+const HELD: Duration = Duration::from_secs(2);
+/// Requests of the application that may wait for a connection or an answer.
+const ASKED_MAX: usize = 1_024;
+
+/// When entries are acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acks {
+    /// As soon as the application has taken the event.
+    #[default]
+    Taken,
+    /// When the application says so with `ack`.
+    Manual,
+    /// Never: for tests.
+    Never,
+}
+
+/// What the rules need to know beforehand.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This device's name.
+    pub device: String,
+    /// Whether a new credential can be got without the application.
+    pub renewable: bool,
+    /// Sends in flight per conversation.
+    pub window: usize,
+    /// Unanswered messages kept; more are refused.
+    pub outbox_max: usize,
+    /// When entries are acknowledged.
+    pub acks: Acks,
+}
+
+/// Why a connection ended, or could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The node closed, with this code and reason; or the connection broke, without.
+    Closed(Option<u16>, String),
+    /// No node could be reached.
+    Unreachable(String),
+    /// The node was silent for too long.
+    Silent,
+    /// The node asked to be left.
+    GoAway,
+    /// The node, or the login, refused this user.
+    Refused(Fault),
+    /// The application asked for it.
+    Asked,
+}
+
+/// What the application hears.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the fields have the names of the protocol")]
+pub enum Event {
+    /// Authenticated, and going on from `n`.
+    Connected {
+        node: String,
+        n: u64,
+        head: u64,
+        resumed: bool,
+    },
+    /// The connection ended. Without `retry_in`, for good: no further event follows.
+    Disconnected {
+        why: Why,
+        retry_in: Option<Duration>,
+    },
+    /// The log is another one, or was trimmed: fetch conversations afresh, from `n` on.
+    Fresh { n: u64, reason: String },
+    /// Somebody wrote.
+    Message { n: u64, message: Message },
+    /// The user wrote, on some device.
+    Sent { n: u64, sent: Sent },
+    /// Watermarks as the node told them.
+    Receipt { n: u64, receipt: Receipt },
+    /// A message was never fetched and is gone.
+    Expired { n: u64, expired: Expired },
+    /// An entry this version does not know.
+    Other { n: u64, ev: String, d: Value },
+    /// Everything that was waiting has arrived.
+    CaughtUp { n: u64 },
+    /// The marks of a conversation rose.
+    Ticks { conv: String, marks: Marks },
+    /// Somebody came or went.
+    Presence(Presence),
+    /// Somebody is typing, or has stopped.
+    Typing(Typing),
+    /// An ephemeral event this version does not know.
+    Signal { ev: String, d: Value },
+    /// A request without an id failed.
+    Fault(Fault),
+}
+
+impl Event {
+    /// Its number in the user's log, if it is durable.
+    #[must_use]
+    pub fn n(&self) -> Option<u64> {
+        match self {
+            Self::Message { n, .. }
+            | Self::Sent { n, .. }
+            | Self::Receipt { n, .. }
+            | Self::Expired { n, .. }
+            | Self::Other { n, .. } => Some(*n),
+            _ => None,
+        }
+    }
+}
+
+/// What must now be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the fields have the names of the protocol")]
+pub enum Effect {
+    /// Open a socket to a node, after getting a new credential if `renew`.
+    Dial { renew: bool },
+    /// Close the present socket.
+    HangUp,
+    /// The next dial goes to this node.
+    Prefer(String),
+    /// Put a frame on the socket.
+    Write(Request),
+    /// Remember this before anything later is written.
+    Store(Resume),
+    /// Tell the application.
+    Tell(Event),
+    /// A message's fate is known.
+    Answer {
+        number: u64,
+        result: Result<Accepted, Fault>,
+    },
+    /// A request of the application is answered; its `ok` is in the frame at hand.
+    Reply {
+        ticket: u64,
+        result: Result<(), Fault>,
+    },
+}
+
+/// Where the connection stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Link {
+    Idle,
+    Waiting {
+        until: Duration,
+    },
+    Dialing,
+    Greeting {
+        until: Duration,
+    },
+    Authenticating {
+        until: Duration,
+        node: String,
+    },
+    Live {
+        since: Duration,
+        leave_at: Option<Duration>,
+    },
+    Stopped,
+}
+
+/// What a request in flight was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asked {
+    Auth,
+    Send(u64),
+    Read(String, u64),
+    Pull,
+    Other(u64),
+}
+
+/// See the plaque.
+#[derive(Debug)]
+pub struct Rules {
+    settings: Settings,
+    link: Link,
+    token: String,
+    renew: bool,
+    afresh: bool,
+    refusal: Option<Fault>,
+    backoff: Backoff,
+    inbox: Inbox,
+    outbox: Outbox,
+    ticks: Ticks,
+    readings: Readings,
+    asked: BTreeMap<u64, Asked>,
+    queued: BTreeMap<u64, (String, Value)>,
+    next_id: u64,
+    next_ticket: u64,
+    heartbeat: Duration,
+    ping_at: Duration,
+    heard_at: Duration,
+}
+
+impl Rules {
+    /// A client that goes on from what an earlier one stored.
+    #[must_use]
+    pub fn new(settings: Settings, resume: Option<Resume>) -> Self {
+        let outbox = Outbox::new(settings.window);
+        Self {
+            settings,
+            link: Link::Idle,
+            token: String::new(),
+            renew: true,
+            afresh: false,
+            refusal: None,
+            backoff: Backoff::default(),
+            inbox: Inbox::new(resume),
+            outbox,
+            ticks: Ticks::default(),
+            readings: Readings::default(),
+            asked: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            next_id: 0,
+            next_ticket: 0,
+            heartbeat: Duration::from_secs(5),
+            ping_at: Duration::ZERO,
+            heard_at: Duration::ZERO,
+        }
+    }
+
+    /// Begins: dials.
+    pub fn start(&mut self, fx: &mut Vec<Effect>) {
+        if self.link == Link::Idle {
+            self.dial(fx);
+        }
+    }
+
+    /// A socket is open, and this is the token to show.
+    pub fn dialed(&mut self, token: &str, now: Duration) {
+        token.clone_into(&mut self.token);
+        self.renew = false;
+        self.refusal = None;
+        self.heard_at = now;
+        self.link = Link::Greeting {
+            until: now + GREETING_WAIT,
+        };
+    }
+
+    /// No socket could be opened; a node may have said when to come back.
+    pub fn dial_failed(
+        &mut self,
+        why: Why,
+        not_before: Duration,
+        now: Duration,
+        chance: f64,
+        fx: &mut Vec<Effect>,
+    ) {
+        match &why {
+            Why::Refused(fault) if !fault.retry => self.stop(why, fx),
+            _ => {
+                let wait = self.backoff.next(chance).max(not_before);
+                self.wait(why, wait, now, fx);
+            }
+        }
+    }
+
+    /// The socket has closed.
+    pub fn closed(
+        &mut self,
+        code: Option<u16>,
+        reason: String,
+        now: Duration,
+        chance: f64,
+        fx: &mut Vec<Effect>,
+    ) {
+        if matches!(self.link, Link::Idle | Link::Waiting { .. } | Link::Stopped) {
+            return;
+        }
+        let why = match self.refusal.take() {
+            Some(fault) => Why::Refused(fault),
+            None => Why::Closed(code, reason),
+        };
+        self.detach(fx);
+        match after(code) {
+            After::Stop => self.stop(why, fx),
+            After::Renew if !self.settings.renewable => self.stop(why, fx),
+            next => {
+                self.renew |= next == After::Renew;
+                self.afresh |= next == After::Afresh;
+                let wait = self.next_wait(now, chance);
+                self.wait(why, wait, now, fx);
+            }
+        }
+    }
+
+    /// A frame has arrived.
+    pub fn arrived(&mut self, frame: Frame, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
+        self.heard_at = now;
+        match frame {
+            Frame::Ok { re, with } => self.succeeded(re, with, now, fx),
+            Frame::Err {
+                re: Some(re),
+                fault,
+            } => self.failed(re, fault, now, chance, fx),
+            Frame::Err { re: None, fault } => fx.push(Effect::Tell(Event::Fault(fault))),
+            Frame::Entry { n, entry } => {
+                for (n, entry) in self.inbox.arrive(n, entry, now) {
+                    self.apply(n, entry, fx);
+                }
+            }
+            Frame::Signal(signal) => self.signalled(signal, now, fx),
+        }
+    }
+
+    /// Sends a message: now, or as soon as it is its turn.
+    ///
+    /// # Errors
+    /// The outbox is full or the client has stopped; the message was not taken.
+    pub fn send(
+        &mut self,
+        letter: Letter,
+        now: Duration,
+        fx: &mut Vec<Effect>,
+    ) -> Result<u64, Fault> {
+        if self.link == Link::Stopped {
+            return Err(Fault::here("gone", "the client has stopped", false));
+        }
+        if self.outbox.len() >= self.settings.outbox_max {
+            return Err(Fault::here(
+                "rate_limited",
+                "too many unanswered messages",
+                true,
+            ));
+        }
+        let to = letter.to.clone();
+        let number = self.outbox.push(letter);
+        self.offer(&to, now, fx);
+        Ok(number)
+    }
+
+    /// The user has read a conversation up to `seq`.
+    pub fn read(&mut self, conv: &str, seq: u64, fx: &mut Vec<Effect>) {
+        if self.readings.want(conv, seq) {
+            self.report(conv, fx);
+        }
+    }
+
+    /// Asks a node something; returns the ticket that the answer will carry.
+    ///
+    /// # Errors
+    /// Too much is asked at once, or the client has stopped.
+    pub fn ask(&mut self, op: &str, d: Value, fx: &mut Vec<Effect>) -> Result<u64, Fault> {
+        if self.link == Link::Stopped {
+            return Err(Fault::here("gone", "the client has stopped", false));
+        }
+        if self.queued.len() >= ASKED_MAX || self.asked.len() >= 64 * ASKED_MAX {
+            return Err(Fault::here(
+                "rate_limited",
+                "too many requests at once",
+                true,
+            ));
+        }
+        self.next_ticket += 1;
+        self.queued.insert(self.next_ticket, (op.to_owned(), d));
+        self.ask_queued(fx);
+        Ok(self.next_ticket)
+    }
+
+    /// Says something that needs no answer, if there is a connection.
+    pub fn tell(&self, op: &str, d: Value, fx: &mut Vec<Effect>) {
+        if self.is_live() {
+            fx.push(Effect::Write(Request::Other {
+                id: None,
+                op: op.to_owned(),
+                d,
+            }));
+        }
+    }
+
+    /// The application has taken the event of entry `n`.
+    pub fn taken(&mut self, n: u64, now: Duration) {
+        if self.settings.acks == Acks::Taken {
+            self.inbox.store(n, now);
+        }
+    }
+
+    /// The application has stored everything up to `n`.
+    pub fn ack(&mut self, n: u64, now: Duration) {
+        if self.settings.acks == Acks::Manual {
+            self.inbox.store(n, now);
+        }
+    }
+
+    /// The application ends the connection for good.
+    pub fn shut(&mut self, fx: &mut Vec<Effect>) {
+        if self.link == Link::Stopped {
+            return;
+        }
+        if self.is_live() {
+            self.acknowledge(fx);
+        }
+        fx.push(Effect::HangUp);
+        self.detach(fx);
+        self.stop(Why::Asked, fx);
+    }
+
+    /// Does what time has made due.
+    pub fn due(&mut self, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
+        match self.link {
+            Link::Waiting { until } if until <= now => self.dial(fx),
+            Link::Greeting { until } | Link::Authenticating { until, .. } if until <= now => {
+                self.leave(Why::Silent, now, chance, fx);
+            }
+            Link::Live {
+                leave_at: Some(at), ..
+            } if at <= now => {
+                self.acknowledge(fx);
+                fx.push(Effect::HangUp);
+                self.detach(fx);
+                self.wait(Why::GoAway, Duration::ZERO, now, fx);
+            }
+            Link::Live { .. } if self.heard_at + self.patience() <= now => {
+                self.leave(Why::Silent, now, chance, fx);
+            }
+            Link::Live { .. } => self.due_live(now, fx),
+            _ => {}
+        }
+    }
+
+    /// When `due` next has something to do, at the earliest.
+    #[must_use]
+    pub fn wake(&self) -> Option<Duration> {
+        match &self.link {
+            Link::Waiting { until } => Some(*until),
+            Link::Greeting { until } | Link::Authenticating { until, .. } => Some(*until),
+            Link::Live { leave_at, .. } => {
+                let silent = Some(self.heard_at + self.patience());
+                let acks = if self.settings.acks == Acks::Never {
+                    None
+                } else {
+                    self.inbox.wake()
+                };
+                let times = [
+                    *leave_at,
+                    silent,
+                    Some(self.ping_at),
+                    acks,
+                    self.outbox.wake(),
+                ];
+                times.into_iter().flatten().min()
+            }
+            Link::Idle | Link::Dialing | Link::Stopped => None,
+        }
+    }
+
+    /// Whether the reply to this request is the application's to read.
+    #[must_use]
+    pub fn is_question(&self, re: u64) -> bool {
+        matches!(self.asked.get(&re), Some(Asked::Other(_)))
+    }
+
+    /// Whether requests go out at once.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.link, Link::Live { .. })
+    }
+
+    /// Whether the client has stopped for good.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.link == Link::Stopped
+    }
+
+    /// How many messages are unanswered.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// The unanswered messages in order.
+    pub fn letters(&self) -> impl Iterator<Item = &Letter> {
+        self.outbox.letters()
+    }
+
+    /// Entries dropped because they had been applied before, since this was last asked.
+    pub fn take_duplicates(&mut self) -> u64 {
+        std::mem::take(&mut self.inbox.duplicates)
+    }
+
+    /// Where a later client would resume.
+    #[must_use]
+    pub fn position(&self) -> Option<Resume> {
+        self.inbox.position()
+    }
+
+    /// The newest entry applied.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.inbox.last()
+    }
+
+    /// The marks of a conversation.
+    #[must_use]
+    pub fn marks(&self, conv: &str) -> Marks {
+        self.ticks.of(conv)
+    }
+
+    /// States what always holds.
+    pub fn check(&self) {
+        self.inbox.check();
+        self.outbox.check();
+        // Invariant: nothing is asked of a node that is not there.
+        debug_assert!(
+            self.asked.is_empty()
+                || matches!(self.link, Link::Live { .. } | Link::Authenticating { .. })
+        );
+    }
+}
+
+/// What happens on the way.
+impl Rules {
+    fn succeeded(&mut self, re: u64, with: Reply, now: Duration, fx: &mut Vec<Effect>) {
+        let Some(asked) = self.asked.remove(&re) else {
+            return;
+        };
+        match (asked, with) {
+            (Asked::Auth, Reply::Welcome(welcome)) => self.welcomed(&welcome, now, fx),
+            (Asked::Send(number), Reply::Accepted(accepted)) => {
+                self.accepted(number, accepted, now, fx);
+            }
+            (Asked::Read(conv, seq), _) => {
+                if self.readings.answered(&conv, seq) {
+                    self.report(&conv, fx);
+                }
+            }
+            (Asked::Other(ticket), _) => fx.push(Effect::Reply {
+                ticket,
+                result: Ok(()),
+            }),
+            // A reply of another shape answers nothing: the silence will be noticed.
+            (Asked::Auth | Asked::Send(_) | Asked::Pull, _) => {}
+        }
+    }
+
+    fn failed(&mut self, re: u64, fault: Fault, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
+        let Some(asked) = self.asked.remove(&re) else {
+            return;
+        };
+        match asked {
+            Asked::Auth if fault.retry => self.leave(Why::Refused(fault), now, chance, fx),
+            // The node's close says what to do about it.
+            Asked::Auth => self.refusal = Some(fault),
+            Asked::Send(number) => {
+                let to = self.outbox.letter(number).map(|letter| letter.to.clone());
+                let verdict = self.outbox.refused(number, re, fault, now, chance);
+                let (Verdict::Final(fault), Some(to)) = (verdict, to) else {
+                    return;
+                };
+                fx.push(Effect::Answer {
+                    number,
+                    result: Err(fault),
+                });
+                self.offer(&to, now, fx);
+            }
+            Asked::Read(conv, seq) => {
+                // Refused for good counts as told; otherwise the next reading tells it.
+                self.readings
+                    .answered(&conv, if fault.retry { 0 } else { seq });
+            }
+            Asked::Pull => {}
+            Asked::Other(ticket) => fx.push(Effect::Reply {
+                ticket,
+                result: Err(fault),
+            }),
+        }
+    }
+
+    fn welcomed(&mut self, welcome: &Welcome, now: Duration, fx: &mut Vec<Effect>) {
+        let Link::Authenticating { node, .. } = &self.link else {
+            return;
+        };
+        let node = node.clone();
+        self.link = Link::Live {
+            since: now,
+            leave_at: None,
+        };
+        self.afresh = false;
+        self.ping_at = now + self.beat();
+        let fresh = self.inbox.attach(welcome, now);
+        let Welcome {
+            n, head, resumed, ..
+        } = *welcome;
+        fx.push(Effect::Tell(Event::Connected {
+            node,
+            n,
+            head,
+            resumed,
+        }));
+        if fresh {
+            let reason = welcome
+                .reason
+                .clone()
+                .unwrap_or_else(|| "unknown_epoch".to_owned());
+            fx.push(Effect::Tell(Event::Fresh { n, reason }));
+        }
+        let mut offers = Vec::new();
+        let next_id = &mut self.next_id;
+        self.outbox
+            .offer_all(now, &mut || bump(next_id), &mut offers);
+        self.write(offers, fx);
+        for conv in self.readings.open() {
+            self.report(&conv, fx);
+        }
+        self.ask_queued(fx);
+    }
+
+    fn accepted(&mut self, number: u64, accepted: Accepted, now: Duration, fx: &mut Vec<Effect>) {
+        let Some(to) = self.outbox.letter(number).map(|letter| letter.to.clone()) else {
+            return;
+        };
+        self.outbox.accepted(number);
+        let seq = accepted.seq;
+        fx.push(Effect::Answer {
+            number,
+            result: Ok(accepted),
+        });
+        self.raise(to.clone(), seq, 0, 0, fx);
+        self.offer(&to, now, fx);
+    }
+
+    fn apply(&mut self, n: u64, entry: Entry, fx: &mut Vec<Effect>) {
+        match entry {
+            Entry::Message(message) => fx.push(Effect::Tell(Event::Message { n, message })),
+            Entry::Sent(sent) => {
+                let (conv, seq) = (sent.conv.clone(), sent.seq);
+                fx.push(Effect::Tell(Event::Sent { n, sent }));
+                self.raise(conv, seq, 0, 0, fx);
+            }
+            Entry::Receipt(receipt) => {
+                let (conv, delivered, read) =
+                    (receipt.conv.clone(), receipt.delivered, receipt.read);
+                fx.push(Effect::Tell(Event::Receipt { n, receipt }));
+                self.raise(conv, 0, delivered, read, fx);
+            }
+            Entry::Expired(expired) => fx.push(Effect::Tell(Event::Expired { n, expired })),
+            Entry::Other { ev, d } => fx.push(Effect::Tell(Event::Other { n, ev, d })),
+        }
+    }
+
+    fn raise(&mut self, conv: String, sent: u64, delivered: u64, read: u64, fx: &mut Vec<Effect>) {
+        if let Some(marks) = self.ticks.raise(&conv, sent, delivered, read) {
+            fx.push(Effect::Tell(Event::Ticks { conv, marks }));
+        }
+    }
+
+    fn signalled(&mut self, signal: Signal, now: Duration, fx: &mut Vec<Effect>) {
+        match signal {
+            Signal::Hello(hello) => self.greeted(hello, now, fx),
+            Signal::Pong { head, .. } => self.inbox.heard_head(head, now),
+            Signal::CaughtUp { n } => {
+                self.inbox.caught_up(n, now);
+                fx.push(Effect::Tell(Event::CaughtUp { n }));
+            }
+            Signal::GoAway { wait_ms, url } => {
+                fx.extend(url.map(Effect::Prefer));
+                if let Link::Live { leave_at, .. } = &mut self.link {
+                    leave_at.get_or_insert(now + Duration::from_millis(wait_ms));
+                }
+            }
+            Signal::Presence(presence) => fx.push(Effect::Tell(Event::Presence(presence))),
+            Signal::Typing(typing) => fx.push(Effect::Tell(Event::Typing(typing))),
+            Signal::Other { ev, d } => fx.push(Effect::Tell(Event::Signal { ev, d })),
+        }
+    }
+
+    fn greeted(&mut self, hello: Hello, now: Duration, fx: &mut Vec<Effect>) {
+        if !matches!(self.link, Link::Greeting { .. }) {
+            return;
+        }
+        self.heartbeat = Duration::from_millis(hello.heartbeat_ms.max(10));
+        self.link = Link::Authenticating {
+            until: now + GREETING_WAIT,
+            node: hello.node,
+        };
+        let id = bump(&mut self.next_id);
+        self.asked.insert(id, Asked::Auth);
+        let resume = if self.afresh {
+            None
+        } else {
+            self.inbox.position()
+        };
+        let (token, device) = (self.token.clone(), self.settings.device.clone());
+        fx.push(Effect::Write(Request::Auth {
+            id,
+            token,
+            device,
+            resume,
+        }));
+    }
+
+    fn due_live(&mut self, now: Duration, fx: &mut Vec<Effect>) {
+        if self.ping_at <= now {
+            self.ping_at = now + self.beat();
+            let n = if self.settings.acks == Acks::Never {
+                None
+            } else {
+                self.inbox.ride()
+            };
+            self.store(n, fx);
+            fx.push(Effect::Write(Request::Ping { n }));
+        }
+        for wanted in self.inbox.due(now) {
+            match wanted {
+                Wanted::Ack(_) if self.settings.acks == Acks::Never => {}
+                Wanted::Ack(n) => {
+                    self.store(Some(n), fx);
+                    fx.push(Effect::Write(Request::Ack { n }));
+                }
+                Wanted::Pull(after) => {
+                    let id = bump(&mut self.next_id);
+                    self.asked.insert(id, Asked::Pull);
+                    fx.push(Effect::Write(Request::Pull {
+                        id,
+                        after,
+                        limit: PULL_LIMIT,
+                    }));
+                }
+            }
+        }
+        let mut offers = Vec::new();
+        let next_id = &mut self.next_id;
+        self.outbox.due(now, &mut || bump(next_id), &mut offers);
+        self.write(offers, fx);
+    }
+
+    /// What is stored is remembered before it is acknowledged, or a crash between would lose it.
+    fn store(&self, n: Option<u64>, fx: &mut Vec<Effect>) {
+        if n.is_some() {
+            fx.extend(self.inbox.position().map(Effect::Store));
+        }
+    }
+
+    fn acknowledge(&mut self, fx: &mut Vec<Effect>) {
+        if self.settings.acks == Acks::Never {
+            return;
+        }
+        let n = self.inbox.ride();
+        self.store(n, fx);
+        fx.extend(n.map(|n| Effect::Write(Request::Ack { n })));
+    }
+
+    fn offer(&mut self, to: &str, now: Duration, fx: &mut Vec<Effect>) {
+        if !self.is_live() {
+            return;
+        }
+        let mut offers = Vec::new();
+        let next_id = &mut self.next_id;
+        self.outbox
+            .offer(to, now, &mut || bump(next_id), &mut offers);
+        self.write(offers, fx);
+    }
+
+    fn write(&mut self, offers: Vec<Offer>, fx: &mut Vec<Effect>) {
+        for Offer { id, number, letter } in offers {
+            self.asked.insert(id, Asked::Send(number));
+            fx.push(Effect::Write(Request::Send { id, letter }));
+        }
+    }
+
+    fn report(&mut self, conv: &str, fx: &mut Vec<Effect>) {
+        if !self.is_live() {
+            return;
+        }
+        let Some(seq) = self.readings.take(conv) else {
+            return;
+        };
+        let id = bump(&mut self.next_id);
+        self.asked.insert(id, Asked::Read(conv.to_owned(), seq));
+        fx.push(Effect::Write(Request::Read {
+            id,
+            conv: conv.to_owned(),
+            seq,
+        }));
+    }
+
+    fn ask_queued(&mut self, fx: &mut Vec<Effect>) {
+        if !self.is_live() {
+            return;
+        }
+        while let Some((ticket, (op, d))) = self.queued.pop_first() {
+            let id = bump(&mut self.next_id);
+            self.asked.insert(id, Asked::Other(ticket));
+            fx.push(Effect::Write(Request::Other {
+                id: Some(id),
+                op,
+                d,
+            }));
+        }
+    }
+
+    fn dial(&mut self, fx: &mut Vec<Effect>) {
+        self.link = Link::Dialing;
+        fx.push(Effect::Dial { renew: self.renew });
+    }
+
+    fn leave(&mut self, why: Why, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
+        fx.push(Effect::HangUp);
+        self.detach(fx);
+        let wait = self.next_wait(now, chance);
+        self.wait(why, wait, now, fx);
+    }
+
+    fn next_wait(&mut self, now: Duration, chance: f64) -> Duration {
+        match self.link {
+            Link::Live {
+                leave_at: Some(at), ..
+            } => return at.saturating_sub(now),
+            Link::Live { since, .. } if since + HELD <= now => self.backoff.reset(),
+            _ => {}
+        }
+        self.backoff.next(chance)
+    }
+
+    fn wait(&mut self, why: Why, wait: Duration, now: Duration, fx: &mut Vec<Effect>) {
+        self.link = Link::Waiting { until: now + wait };
+        fx.push(Effect::Tell(Event::Disconnected {
+            why,
+            retry_in: Some(wait),
+        }));
+    }
+
+    fn stop(&mut self, why: Why, fx: &mut Vec<Effect>) {
+        self.link = Link::Stopped;
+        while let Some((ticket, _)) = self.queued.pop_first() {
+            fx.push(Effect::Reply {
+                ticket,
+                result: Err(lost()),
+            });
+        }
+        fx.push(Effect::Tell(Event::Disconnected {
+            why,
+            retry_in: None,
+        }));
+    }
+
+    /// The socket is gone: what was in flight is unknown, and only messages are repeated.
+    fn detach(&mut self, fx: &mut Vec<Effect>) {
+        for (_, asked) in std::mem::take(&mut self.asked) {
+            if let Asked::Other(ticket) = asked {
+                fx.push(Effect::Reply {
+                    ticket,
+                    result: Err(lost()),
+                });
+            }
+        }
+        self.outbox.detach();
+        self.readings.detach();
+        self.inbox.detach();
+    }
+
+    /// Pings go out a little before they are due.
+    fn beat(&self) -> Duration {
+        self.heartbeat * 4 / 5
+    }
+
+    /// How long a node may be silent: two pings unanswered, and some.
+    fn patience(&self) -> Duration {
+        self.heartbeat * 5 / 2
+    }
+}
+
+fn bump(next: &mut u64) -> u64 {
+    *next += 1;
+    *next
+}
+
+fn lost() -> Fault {
+    Fault::here(
+        "unavailable",
+        "the connection was lost before the answer came",
+        true,
+    )
+}

@@ -1,0 +1,370 @@
+//! Check: what a configuration may say; every range and every clash is named here.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::problem::{Finding, Findings};
+use super::units::DAY;
+use super::{Config, Durability, Node};
+
+/// What the committed `cluster.toml` has in place of its secrets.
+const PLACEHOLDER: &str = "change-me";
+
+/// Looks at everything a well-formed configuration can still get wrong.
+pub(super) fn check(config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    cluster(&mut findings, config);
+    nodes(&mut findings, config);
+    limits(&mut findings, config);
+    storage(&mut findings, config);
+    timing(&mut findings, config);
+    findings
+}
+
+impl Findings {
+    fn wrong(&mut self, key: impl Into<String>, what: impl Into<String>) {
+        self.wrong.push(Finding {
+            key: key.into(),
+            what: what.into(),
+        });
+    }
+
+    fn unwise(&mut self, key: impl Into<String>, what: impl Into<String>) {
+        self.unwise.push(Finding {
+            key: key.into(),
+            what: what.into(),
+        });
+    }
+
+    fn within<T: PartialOrd + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+        if !range.contains(&value) {
+            let (low, high) = range.into_inner();
+            self.wrong(key, format!("must be {low} to {high}, not {value}"));
+        }
+    }
+
+    fn days(&mut self, key: &str, span: Duration, range: RangeInclusive<u64>) {
+        self.within(key, span.as_secs() / DAY, range);
+    }
+
+    fn millis(&mut self, key: &str, span: Duration, range: RangeInclusive<u128>) {
+        self.within(key, span.as_millis(), range);
+    }
+}
+
+fn cluster(findings: &mut Findings, config: &Config) {
+    let cluster = &config.cluster;
+    if !is_name(&cluster.name) {
+        findings.wrong(
+            "cluster.name",
+            "must be 1 to 32 of a-z 0-9 -, beginning with a letter",
+        );
+    }
+    findings.within("cluster.shards", cluster.shards, 1..=4_096);
+    findings.within("cluster.replicas", cluster.replicas, 1..=7);
+    if cluster.replicas.is_multiple_of(2) {
+        let what = "an even number of replicas survives no more failures than one less";
+        findings.unwise("cluster.replicas", what);
+    }
+    let cookie = cluster.cookie.reveal();
+    if !(16..=256).contains(&cookie.len()) {
+        let what = format!("must be 16 to 256 bytes, not {}", cookie.len());
+        findings.wrong("cluster.cookie", what);
+    }
+    let secret = config.auth.token_secret.reveal();
+    if !(32..=1_024).contains(&secret.len()) {
+        let what = format!("must be 32 to 1024 bytes, not {}", secret.len());
+        findings.wrong("auth.token_secret", what);
+    }
+    let command = "openssl rand -hex 32";
+    for (key, secret) in [("cluster.cookie", cookie), ("auth.token_secret", secret)] {
+        if secret.starts_with(PLACEHOLDER) {
+            let what = format!("is the example's, which everybody knows: put in `{command}`");
+            findings.unwise(key, what);
+        }
+    }
+    findings.days("auth.token_days", config.auth.token_life, 1..=3_650);
+}
+
+/// A name that goes into node names, file names and tokens.
+fn is_name(name: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    name.len() <= 32
+        && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+        && name.bytes().all(ok)
+}
+
+fn nodes(findings: &mut Findings, config: &Config) {
+    if config.nodes.is_empty() {
+        findings.wrong("node", "there must be at least one [[node]]");
+    }
+    if config.nodes.len() > 100 {
+        findings.wrong(
+            "node",
+            format!("at most 100 nodes, not {}", config.nodes.len()),
+        );
+    }
+    for (i, node) in (1..).zip(&config.nodes) {
+        one_node(findings, &format!("node[{i}]"), node);
+    }
+    clashes(findings, &config.nodes);
+    if config.nodes.len() == 2 {
+        findings.unwise(
+            "node",
+            "with 2 nodes nothing is accepted while either is down; use 1 or 3",
+        );
+    }
+}
+
+fn one_node(findings: &mut Findings, key: &str, node: &Node) {
+    if !is_name(&node.name) {
+        let what = "must be 1 to 32 of a-z 0-9 -, beginning with a letter";
+        findings.wrong(format!("{key}.name"), what);
+    }
+    for (address, name) in addresses(node) {
+        if address.port() == 0 {
+            let what = format!("must have a port from 1 to 65535 ({address})");
+            findings.wrong(format!("{key}.{name}"), what);
+        }
+    }
+    if !is_dialable(&node.cluster_dial) {
+        let what = format!(
+            "must be host:port as the other nodes reach it, not {:?}; it may be left out when \
+             cluster_listen names one address",
+            node.cluster_dial
+        );
+        findings.wrong(format!("{key}.cluster_dial"), what);
+    }
+    if !is_url(&node.url) {
+        let what = format!(
+            "must be http://host:port or https://host as clients reach it, not {:?}; it may be \
+             left out when listen names one address",
+            node.url
+        );
+        findings.wrong(format!("{key}.url"), what);
+    }
+    if node.data.as_os_str().is_empty() {
+        findings.wrong(format!("{key}.data"), "must be a directory");
+    }
+    if !node.admin_listen.ip().is_loopback() {
+        let what = "is reachable from other machines, and asks for no password";
+        findings.unwise(format!("{key}.admin_listen"), what);
+    }
+}
+
+const fn addresses(node: &Node) -> [(SocketAddr, &'static str); 3] {
+    [
+        (node.listen, "listen"),
+        (node.admin_listen, "admin_listen"),
+        (node.cluster_listen, "cluster_listen"),
+    ]
+}
+
+/// A host and a port that can be connected to: not 0.0.0.0, not port 0.
+fn is_dialable(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return false;
+    };
+    let named = match address.parse::<SocketAddr>() {
+        Ok(address) => !address.ip().is_unspecified(),
+        Err(_) => is_host(host),
+    };
+    named && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+fn is_url(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    let Some(rest) = rest else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let plain = rest
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !b"?#@\"".contains(&b));
+    let somewhere = is_host(authority) || is_dialable(authority);
+    let nowhere = authority.starts_with("0.0.0.0") || authority.starts_with("[::]");
+    plain && somewhere && !nowhere
+}
+
+/// The same name, address or directory twice.
+fn clashes(findings: &mut Findings, nodes: &[Node]) {
+    let mut names = BTreeMap::new();
+    for (i, node) in (1..).zip(nodes) {
+        if let Some(first) = names.insert(node.name.clone(), i) {
+            let what = format!("{:?} is the name of node[{first}] already", node.name);
+            findings.wrong(format!("node[{i}].name"), what);
+        }
+    }
+    let all: Vec<(usize, &Node)> = (1..).zip(nodes).collect();
+    for (at, (i, node)) in all.iter().enumerate() {
+        let mut own: Vec<(String, SocketAddr)> = Vec::new();
+        for (address, name) in addresses(node) {
+            let key = format!("node[{i}].{name}");
+            let within = own.iter().find(|(_, other)| same(*other, address));
+            let before = within.map(|(key, _)| key.clone());
+            let before = before.or_else(|| taken(&all[..at], node, address));
+            if let Some(first) = before {
+                findings.wrong(key.clone(), format!("{address} is taken by {first}"));
+            }
+            own.push((key, address));
+        }
+        let twin = all[..at]
+            .iter()
+            .find(|(_, o)| o.data == node.data && machine(o) == machine(node));
+        if let Some((first, _)) = twin {
+            let what = format!("{} is node[{first}]'s directory", node.data.display());
+            findings.wrong(format!("node[{i}].data"), what);
+        }
+    }
+}
+
+/// Which earlier node has an address, if any.
+fn taken(earlier: &[(usize, &Node)], node: &Node, address: SocketAddr) -> Option<String> {
+    let (i, (_, name)) = earlier.iter().find_map(|(i, other)| {
+        // 0.0.0.0 and 127.0.0.1 mean another thing on each machine.
+        let local = address.ip().is_unspecified() || address.ip().is_loopback();
+        let apart = machine(other) != machine(node) && local;
+        let hit = addresses(other)
+            .into_iter()
+            .find(|(used, _)| !apart && same(*used, address));
+        hit.map(|hit| (i, hit))
+    })?;
+    Some(format!("node[{i}].{name}"))
+}
+
+/// Nodes that are dialled at the same host share a machine.
+fn machine(node: &Node) -> &str {
+    node.cluster_dial
+        .rsplit_once(':')
+        .map_or(node.cluster_dial.as_str(), |(host, _)| host)
+}
+
+fn same(a: SocketAddr, b: SocketAddr) -> bool {
+    let anywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || anywhere)
+}
+
+fn limits(findings: &mut Findings, config: &Config) {
+    let mailbox = &config.mailbox;
+    findings.days("mailbox.history_days", mailbox.history, 0..=3_650);
+    findings.days("mailbox.expiry_days", mailbox.expiry, 1..=3_650);
+    findings.within("mailbox.entries_max", mailbox.entries_max, 16..=10_000_000);
+    findings.within("mailbox.bytes_max_mib", mailbox.bytes_max >> 20, 1..=65_536);
+
+    let limits = &config.limits;
+    findings.within(
+        "limits.frame_bytes_max",
+        limits.frame_bytes_max,
+        4_096..=1_048_576,
+    );
+    findings.within("limits.body_bytes_max", limits.body_bytes_max, 256..=32_768);
+    if limits.frame_bytes_max < limits.body_bytes_max.saturating_add(2_048) {
+        let what = "must leave 2048 bytes around a body: at least limits.body_bytes_max + 2048";
+        findings.wrong("limits.frame_bytes_max", what);
+    }
+    findings.within("limits.window", limits.window, 1..=4_096);
+    findings.within(
+        "limits.connections_max",
+        limits.connections_max,
+        1..=1_000_000,
+    );
+    findings.within(
+        "limits.sockets_per_user_max",
+        limits.sockets_per_user_max,
+        1..=100_000,
+    );
+    findings.within(
+        "limits.requests_in_flight_max",
+        limits.requests_in_flight_max,
+        1..=65_536,
+    );
+    findings.within(
+        "limits.frames_per_second",
+        limits.frames_per_second,
+        1..=1_000_000,
+    );
+    findings.within("limits.frames_burst", limits.frames_burst, 1..=1_000_000);
+    findings.within(
+        "limits.socket_buffer_kib",
+        limits.socket_buffer >> 10,
+        16..=65_536,
+    );
+    if limits.socket_buffer < 2 * u64::from(limits.frame_bytes_max) {
+        let what = "must hold two frames: at least 2 × limits.frame_bytes_max";
+        findings.wrong("limits.socket_buffer_kib", what);
+    }
+    findings.within("limits.logins_parallel", limits.logins_parallel, 0..=1_024);
+    let tries = 1..=100_000;
+    findings.within(
+        "limits.login_failures_per_minute",
+        limits.login_failures_per_minute,
+        tries.clone(),
+    );
+    let per_address = limits.logins_per_address_per_minute;
+    findings.within("limits.logins_per_address_per_minute", per_address, tries);
+    let in_flight = limits.http_requests_in_flight_max;
+    findings.within(
+        "limits.http_requests_in_flight_max",
+        in_flight,
+        1..=1_000_000,
+    );
+    let messages = limits.http_messages_per_second;
+    findings.within("limits.http_messages_per_second", messages, 1..=100_000);
+    findings.within(
+        "limits.http_timeout_s",
+        limits.http_timeout.as_secs(),
+        1..=60,
+    );
+}
+
+fn storage(findings: &mut Findings, config: &Config) {
+    let storage = &config.storage;
+    findings.within(
+        "storage.checkpoint_seconds",
+        storage.checkpoint.as_secs(),
+        1..=3_600,
+    );
+    findings.within(
+        "storage.memory_budget_mib",
+        storage.memory_budget >> 20,
+        16..=1_048_576,
+    );
+    if storage.durability == Durability::Memory {
+        let what = "a check mark no longer means that the message survives a power cut";
+        findings.unwise("storage.durability", what);
+    }
+    if storage.unsafe_disk {
+        let what = "checkpoints may be missing after a power cut";
+        findings.unwise("storage.unsafe_disk", what);
+    }
+}
+
+fn timing(findings: &mut Findings, config: &Config) {
+    let raft = &config.raft;
+    findings.millis("raft.tick_ms", raft.tick, 5..=1_000);
+    findings.within("raft.heartbeat_ticks", raft.heartbeat_ticks, 1..=100);
+    findings.within("raft.election_ticks", raft.election_ticks, 2..=1_000);
+    if raft.election_ticks < raft.heartbeat_ticks.saturating_mul(2) {
+        let what = "must be at least twice raft.heartbeat_ticks, or leaders are voted out in vain";
+        findings.wrong("raft.election_ticks", what);
+    }
+    findings.millis("link.probe_ms", config.link.probe, 10..=10_000);
+    findings.millis("link.suspect_ms", config.link.suspect, 20..=60_000);
+    if config.link.suspect < config.link.probe * 2 {
+        let what = "must be at least twice link.probe_ms, or good links are given up";
+        findings.wrong("link.suspect_ms", what);
+    }
+    findings.within("process.lanes", config.process.lanes, 1..=256);
+    let drain = config.process.drain_timeout.as_secs();
+    findings.within("process.drain_timeout_s", drain, 0..=3_600);
+}

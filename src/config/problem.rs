@@ -1,0 +1,243 @@
+//! Problem: what is wrong with a configuration, where it stands, and what is allowed there.
+
+use std::ops::Range;
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// What `check` has to say about one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    /// The key, as a path: `limits.window`, `node[2].listen`.
+    pub(super) key: String,
+    /// What is wrong, and what is allowed.
+    pub(super) what: String,
+}
+
+/// Everything `check` has to say about a configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    /// Refused.
+    pub(super) wrong: Vec<Finding>,
+    /// Allowed but unwise.
+    pub(super) unwise: Vec<Finding>,
+}
+
+/// Something allowed but unwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {key}: {what}")]
+pub struct Warning {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The key.
+    pub key: String,
+    /// What is unwise about it.
+    pub what: String,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Diagnostic)]
+#[error("{file}:{line}: {key}: {what}")]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The key; of a text that is no TOML, `(syntax)`.
+    pub key: String,
+    /// What is wrong with it, and what is allowed.
+    pub what: String,
+    #[source_code]
+    source_code: NamedSource<String>,
+    #[label("here")]
+    span: SourceSpan,
+}
+
+/// Why a configuration was refused: correct it and start again.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {source}")]
+    #[diagnostic(help("name a readable file, such as the cluster.toml of the project"))]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file says something that cannot be.
+    #[error("{}", lines(.problems))]
+    Refused {
+        /// What is wrong, in the order of the checks; never empty.
+        #[related]
+        problems: Vec<Problem>,
+    },
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A text on whose lines problems are shown.
+pub(super) struct Page<'a> {
+    file: &'a str,
+    text: &'a str,
+}
+
+impl<'a> Page<'a> {
+    /// Takes a text; `file` is what it is called.
+    pub(super) const fn new(file: &'a str, text: &'a str) -> Self {
+        Self { file, text }
+    }
+
+    /// A text that is no configuration at all, by its form or its types.
+    pub(super) fn unparsable(&self, error: &toml::de::Error) -> ConfigError {
+        let span = error.span().unwrap_or_default();
+        let what = error.message().trim().replace('\n', ", ");
+        let key = match DeTable::parse(self.text) {
+            Ok(document) => key_at(document.get_ref(), &span),
+            Err(_) => "(syntax)".to_owned(),
+        };
+        ConfigError::Refused {
+            problems: vec![self.problem(key, what, span)],
+        }
+    }
+
+    /// A configuration whose values cannot be.
+    pub(super) fn refused(&self, wrong: Vec<Finding>) -> ConfigError {
+        let problems = wrong.into_iter().map(|finding| {
+            let span = self.place(&finding.key);
+            self.problem(finding.key, finding.what, span)
+        });
+        ConfigError::Refused {
+            problems: problems.collect(),
+        }
+    }
+
+    /// What is allowed but unwise.
+    pub(super) fn warnings(&self, unwise: Vec<Finding>) -> Vec<Warning> {
+        let warnings = unwise.into_iter().map(|Finding { key, what }| {
+            let line = self.line(self.place(&key).start);
+            Warning {
+                file: self.file.to_owned(),
+                line,
+                key,
+                what,
+            }
+        });
+        warnings.collect()
+    }
+
+    fn problem(&self, key: String, what: String, span: Range<usize>) -> Problem {
+        Problem {
+            file: self.file.to_owned(),
+            line: self.line(span.start),
+            key,
+            what,
+            source_code: NamedSource::new(self.file, masked(self.text)).with_language("TOML"),
+            span: span.into(),
+        }
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        1 + self
+            .text
+            .bytes()
+            .take(offset)
+            .filter(|b| *b == b'\n')
+            .count()
+    }
+
+    /// Where a key's value stands; of a key left out, the nearest table around it.
+    fn place(&self, key: &str) -> Range<usize> {
+        let Ok(document) = DeTable::parse(self.text) else {
+            return 0..0;
+        };
+        let mut span = 0..0;
+        let mut table = document.get_ref();
+        for part in key.split('.') {
+            let (name, index) = split_index(part);
+            let Some(mut value) = table.get(name) else {
+                return span;
+            };
+            if let (Some(i), DeValue::Array(all)) = (index, value.get_ref()) {
+                let Some(one) = all.get(i) else { return span };
+                value = one;
+            }
+            span = value.span();
+            let DeValue::Table(inner) = value.get_ref() else {
+                return span;
+            };
+            table = inner;
+        }
+        span
+    }
+}
+
+/// The text with its secrets starred out, byte for byte: reports end up in logs.
+fn masked(text: &str) -> String {
+    let mask = |line: &str| match line.split_once('=') {
+        Some((key, value)) if ["cookie", "token_secret"].contains(&key.trim()) => {
+            let stars = value.bytes().map(|b| {
+                if b"\r\n".contains(&b) {
+                    char::from(b)
+                } else {
+                    '*'
+                }
+            });
+            format!("{key}={}", stars.collect::<String>())
+        }
+        _ => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(mask).collect()
+}
+
+/// `node[2]` → `node` and the second, counted from 0.
+fn split_index(part: &str) -> (&str, Option<usize>) {
+    let Some((name, rest)) = part.split_once('[') else {
+        return (part, None);
+    };
+    let index = rest.trim_end_matches(']').parse::<usize>().ok();
+    (name, index.and_then(|i| i.checked_sub(1)))
+}
+
+/// The path of the innermost key that a span lies in.
+fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> String {
+    let inside = |whole: Range<usize>| whole.start <= span.start && span.end <= whole.end;
+    for (name, value) in table {
+        if inside(name.span()) {
+            return name.get_ref().to_string();
+        }
+        if let Some(path) = key_in(name.get_ref(), value, &inside, span) {
+            return path;
+        }
+    }
+    "(top level)".to_owned()
+}
+
+fn key_in(
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+    inside: &dyn Fn(Range<usize>) -> bool,
+    span: &Range<usize>,
+) -> Option<String> {
+    match value.get_ref() {
+        // A table's span is only its header, so its keys are asked, too.
+        DeValue::Table(inner) => match key_at(inner, span).as_str() {
+            "(top level)" => inside(value.span()).then(|| name.to_owned()),
+            key => Some(format!("{name}.{key}")),
+        },
+        DeValue::Array(all) => (1..)
+            .zip(all.iter())
+            .find_map(|(i, one)| key_in(&format!("{name}[{i}]"), one, inside, span))
+            .or_else(|| inside(value.span()).then(|| name.to_owned())),
+        _ => inside(value.span()).then(|| name.to_owned()),
+    }
+}

@@ -1,0 +1,401 @@
+//! Tests of the configuration: what is refused, and that the refusal names file, line, key and what is allowed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use actors::ids::NodeId;
+
+use super::{Config, ConfigError};
+
+const EXAMPLE: &str = include_str!("../../cluster.toml");
+
+/// The example with one text replaced, which must be there.
+fn example(from: &str, to: &str) -> String {
+    assert!(EXAMPLE.contains(from), "{from} is not in cluster.toml");
+    EXAMPLE.replacen(from, to, 1)
+}
+
+/// Where a text stands in another, as a line from 1.
+fn line_of(text: &str, part: &str) -> usize {
+    let offset = text.find(part).unwrap();
+    1 + text[..offset].matches('\n').count()
+}
+
+/// Replaces `from` by `to` in the example and expects a refusal at its line that names the key and says `says`.
+fn check(from: &str, to: &str, key: &str, says: &str) {
+    let text = example(from, to);
+    let error = Config::parse("my.toml", &text).expect_err(to);
+    let ConfigError::Refused { problems } = &error else {
+        panic!("{error}")
+    };
+    let problem = problems.iter().find(|p| p.key == key);
+    let problem = problem.unwrap_or_else(|| panic!("no problem with {key} in: {error}"));
+    assert_eq!(problem.line, line_of(&text, to), "{error}");
+    assert!(problem.what.contains(says), "{error}");
+    let shown = format!("my.toml:{}: {key}: ", problem.line);
+    assert!(error.to_string().contains(&shown), "{error}");
+}
+
+#[test]
+fn the_committed_example_shows_exactly_the_defaults() {
+    let config = Config::parse("cluster.toml", EXAMPLE).unwrap();
+    let short = "[cluster]\nname='example'\ncookie='0123456789abcdef'\n[[node]]\nname='a'\n\
+        listen='127.0.0.1:8080'\ncluster_listen='127.0.0.1:8280'\ndata='data/a'\n\
+        [auth]\ntoken_secret='0123456789abcdef0123456789abcdef'\n";
+    let bare = Config::parse("short.toml", short).unwrap();
+    assert_eq!(config.mailbox, bare.mailbox);
+    assert_eq!(config.limits, bare.limits);
+    assert_eq!(config.storage, bare.storage);
+    assert_eq!(config.raft, bare.raft);
+    assert_eq!(config.link, bare.link);
+    assert_eq!(config.process, bare.process);
+    assert_eq!(config.auth.token_life, bare.auth.token_life);
+    assert_eq!(config.cluster.shards, bare.cluster.shards);
+    assert_eq!(config.cluster.replicas, bare.cluster.replicas);
+    assert_eq!(config.nodes[0], bare.nodes[0]);
+    assert!(!bare.auth.open_registration);
+    assert_eq!(bare.warnings, []);
+    assert_eq!(config.nodes.len(), 3);
+    assert_eq!(config.mailbox.history, Duration::from_secs(30 * 86_400));
+    assert_eq!(config.nodes[1].url, "http://127.0.0.1:8081");
+}
+
+#[test]
+fn the_examples_secrets_are_warned_about() {
+    let config = Config::parse("cluster.toml", EXAMPLE).unwrap();
+    let keys: Vec<_> = config.warnings.iter().map(|w| w.key.as_str()).collect();
+    assert_eq!(keys, ["cluster.cookie", "auth.token_secret"]);
+    assert_eq!(config.warnings[0].line, line_of(EXAMPLE, "cookie = "));
+    assert_eq!(config.warnings[1].line, line_of(EXAMPLE, "token_secret = "));
+}
+
+#[test]
+fn secrets_are_not_shown_in_logs() {
+    let config = Config::parse("cluster.toml", EXAMPLE).unwrap();
+    assert!(!format!("{config:?}").contains("change-me"));
+}
+
+#[test]
+fn unknown_keys_are_refused_and_the_known_ones_told() {
+    check(
+        "window = 256",
+        "windoww = 256",
+        "limits.windoww",
+        "expected one of",
+    );
+    check(
+        "window = 256",
+        "windoww = 256",
+        "limits.windoww",
+        "`window`",
+    );
+    check("[storage]", "[storag]", "storag", "`storage`");
+    check("url = \"http", "uri = \"http", "node[1].uri", "`url`");
+}
+
+#[test]
+fn wrong_types_are_refused() {
+    check("window = 256", "window = \"256\"", "limits.window", "u32");
+    check("window = 256", "window = -1", "limits.window", "u32");
+    check("shards = 64 ", "shards = 70000 ", "cluster.shards", "u16");
+    check("tick_ms = 50", "tick_ms = 1.5", "raft.tick_ms", "u32");
+    check(
+        "\"disk\" ",
+        "\"tape\" ",
+        "storage.durability",
+        "`disk` or `memory`",
+    );
+    check(
+        "127.0.0.1:8082\"",
+        "localhost:8082\"",
+        "node[3].listen",
+        "socket address",
+    );
+    check(
+        "127.0.0.1:8281\"",
+        "127.0.0.1:99999\"",
+        "node[2].cluster_listen",
+        "socket address",
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_refused_with_its_line() {
+    let text = example("window = 256", "window = = 256");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    let line = line_of(&text, "window = =");
+    assert!(
+        error.starts_with(&format!("my.toml:{line}: (syntax): ")),
+        "{error}"
+    );
+    let text = example("window = 256", "window = 255\nwindow = 256");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    let line = line_of(&text, "window = 256");
+    assert!(
+        error.starts_with(&format!("my.toml:{line}: (syntax): ")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    let text = example("token_secret = ", "# ");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    let line = line_of(&text, "[auth]");
+    assert!(
+        error.starts_with(&format!("my.toml:{line}: auth: ")),
+        "{error}"
+    );
+    assert!(error.contains("token_secret"), "{error}");
+    let error = Config::parse("my.toml", "").unwrap_err().to_string();
+    assert!(
+        error.contains("my.toml:1: ") && error.contains("cluster"),
+        "{error}"
+    );
+}
+
+#[test]
+fn short_secrets_are_refused() {
+    let cookie = "\"change-me-cookie-of-the-example\"";
+    check(
+        cookie,
+        "\"short\"",
+        "cluster.cookie",
+        "16 to 256 bytes, not 5",
+    );
+    let secret = "\"change-me-token-secret-of-the-example\"";
+    check(
+        secret,
+        "\"0123456789012345678901234567890\"",
+        "auth.token_secret",
+        "not 31",
+    );
+}
+
+#[test]
+fn values_out_of_their_range_are_refused() {
+    check(
+        "window = 256",
+        "window = 0",
+        "limits.window",
+        "must be 1 to 4096, not 0",
+    );
+    check("shards = 64 ", "shards = 0 ", "cluster.shards", "1 to 4096");
+    check("replicas = 3", "replicas = 0", "cluster.replicas", "1 to 7");
+    check(
+        "history_days = 30 ",
+        "history_days = 9999 ",
+        "mailbox.history_days",
+        "0 to 3650",
+    );
+    check(
+        "expiry_days = 30 ",
+        "expiry_days = 0 ",
+        "mailbox.expiry_days",
+        "1 to 3650",
+    );
+    check(
+        "body_bytes_max = 32768",
+        "body_bytes_max = 32769",
+        "limits.body_bytes_max",
+        "32768",
+    );
+    check(
+        "checkpoint_seconds = 5",
+        "checkpoint_seconds = 0",
+        "storage.checkpoint_seconds",
+        "1 to",
+    );
+    check("lanes = 1", "lanes = 0", "process.lanes", "1 to 256");
+    check("tick_ms = 50", "tick_ms = 1", "raft.tick_ms", "5 to 1000");
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    let frame = "frame_bytes_max = 65536";
+    check(
+        frame,
+        "frame_bytes_max = 33000",
+        "limits.frame_bytes_max",
+        "2048",
+    );
+    check(
+        "election_ticks = 10",
+        "election_ticks = 5",
+        "raft.election_ticks",
+        "twice",
+    );
+    check(
+        "suspect_ms = 600",
+        "suspect_ms = 200",
+        "link.suspect_ms",
+        "twice",
+    );
+}
+
+#[test]
+fn names_twice_and_bad_names_are_refused() {
+    check(
+        "name = \"c\"",
+        "name = \"a\"  # again",
+        "node[3].name",
+        "node[1]",
+    );
+    check("name = \"b\"", "name = \"B\"", "node[2].name", "a-z");
+    check("name = \"b\"", "name = \"\"", "node[2].name", "a-z");
+    check(
+        "name = \"example\"",
+        "name = \"my cluster\"",
+        "cluster.name",
+        "a-z",
+    );
+}
+
+#[test]
+fn addresses_and_directories_twice_are_refused() {
+    let taken = "taken by node[1].listen";
+    check(
+        "\"127.0.0.1:8081\"",
+        "\"127.0.0.1:8080\"\t",
+        "node[2].listen",
+        taken,
+    );
+    let all = example(
+        "cluster_listen = \"127.0.0.1:8280\"",
+        "cluster_listen = \"0.0.0.0:8081\"",
+    );
+    let error = Config::parse("my.toml", &all).unwrap_err().to_string();
+    assert!(
+        error.contains("node[2].listen: 127.0.0.1:8081 is taken by node[1].cluster_listen"),
+        "{error}"
+    );
+    check(
+        "\"127.0.0.1:8181\"",
+        "\"127.0.0.1:8081\"\t",
+        "node[2].admin_listen",
+        "node[2].listen",
+    );
+    check(
+        "data = \"data/b\"",
+        "data = \"data/a\"\t",
+        "node[2].data",
+        "node[1]",
+    );
+    check(
+        "\"127.0.0.1:8081\"",
+        "\"127.0.0.1:0\"",
+        "node[2].listen",
+        "1 to 65535",
+    );
+}
+
+#[test]
+fn a_node_that_listens_everywhere_must_say_how_it_is_reached() {
+    let text = example("\"127.0.0.1:8282\"", "\"0.0.0.0:8282\"");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    assert!(error.contains("node[3].cluster_dial"), "{error}");
+    let text = example("\"127.0.0.1:8082\"", "\"0.0.0.0:8082\"");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    assert!(error.contains("node[3].url"), "{error}");
+    check(
+        "\"http://127.0.0.1:8080\"",
+        "\"127.0.0.1:8080 \"",
+        "node[1].url",
+        "http://",
+    );
+}
+
+#[test]
+fn nodes_on_machines_of_their_own_may_use_the_same_ports() {
+    let node = |name: &str| {
+        format!(
+            "[[node]]\nname='{name}'\nlisten='0.0.0.0:8080'\ncluster_listen='0.0.0.0:8280'\n\
+             cluster_dial='{name}.example.org:8280'\nurl='https://{name}.example.org/'\n\
+             data='/var/lib/rookery'\n"
+        )
+    };
+    let text = format!(
+        "[cluster]\nname='x'\ncookie='0123456789abcdef'\n{}{}{}\
+         [auth]\ntoken_secret='0123456789abcdef0123456789abcdef'\n",
+        node("a"),
+        node("b"),
+        node("c")
+    );
+    let config = Config::parse("x.toml", &text).unwrap();
+    assert_eq!(config.nodes[2].cluster_dial, "c.example.org:8280");
+    assert_eq!(config.nodes[2].url, "https://c.example.org");
+    assert_eq!(config.nodes[2].admin_listen.to_string(), "127.0.0.1:8180");
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text = example("window = 256", "window = 0").replace("lanes = 1", "lanes = 0");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    assert_eq!(error.lines().count(), 2, "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Path::new("/nowhere/cluster.toml")).unwrap_err();
+    assert!(
+        error.to_string().starts_with("/nowhere/cluster.toml: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_report_underlines_the_line() {
+    let error = Config::parse("my.toml", &example("window = 256", "window = 0")).unwrap_err();
+    let mut report = String::new();
+    miette::NarratableReportHandler::new()
+        .render_report(&mut report, &error)
+        .unwrap();
+    assert!(report.contains("limits.window"), "{report}");
+    assert!(report.contains("window = 0"), "{report}");
+}
+
+#[test]
+fn the_report_shows_no_secret() {
+    let error = Config::parse("my.toml", &example("shards = 64", "shards = 0")).unwrap_err();
+    let text = example("\"change-me-token-secret-of-the-example\"", "\"hush-hush\"");
+    let other = Config::parse("my.toml", &text).unwrap_err();
+    for error in [error, other] {
+        let mut report = String::new();
+        miette::NarratableReportHandler::new()
+            .render_report(&mut report, &error)
+            .unwrap();
+        assert!(
+            !report.contains("change-me") && !report.contains("hush"),
+            "{report}"
+        );
+        assert!(report.contains("***"), "{report}");
+    }
+}
+
+#[test]
+fn development_clusters_of_all_sizes_are_valid() {
+    for nodes in [1, 2, 3, 5, 30] {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let cookie = "a \"quoted\"\\cookie";
+        let text = Config::dev(nodes, 8080, Path::new("./my \"data\"/dev"), secret, cookie);
+        let config = Config::parse("dev.toml", &text).unwrap();
+        assert_eq!(config.nodes.len(), usize::from(nodes));
+        assert_eq!(config.cluster.cookie.reveal(), cookie);
+        assert!(config.auth.open_registration);
+        let last = &config.nodes[usize::from(nodes) - 1];
+        assert_eq!(last.listen.port(), 8079 + nodes);
+        assert_eq!(last.admin_listen.port(), 8179 + nodes);
+        assert_eq!(last.cluster_listen.port(), 8279 + nodes);
+        assert_eq!(config.replicas(), usize::from(nodes.min(3)));
+    }
+    let text = Config::dev(3, 65_400, Path::new("data"), "s", "c");
+    assert!(Config::parse("dev.toml", &text).is_err());
+}
+
+#[test]
+fn nodes_are_numbered_from_one_in_their_order() {
+    let config = Config::parse("cluster.toml", EXAMPLE).unwrap();
+    assert_eq!(config.node("b").unwrap().0, NodeId(2));
+    let error = config.node("z").unwrap_err().to_string();
+    assert_eq!(error, "no [[node]] is named \"z\"; there are a, b, c");
+}

@@ -1,0 +1,187 @@
+//! Gateway: the door that clients come through, one WebSocket each.
+//!
+//! Owns      the sockets of this node and how many there may be; nothing that outlives them.
+//! Promises  every refusal and every close code of the protocol page; an idle socket costs a few KiB; a client that
+//!           does not read costs no more than its window.
+//! Never     reads a mailbox, or waits for one client on behalf of another.
+//! Fails by  losing the socket: a panic in one ends that one, is counted, and its user is told offline.
+//!
+//! Why one task a socket and a sweep: a timer for each costs thirty times a look at one number, and an actor for each
+//! three times the memory.
+
+mod flight;
+mod lean;
+mod rules;
+mod sessions;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod wire;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actors::clock;
+use actors::ids::{SessionId, ShardId, Timestamp, UserId};
+use actors::packet::ToHome;
+use actors::router::{Inbound, NoHome, Router};
+use actors::session;
+use tokio::sync::mpsc::UnboundedSender;
+
+pub use sessions::{Msg, Roll, Sessions};
+pub use socket::serve;
+pub use upgrade::upgrade;
+pub use wire::{Code, Error, Format};
+
+/// What the gateway needs of the node it is part of.
+pub struct GatewayEnv {
+    /// The way to the homes of mailboxes.
+    pub homes: Arc<dyn Homes>,
+    /// Who a token belongs to.
+    pub tokens: Arc<dyn Tokens>,
+    /// All sockets of this node.
+    pub roll: Arc<Roll>,
+    /// What a socket may do.
+    pub limits: Limits,
+    /// Name and version of the software, as `hello` says it.
+    pub server: Box<str>,
+    /// The node's name, as `hello` says it.
+    pub node: Box<str>,
+    /// What the gateway's own moments are counted from.
+    pub started: Instant,
+}
+
+impl GatewayEnv {
+    /// The two clocks now.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let running = clock::monotonic().saturating_duration_since(self.started);
+        Now { running, wall: clock::wall() }
+    }
+}
+
+/// A moment, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Since the gateway started; only grows.
+    pub running: Duration,
+    /// The wall clock.
+    pub wall: Timestamp,
+}
+
+/// What a socket may do, and for how long it may do nothing.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How often a client must be heard; after three times that in silence it is gone.
+    pub heartbeat: Duration,
+    /// How soon it must authenticate.
+    pub auth_deadline: Duration,
+    /// How long it may take to read what it is sent.
+    pub flush: Duration,
+    /// The largest frame it may send.
+    pub frame_bytes_max: usize,
+    /// Durable events unacknowledged at once.
+    pub window: u16,
+    /// Requests of one socket in flight at once.
+    pub requests_max: usize,
+    /// Frames a second that one socket may go on sending; 0: no limit.
+    pub frames_per_second: u32,
+    /// Frames it may send at once.
+    pub frames_burst: u32,
+    /// Sockets of this node.
+    pub sockets_max: usize,
+    /// Sockets of one user on this node.
+    pub sockets_per_user_max: usize,
+    /// After how long a login should be tried again when there are too many.
+    pub retry_after: Duration,
+    /// What a session may hold.
+    pub session: Arc<session::Limits>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(5),
+            auth_deadline: Duration::from_secs(10),
+            flush: Duration::from_secs(10),
+            frame_bytes_max: 65_536,
+            window: 256,
+            requests_max: 256,
+            frames_per_second: 2_000,
+            frames_burst: 4_000,
+            sockets_max: 20_000,
+            sockets_per_user_max: 64,
+            retry_after: Duration::from_secs(2),
+            session: Arc::default(),
+        }
+    }
+}
+
+/// Who a token belongs to, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The user.
+    pub user: UserId,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// Why a token was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefused {
+    /// It was good once: get a new one.
+    #[error("the token has expired")]
+    Expired,
+    /// It never was.
+    #[error("the token is not valid")]
+    Invalid,
+}
+
+/// Checks tokens.
+pub trait Tokens: Send + Sync {
+    /// Who a token belongs to.
+    fn verify(&self, token: &str) -> Result<Verified, TokenRefused>;
+}
+
+/// The way to the homes of mailboxes: the node's router, or a model of it in tests.
+pub trait Homes: Send + Sync {
+    /// How many shards the cluster has.
+    fn shards(&self) -> u16;
+    /// Registers a socket; everything for it arrives in `inbox`.
+    fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId;
+    /// Forgets a socket.
+    fn close_session(&self, id: SessionId);
+    /// Sends to the home of a mailbox, if there is a way to it now.
+    fn home(&self, ask: ToHome) -> Result<(), NoHome>;
+    /// Tells a socket from now on when a shard's home moves.
+    fn watch(&self, session: SessionId, shard: ShardId);
+    /// No longer.
+    fn unwatch(&self, session: SessionId, shard: ShardId);
+}
+
+impl Homes for Router {
+    fn shards(&self) -> u16 {
+        self.shards()
+    }
+
+    fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId {
+        self.open_session(inbox)
+    }
+
+    fn close_session(&self, id: SessionId) {
+        self.close_session(id);
+    }
+
+    fn home(&self, ask: ToHome) -> Result<(), NoHome> {
+        self.home(ask)
+    }
+
+    fn watch(&self, session: SessionId, shard: ShardId) {
+        self.watch(session, shard);
+    }
+
+    fn unwatch(&self, session: SessionId, shard: ShardId) {
+        self.unwatch(session, shard);
+    }
+}

@@ -1,0 +1,499 @@
+//! Gateway: what a connection may do, when, and how it ends.
+
+use std::time::Duration;
+
+use actors::ids::{Conversation, Number, ShardId};
+use actors::message::{Entry, Position, Refusal, Send};
+use actors::packet::{Answer, Closed, Question, ToHome};
+use actors::router::Inbound;
+use actors::session::{Output, RequestRef, Session};
+
+use super::flight::{Bucket, Flight};
+use super::wire::{Body, Code, Draft, Error, Format, Frame, Outgoing, Request};
+use super::{Limits, Now, TokenRefused, Verified};
+
+/// How often a session that waits for something looks at its clock.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a drained client may take beyond what it was told to wait.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// What must now be done for a connection, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Say this to the client.
+    Tell(Outgoing),
+    /// Send this to the home of a mailbox; if that fails, say so with `home_failed`.
+    Home(ToHome),
+    /// Say from now on when this shard has a new home.
+    Watch(ShardId),
+    /// No longer.
+    Unwatch(ShardId),
+    /// End the socket with this code.
+    Close(Goodbye),
+}
+
+/// Why the node ends a socket: the close codes of the protocol page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goodbye {
+    GoAway,
+    HeartbeatLost,
+    SlowConsumer,
+    Unavailable,
+    TokenExpired,
+    BadFrame,
+    TooBig,
+    AuthenticationFailed,
+    DeviceRemoved,
+    Replaced,
+    TooManyConnections,
+}
+
+impl Goodbye {
+    pub(super) const fn code(self) -> u16 {
+        match self {
+            Self::GoAway => 4001,
+            Self::HeartbeatLost => 4002,
+            Self::SlowConsumer => 4008,
+            Self::Unavailable => 4010,
+            Self::TokenExpired => 4101,
+            Self::BadFrame => 4300,
+            Self::TooBig => 4302,
+            Self::AuthenticationFailed => 4303,
+            Self::DeviceRemoved => 4304,
+            Self::Replaced => 4305,
+            Self::TooManyConnections => 4307,
+        }
+    }
+
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::GoAway => "goaway",
+            Self::HeartbeatLost => "heartbeat lost",
+            Self::SlowConsumer => "slow consumer",
+            Self::Unavailable => "shard unavailable",
+            Self::TokenExpired => "token expired",
+            Self::BadFrame => "bad frame",
+            Self::TooBig => "too big",
+            Self::AuthenticationFailed => "authentication failed",
+            Self::DeviceRemoved => "device removed",
+            Self::Replaced => "replaced by a newer socket",
+            Self::TooManyConnections => "too many connections",
+        }
+    }
+}
+
+/// Why a client was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotAdmitted {
+    /// Its token does not hold.
+    #[error(transparent)]
+    Token(#[from] TokenRefused),
+    /// The user has as many sockets as one may have.
+    #[error("too many connections of this user")]
+    TooMany,
+}
+
+/// How far a connection has come.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    /// Greeted: only `auth` is taken, and only so long.
+    Greeted { until: Duration },
+    /// The home is asked; nothing else is read meanwhile.
+    Authenticating { re: Option<Box<str>> },
+    /// Everything goes.
+    Open,
+    /// The end was said.
+    Closing,
+}
+
+/// One socket's rules.
+#[derive(Debug)]
+pub(super) struct Connection {
+    session: Session,
+    stage: Stage,
+    flight: Flight,
+    bucket: Bucket,
+    heard: Duration,
+    token_ends: Option<Duration>,
+    drained: Option<Duration>,
+}
+
+impl Connection {
+    /// A socket that was just greeted.
+    pub(super) fn new(session: Session, limits: &Limits, now: Now) -> Self {
+        Self {
+            session,
+            stage: Stage::Greeted { until: now.running + limits.auth_deadline },
+            flight: Flight::default(),
+            bucket: Bucket::default(),
+            heard: now.running,
+            token_ends: None,
+            drained: None,
+        }
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Whether frames are read now.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self.stage, Stage::Greeted { .. } | Stage::Open)
+    }
+
+    /// Any sign of life.
+    pub(super) fn heard(&mut self, now: Now) {
+        self.heard = now.running;
+    }
+
+    /// A frame. `admit` checks a token and takes a place for its user.
+    pub(super) fn frame(
+        &mut self,
+        frame: Frame,
+        limits: &Limits,
+        now: Now,
+        admit: impl FnOnce(&str) -> Result<Verified, NotAdmitted>,
+        acts: &mut Vec<Act>,
+    ) {
+        self.heard(now);
+        let Frame { id, auth, request } = frame;
+        match (&self.stage, request) {
+            (Stage::Greeted { .. }, Ok(Request::Auth { token, device, resume })) => {
+                match admit(&token) {
+                    Err(why) => self.not_admitted(id, why, acts),
+                    Ok(verified) => {
+                        let left = verified.expires_at.since(now.wall);
+                        self.token_ends = Some(now.running.saturating_add(left));
+                        self.stage = Stage::Authenticating { re: id };
+                        let mut out = Vec::new();
+                        let Verified { user, .. } = verified;
+                        let running = now.running;
+                        self.session
+                            .authenticate(user, device, resume, now.wall, running, &mut out);
+                        self.carry(out, now, acts);
+                    }
+                }
+            }
+            (Stage::Greeted { .. }, request) => {
+                if let Err(error) = request {
+                    acts.push(refuse(id, error));
+                }
+                if !auth {
+                    self.close(Goodbye::BadFrame, acts);
+                }
+            }
+            (Stage::Open, request) => self.open_frame(id, request, limits, now, acts),
+            (Stage::Authenticating { .. } | Stage::Closing, _) => {}
+        }
+    }
+
+    /// Bytes that are no frame, or a kind of message this socket does not speak.
+    pub(super) fn bad_frame(&mut self, acts: &mut Vec<Act>) {
+        self.close(Goodbye::BadFrame, acts);
+    }
+
+    /// Something for this socket from elsewhere in the cluster.
+    pub(super) fn inbound(&mut self, inbound: Inbound, now: Now, acts: &mut Vec<Act>) {
+        let mut out = Vec::new();
+        match inbound {
+            Inbound::Tell(tell) => self.session.tell(tell, now.running, &mut out),
+            Inbound::HomeMoved(shard) => self.session.home_moved(shard, now.running, &mut out),
+            Inbound::Drain { wait_ms } => {
+                let wait = Duration::from_millis(wait_ms) + DRAIN_GRACE;
+                self.drained = Some(now.running + wait);
+                acts.push(Act::Tell(Outgoing::GoAway { wait_ms }));
+            }
+        }
+        self.carry(out, now, acts);
+    }
+
+    /// An `Act::Home` for this shard failed.
+    pub(super) fn home_failed(&mut self, shard: ShardId, now: Now, acts: &mut Vec<Act>) {
+        let mut out = Vec::new();
+        self.session.home_failed(shard, now.running, &mut out);
+        self.carry(out, now, acts);
+    }
+
+    /// When `sweep` must be called next, unless something else happens before.
+    pub(super) fn due(&self, limits: &Limits, now: Now) -> Duration {
+        let quiet = match self.stage {
+            Stage::Greeted { until } => until,
+            Stage::Authenticating { .. } | Stage::Closing => now.running + TICK,
+            Stage::Open => self.heard + limits.heartbeat * 3,
+        };
+        let tick = self.session.needs_tick().then(|| now.running + TICK);
+        let ends = [self.token_ends, self.drained, tick];
+        ends.into_iter().flatten().fold(quiet, Duration::min)
+    }
+
+    /// Looks at the clock.
+    pub(super) fn sweep(&mut self, limits: &Limits, now: Now, acts: &mut Vec<Act>) {
+        let over = |end: Option<Duration>| end.is_some_and(|end| now.running >= end);
+        let why = match self.stage {
+            Stage::Closing => return,
+            Stage::Greeted { until } if now.running >= until => Some(Goodbye::AuthenticationFailed),
+            Stage::Open if now.running >= self.heard + limits.heartbeat * 3 => {
+                Some(Goodbye::HeartbeatLost)
+            }
+            _ if over(self.drained) => Some(Goodbye::GoAway),
+            _ if over(self.token_ends) => Some(Goodbye::TokenExpired),
+            _ => None,
+        };
+        if let Some(why) = why {
+            self.close(why, acts);
+        } else if self.session.needs_tick() {
+            let mut out = Vec::new();
+            self.session.tick(now.running, &mut out);
+            self.carry(out, now, acts);
+        }
+    }
+
+    /// The socket is gone; what is left to do for it.
+    pub(super) fn gone(&mut self, now: Now) -> Vec<Act> {
+        self.stage = Stage::Closing;
+        let (mut out, mut acts) = (Vec::new(), Vec::new());
+        self.session.close(&mut out);
+        self.carry(out, now, &mut acts);
+        acts
+    }
+
+    fn not_admitted(&mut self, id: Option<Box<str>>, why: NotAdmitted, acts: &mut Vec<Act>) {
+        let (code, goodbye) = match why {
+            NotAdmitted::Token(TokenRefused::Expired) => {
+                (Code::Unauthenticated, Goodbye::TokenExpired)
+            }
+            NotAdmitted::Token(TokenRefused::Invalid) => {
+                (Code::Unauthenticated, Goodbye::AuthenticationFailed)
+            }
+            NotAdmitted::TooMany => (Code::Forbidden, Goodbye::TooManyConnections),
+        };
+        acts.push(refuse(id, Error::new(code, why.to_string())));
+        self.close(goodbye, acts);
+    }
+
+    fn open_frame(
+        &mut self,
+        id: Option<Box<str>>,
+        request: Result<Request, Error>,
+        limits: &Limits,
+        now: Now,
+        acts: &mut Vec<Act>,
+    ) {
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return acts.push(refuse(id, error)),
+        };
+        if let Err(error) = self.may(id.as_deref(), &request, limits, now) {
+            return acts.push(refuse(id, error));
+        }
+        let mut out = Vec::new();
+        self.session.alive(now.running, &mut out);
+        match request {
+            Request::Auth { .. } => {
+                let error = Error::new(Code::BadRequest, "op: this socket is authenticated");
+                acts.push(refuse(id, error));
+            }
+            Request::Ack(n) => self.ack(id, n, &mut out, acts),
+            Request::Ping(n) => {
+                match n {
+                    Some(n) => self.ack(id, n, &mut out, acts),
+                    None => done(id, acts),
+                }
+                let (head, server_time) = (self.session.head(), now.wall);
+                acts.push(Act::Tell(Outgoing::Pong { head, server_time }));
+            }
+            Request::Read { conv: Conversation::Group(_), .. } => {
+                acts.push(refuse(id, Error::new(Code::NotFound, "conv: no such group")));
+            }
+            Request::Read { conv, seq } => {
+                match self.session.read(conv, seq, now.running, &mut out) {
+                    Ok(()) => done(id, acts),
+                    Err(refusal) => acts.push(refuse(id, refusal.into())),
+                }
+            }
+            Request::Pull { after, limit } => {
+                let request = self.flight.start(id);
+                self.session.pull(request, after, limit, now.running, &mut out);
+            }
+            Request::Send(draft) => self.send(id, *draft, now, &mut out, acts),
+            Request::Devices => self.ask(id, Question::Devices, now, &mut out),
+            Request::RemoveDevice(device) => {
+                self.ask(id, Question::RemoveDevice(device), now, &mut out);
+            }
+        }
+        self.carry(out, now, acts);
+    }
+
+    /// Whether there is room for one more request.
+    fn may(
+        &mut self,
+        id: Option<&str>,
+        request: &Request,
+        limits: &Limits,
+        now: Now,
+    ) -> Result<(), Error> {
+        // What keeps the protocol going is cheap, and refusing it would only make things worse.
+        let weight = if matches!(request, Request::Ack(_) | Request::Ping(_)) { 1 } else { 10 };
+        let (rate, burst) = (limits.frames_per_second, limits.frames_burst);
+        if let Err(wait) = self.bucket.take(weight, rate, burst, now.running) {
+            return Err(slow_down("too many frames", wait));
+        }
+        if id.is_some_and(|id| self.flight.has(id)) {
+            return Err(Error::new(Code::BadRequest, "id: is in flight already"));
+        }
+        if self.flight.len() >= limits.requests_max {
+            return Err(slow_down("too many requests in flight", TICK));
+        }
+        Ok(())
+    }
+
+    fn ack(&mut self, id: Option<Box<str>>, n: Number, out: &mut Vec<Output>, acts: &mut Vec<Act>) {
+        match self.session.ack(n, out) {
+            Ok(()) => done(id, acts),
+            Err(beyond) => acts.push(refuse(id, Error::new(Code::BadRequest, beyond.to_string()))),
+        }
+    }
+
+    fn send(
+        &mut self,
+        id: Option<Box<str>>,
+        draft: Draft,
+        now: Now,
+        out: &mut Vec<Output>,
+        acts: &mut Vec<Act>,
+    ) {
+        let Draft { to, cid, content } = draft;
+        let (Conversation::User(_), Some(from), Some(device)) =
+            (&to, self.session.user(), self.session.device())
+        else {
+            return acts.push(refuse(id, Error::new(Code::NotFound, "to: no such group")));
+        };
+        let send = Send { from: from.clone(), device: device.clone(), to, cid, content };
+        let request = self.flight.start(id);
+        self.session.send(request, send, now.running, out);
+    }
+
+    fn ask(&mut self, id: Option<Box<str>>, question: Question, now: Now, out: &mut Vec<Output>) {
+        let request = self.flight.start(id);
+        self.session.question(request, question, now.running, out);
+    }
+
+    /// Turns what the session wants into what the socket does.
+    fn carry(&mut self, outputs: Vec<Output>, now: Now, acts: &mut Vec<Act>) {
+        for output in outputs {
+            match output {
+                Output::Home(home) => acts.push(Act::Home(home)),
+                Output::Watch(shard) => acts.push(Act::Watch(shard)),
+                Output::Unwatch(shard) => acts.push(Act::Unwatch(shard)),
+                Output::Attached(position) => self.attached(position, now, acts),
+                Output::Refused(refusal) => self.refused(refusal, acts),
+                Output::Unavailable => self.unavailable(acts),
+                Output::Entries { entries, .. } => tell_all(entries, acts),
+                Output::CaughtUp { head } => acts.push(Act::Tell(Outgoing::CaughtUp(head))),
+                Output::Sent { request, result } => {
+                    self.answer(request, result.map(Body::Sent), acts);
+                }
+                Output::Pulled { request, result } => {
+                    let result = result.map(|entries| {
+                        tell_all(entries, acts);
+                        Body::Done
+                    });
+                    self.answer(request, result, acts);
+                }
+                Output::Answered { request, answer } => {
+                    self.answer(request, answer.map(body), acts);
+                }
+                Output::Close(Closed::DeviceRemoved) => self.close(Goodbye::DeviceRemoved, acts),
+                Output::Close(Closed::Replaced) => self.close(Goodbye::Replaced, acts),
+                Output::Close(Closed::Lost) => self.close(Goodbye::Unavailable, acts),
+            }
+        }
+    }
+
+    fn attached(&mut self, position: Position, now: Now, acts: &mut Vec<Act>) {
+        let Stage::Authenticating { re } = &mut self.stage else { return };
+        let re = re.take();
+        self.stage = Stage::Open;
+        self.heard = now.running;
+        let (Some(re), Some(user), Some(device)) =
+            (re, self.session.user().cloned(), self.session.device().cloned())
+        else {
+            return;
+        };
+        let body = Body::Auth { user, device, position };
+        acts.push(Act::Tell(Outgoing::Ok { re, body }));
+    }
+
+    fn refused(&mut self, refusal: Refusal, acts: &mut Vec<Act>) {
+        let Stage::Authenticating { re } = &mut self.stage else {
+            // A home that took this device before: a new login will say what has changed.
+            return self.close(Goodbye::Unavailable, acts);
+        };
+        let re = re.take();
+        acts.push(refuse(re, refusal.into()));
+        self.close(Goodbye::AuthenticationFailed, acts);
+    }
+
+    fn unavailable(&mut self, acts: &mut Vec<Act>) {
+        if let Stage::Authenticating { re } = &mut self.stage {
+            let re = re.take();
+            acts.push(refuse(re, Refusal::Unavailable.into()));
+        }
+        self.close(Goodbye::Unavailable, acts);
+    }
+
+    fn answer(&mut self, request: RequestRef, result: Result<Body, Refusal>, acts: &mut Vec<Act>) {
+        let re = self.flight.finish(request);
+        match (re, result) {
+            (Some(re), Ok(body)) => acts.push(Act::Tell(Outgoing::Ok { re, body })),
+            (None, Ok(_)) => {}
+            (re, Err(refusal)) => acts.push(refuse(re, refusal.into())),
+        }
+    }
+
+    fn close(&mut self, why: Goodbye, acts: &mut Vec<Act>) {
+        if self.stage != Stage::Closing {
+            self.stage = Stage::Closing;
+            acts.push(Act::Close(why));
+        }
+    }
+}
+
+fn body(answer: Answer) -> Body {
+    match answer {
+        Answer::Devices(devices) => Body::Devices(devices),
+        // A socket never asks for the others, and a client is never told them.
+        Answer::Done | Answer::Credentials(_) | Answer::Sessions(_) => Body::Done,
+    }
+}
+
+fn tell_all(entries: Vec<Entry>, acts: &mut Vec<Act>) {
+    acts.extend(entries.into_iter().map(|entry| Act::Tell(Outgoing::Entry(entry))));
+}
+
+fn done(id: Option<Box<str>>, acts: &mut Vec<Act>) {
+    if let Some(re) = id {
+        acts.push(Act::Tell(Outgoing::Ok { re, body: Body::Done }));
+    }
+}
+
+fn refuse(re: Option<Box<str>>, error: Error) -> Act {
+    Act::Tell(Outgoing::Err { re, error })
+}
+
+fn slow_down(message: &'static str, wait: Duration) -> Error {
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+    Error { retry_after_ms: Some(wait_ms), ..Error::new(Code::RateLimited, message) }
+}
+
+/// The subprotocol to speak, of those a client offers: the first that is known, JSON if it offers none.
+pub(super) fn choose<'a>(offered: impl IntoIterator<Item = &'a str>) -> Option<Format> {
+    let mut none = true;
+    for protocol in offered {
+        none = false;
+        if let Some(format) = Format::of(protocol) {
+            return Some(format);
+        }
+    }
+    none.then_some(Format::Json)
+}

@@ -1,0 +1,312 @@
+//! Wire: frames in both formats, right and wrong.
+
+use std::sync::Arc;
+
+use actors::ids::{
+    Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq, Timestamp, UserId,
+};
+use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Resume, Resumed, What};
+use proptest::prelude::{any, prop};
+use proptest::{prop_assert_eq, proptest};
+use serde_json::{Value, json};
+
+use super::{Body, Code, Draft, Error, Format, Greeting, Outgoing, Request, Teller, decode};
+
+fn ask(text: &str) -> Result<Request, Error> {
+    decode(Format::Json, text.as_bytes()).expect("a frame").request
+}
+
+fn code(text: &str) -> (Code, String) {
+    let error = ask(text).expect_err("a refusal");
+    (error.code, error.message.into_owned())
+}
+
+fn pack(value: &Value) -> Vec<u8> {
+    rmp_serde::to_vec(value).expect("packs")
+}
+
+fn unpack(bytes: &[u8]) -> Value {
+    rmp_serde::from_slice(bytes).expect("unpacks")
+}
+
+#[test]
+fn what_is_no_frame_is_told_apart() {
+    for bad in
+        ["", "{", "[]", "7", "\"x\"", "{\"op\":}", "{\"op\":\"ping\"} x", "{\"op\":\"p", "nul"]
+    {
+        assert!(decode(Format::Json, bad.as_bytes()).is_err(), "{bad}");
+    }
+    assert!(decode(Format::Json, b"{\"op\":\"\xff\"}").is_err());
+    for bad in
+        [&[][..], &[0x80, 0x80], &[0x81, 0xa1], &[0xc1], &[0xdf, 255, 255, 255, 255], &[0x93]]
+    {
+        assert!(decode(Format::Msgpack, bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn requests_are_understood() {
+    assert_eq!(ask(r#"{"op":"ping"}"#), Ok(Request::Ping(None)));
+    assert_eq!(ask(r#"{"op":"ping","d":{"n":7}}"#), Ok(Request::Ping(Some(Number(7)))));
+    assert_eq!(ask(r#"{"op":"ack","d":{"n":7,"more":[1,{}]}}"#), Ok(Request::Ack(Number(7))));
+    let pull = Request::Pull { after: Number(3), limit: 256 };
+    assert_eq!(ask(r#"{"op":"pull","d":{"after":3}}"#), Ok(pull));
+    let conv = Conversation::User(UserId::parse("al").unwrap());
+    let read = Request::Read { conv, seq: Seq(57) };
+    assert_eq!(ask(r#"{"op":"read","d":{"conv":"u:al","seq":57}}"#), Ok(read));
+    assert_eq!(ask(r#"{"op":"device.list"}"#), Ok(Request::Devices));
+    let auth = Request::Auth {
+        token: "t".into(),
+        device: DeviceId::parse("d").unwrap(),
+        resume: Some(Resume { n: Number(4), epoch: Epoch::default() }),
+    };
+    let text = r#"{"op":"auth","d":{"token":"t","device":"d","resume":{"n":4,"epoch":"what"}}}"#;
+    assert_eq!(ask(text), Ok(auth));
+}
+
+#[test]
+fn a_message_comes_through_in_both_formats() {
+    let value = json!({"id": "c\u{e9}17", "op": "send", "d": {
+        "to": "u:bob", "cid": "c1", "kind": "text", "body": "hi \"there\"\n\u{1F600}",
+        "reply_to": null, "client": {"a": [1, -2, 2.5, true, null], "b": {"c": "d\u{1}"}},
+    }});
+    let json = decode(Format::Json, value.to_string().as_bytes()).unwrap();
+    let packed = decode(Format::Msgpack, &pack(&value)).unwrap();
+    assert_eq!(json.id.as_deref(), Some("c\u{e9}17"));
+    for frame in [json, packed] {
+        let Ok(Request::Send(draft)) = frame.request else { panic!("a message") };
+        let Draft { to, cid, content } = *draft;
+        assert_eq!((to.to_string().as_str(), cid.as_str()), ("u:bob", "c1"));
+        assert_eq!(&*content.body, "hi \"there\"\n\u{1F600}");
+        assert_eq!(content.reply_to, None);
+        let client: Value = serde_json::from_str(content.client.as_ref().unwrap()).unwrap();
+        assert_eq!(client, value["d"]["client"]);
+    }
+}
+
+#[test]
+fn a_wrong_field_is_named() {
+    let send = |change: fn(&mut Value)| {
+        let mut value = json!({"op": "send", "d": {
+            "to": "u:bob", "cid": "c1", "kind": "text", "body": "hi",
+        }});
+        change(&mut value["d"]);
+        let json = code(&value.to_string());
+        let packed = decode(Format::Msgpack, &pack(&value)).unwrap().request.unwrap_err();
+        assert_eq!((packed.code, packed.message.as_ref()), (json.0, json.1.as_str()));
+        (json.0, json.1.split(':').next().unwrap_or_default().to_owned())
+    };
+    let bad = |field: &str| (Code::BadRequest, field.to_owned());
+    assert_eq!(send(|d| d["to"] = json!("bob")), bad("to"));
+    assert_eq!(send(|d| d["to"] = json!("u:BOB")), bad("to"));
+    assert_eq!(send(|d| d["cid"] = json!("")), bad("cid"));
+    assert_eq!(send(|d| d["cid"] = json!("x".repeat(65))), bad("cid"));
+    assert_eq!(send(|d| d["cid"] = json!(5)), bad("cid"));
+    assert_eq!(send(|d| d["kind"] = json!("Text")), bad("kind"));
+    assert_eq!(send(|d| drop(d.as_object_mut().unwrap().remove("body"))), bad("body"));
+    assert_eq!(send(|d| d["body"] = json!({})), bad("body"));
+    assert_eq!(send(|d| d["client"] = json!("text")), bad("client"));
+    assert_eq!(send(|d| d["reply_to"] = json!("short")), bad("reply_to"));
+    let large = |field: &str| (Code::TooLarge, field.to_owned());
+    assert_eq!(send(|d| d["body"] = json!("x".repeat(32 * 1024 + 1))), large("body"));
+    assert_eq!(send(|d| d["client"] = json!({"a": "x".repeat(1024)})), large("client"));
+    assert_eq!(code(r#"{"op":"what"}"#).0, Code::UnknownOp);
+    assert_eq!(code(r#"{"op":"group.create","d":{}}"#).0, Code::UnknownOp);
+    for (text, field) in [
+        (r#"{"d":{}}"#, "op"),
+        (r#"{"op":5}"#, "op"),
+        (r#"{"op":"ack"}"#, "n"),
+        (r#"{"op":"ack","d":[]}"#, "d"),
+        (r#"{"op":"ack","d":{"n":-1}}"#, "n"),
+        (r#"{"op":"ack","d":{"n":1.5}}"#, "n"),
+        (r#"{"op":"ack","d":{"n":9007199254740992}}"#, "n"),
+        (r#"{"op":"pull","d":{"after":1,"limit":257}}"#, "limit"),
+        (r#"{"op":"auth","d":{"token":"t"}}"#, "device"),
+        (r#"{"op":"auth","d":{"token":"t","device":"d","resume":{"n":1}}}"#, "resume.epoch"),
+        (r#"{"id":7,"op":"ping"}"#, "id"),
+        (r#"{"op":"send","d":{"to":"u:b","cid":"c","kind":"k","body":"\ud800"}}"#, "body"),
+    ] {
+        let (found, message) = code(text);
+        assert_eq!((found, message.split(':').next()), (Code::BadRequest, Some(field)), "{text}");
+    }
+    let long = format!(r#"{{"id":"{}","op":"ping"}}"#, "x".repeat(65));
+    assert_eq!(code(&long).0, Code::BadRequest);
+}
+
+fn content(client: Option<&str>) -> Arc<Content> {
+    Arc::new(Content {
+        kind: Kind::parse("text").unwrap(),
+        body: "a\"\u{7}\n\u{e9}".into(),
+        reply_to: client.map(|_| MessageId(1)),
+        client: client.map(Into::into),
+    })
+}
+
+fn entries() -> Vec<(Entry, Value)> {
+    let user = |name| UserId::parse(name).unwrap();
+    let device = DeviceId::parse("phone").unwrap();
+    let mid = MessageId(2);
+    let id = "00000000000000000000000002";
+    let conv = || Conversation::User(user("bob"));
+    let sent = |client| What::Sent {
+        mid,
+        conv: conv(),
+        seq: Seq(3),
+        at: Timestamp(70),
+        cid: Cid::parse("c1").unwrap(),
+        device: device.clone(),
+        content: content(client),
+    };
+    let message = What::Message {
+        mid,
+        from: user("bob"),
+        device: device.clone(),
+        seq: Seq(300),
+        content: content(Some(r#"{"a": [1, {"b": -1}]}"#)),
+    };
+    let by = Some(user("bob"));
+    let receipt = What::Receipt { conv: conv(), by, delivered: Seq(57), read: Seq(55) };
+    let expired = What::Expired { conv: conv(), mid, seq: Seq(9) };
+    let all = [
+        (
+            message,
+            "message",
+            json!({"mid": id, "conv": "u:bob", "from": "bob", "device": "phone",
+            "seq": 300, "at": 1_700_000_000_000_u64, "kind": "text", "body": "a\"\u{7}\n\u{e9}",
+            "reply_to": "00000000000000000000000001", "client": {"a": [1, {"b": -1}]}}),
+        ),
+        (
+            sent(None),
+            "sent",
+            json!({"mid": id, "conv": "u:bob", "seq": 3, "at": 70, "cid": "c1",
+            "device": "phone", "kind": "text", "body": "a\"\u{7}\n\u{e9}"}),
+        ),
+        (
+            receipt,
+            "receipt",
+            json!({"conv": "u:bob", "by": "bob", "delivered": 57, "read": 55,
+            "at": 1_700_000_000_000_u64}),
+        ),
+        (expired, "expired", json!({"conv": "u:bob", "mid": id, "seq": 9})),
+    ];
+    let number = |(what, ev, d)| {
+        let entry = Entry { n: Number(70_000), at: Timestamp(1_700_000_000_000), what };
+        (entry, json!({"n": 70_000, "ev": ev, "d": d}))
+    };
+    all.into_iter().map(number).collect()
+}
+
+/// What a frame says, which must be the same in both formats.
+fn told(outgoing: &Outgoing, device: Option<&DeviceId>) -> Value {
+    let json = Teller { format: Format::Json, device }.tell(outgoing);
+    let packed = Teller { format: Format::Msgpack, device }.tell(outgoing);
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(unpack(&packed), json);
+    json
+}
+
+#[test]
+fn events_are_as_the_protocol_says() {
+    for (entry, expected) in entries() {
+        assert_eq!(told(&Outgoing::Entry(entry), None), expected);
+    }
+    let caught_up = told(&Outgoing::CaughtUp(Number(5)), None);
+    assert_eq!(caught_up, json!({"ev": "caught_up", "d": {"n": 5}}));
+    let pong = Outgoing::Pong { head: Number(5), server_time: Timestamp(9) };
+    assert_eq!(told(&pong, None), json!({"ev": "pong", "d": {"server_time_ms": 9, "head": 5}}));
+    let goaway = told(&Outgoing::GoAway { wait_ms: 2310 }, None);
+    assert_eq!(goaway, json!({"ev": "goaway", "d": {"reason": "drain", "wait_ms": 2310}}));
+}
+
+#[test]
+fn the_sending_device_is_not_told_its_own_words() {
+    let phone = DeviceId::parse("phone").unwrap();
+    for (entry, expected) in entries() {
+        let told = told(&Outgoing::Entry(entry), Some(&phone));
+        assert_eq!(told["d"].get("body").is_none(), expected["ev"] != "message");
+    }
+}
+
+#[test]
+fn replies_are_as_the_protocol_says() {
+    let ok = |body| told(&Outgoing::Ok { re: "c\"1".into(), body }, None);
+    assert_eq!(ok(Body::Done), json!({"re": "c\"1", "ok": {}}));
+    let accepted = Accepted { mid: MessageId(2), seq: Seq(1), at: Timestamp(5), dup: true };
+    assert_eq!(
+        ok(Body::Sent(accepted))["ok"],
+        json!({"mid": "00000000000000000000000002", "seq": 1, "at": 5, "dup": true})
+    );
+    let (user, device) = (UserId::parse("al").unwrap(), DeviceId::parse("d").unwrap());
+    let auth = |resumed| {
+        let position = Position { epoch: Epoch(1), from: Number(4), head: Number(9), resumed };
+        ok(Body::Auth { user: user.clone(), device: device.clone(), position })["ok"].clone()
+    };
+    assert_eq!(
+        auth(Resumed::Trimmed),
+        json!({"user": "al", "device": "d", "epoch": "00000000000000000000000001", "n": 4,
+            "head": 9, "resumed": false, "reason": "trimmed"})
+    );
+    assert_eq!(auth(Resumed::Yes)["resumed"], json!(true));
+    assert_eq!(auth(Resumed::UnknownEpoch)["reason"], json!("unknown_epoch"));
+    let info = DeviceInfo { device, last_seen: Timestamp(8), acked: Number(3) };
+    assert_eq!(
+        ok(Body::Devices(vec![info.clone(), info]))["ok"]["devices"][1],
+        json!({"device": "d", "last_seen_ms": 8, "acked_n": 3})
+    );
+    let error = Error { retry_after_ms: Some(1200), ..Error::new(Code::RateLimited, "slow") };
+    assert_eq!(
+        told(&Outgoing::Err { re: None, error }, None),
+        json!({"re": null, "err": {"code": "rate_limited", "message": "slow", "retry": true,
+            "retry_after_ms": 1200}})
+    );
+    let greeting = Greeting {
+        server: "rookery/0.1.0",
+        node: "a",
+        heartbeat_ms: 5000,
+        auth_deadline_ms: 10000,
+        frame_bytes_max: 65536,
+        window: 256,
+        server_time: Timestamp(7),
+    };
+    let hello = Teller { format: Format::Msgpack, device: None }.hello(&greeting);
+    assert_eq!(
+        unpack(&hello),
+        json!({"ev": "hello", "d": {"server": "rookery/0.1.0", "node": "a", "protocol": 1,
+            "heartbeat_ms": 5000, "auth_deadline_ms": 10000, "frame_bytes_max": 65536,
+            "window": 256, "server_time_ms": 7}})
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_body_comes_through(body in any::<String>(), size in 0_usize..70_000) {
+        let body = if size < 32_000 { body } else { "\u{e9}".repeat(16_000) };
+        let value = json!({"op": "send", "d": {
+            "to": "u:bob", "cid": "c", "kind": "k", "body": body,
+        }});
+        let frames = [
+            decode(Format::Json, value.to_string().as_bytes()),
+            decode(Format::Msgpack, &pack(&value)),
+        ];
+        for frame in frames {
+            let Ok(Request::Send(draft)) = frame.unwrap().request else { panic!("a message") };
+            prop_assert_eq!(&*draft.content.body, &body);
+            let what = What::Message {
+                mid: MessageId(1),
+                from: UserId::parse("bob").unwrap(),
+                device: DeviceId::parse("d").unwrap(),
+                seq: Seq(u64::try_from(size).unwrap()),
+                content: draft.content,
+            };
+            let entry = Entry { n: Number(1), at: Timestamp(1), what };
+            let told = told(&Outgoing::Entry(entry), None);
+            prop_assert_eq!(told["d"]["body"].as_str(), Some(body.as_str()));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode(Format::Json, &bytes);
+        let _ = decode(Format::Msgpack, &bytes);
+    }
+}

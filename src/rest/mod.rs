@@ -1,0 +1,163 @@
+//! Rest: the HTTP API for clients: accounts and sending; the socket begins here, too.
+//!
+//! Owns      the brakes on logins and on sending, which die with the process.
+//! Promises  every refusal is a problem (RFC 9457) with the protocol's code; every request ends within its time-out.
+//! Never     serves what is the operator's; reads a body without a bound.
+//! Fails by  answering `unavailable` while a home has no majority; a client repeats with the same `cid`.
+
+mod accounts;
+mod health;
+mod input;
+mod messages;
+mod problem;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::clock;
+use actors::ids::UserId;
+use actors::message::{self, Accepted, Refusal};
+use actors::packet::{Answer, Question};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::MatchedPath;
+use axum::http::{Request, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::auth::{Brake, PasswordRefused, Passwords, Tokens};
+use crate::config::Config;
+
+pub use health::Ready;
+pub use problem::{Code, Problem};
+pub use serve::{Io, Peer, Seat, Seats, bind, serve};
+
+pub(crate) use health::routes as health_routes;
+
+/// An answer that is still to come.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What this room needs of the mailboxes' homes, wherever they are.
+pub trait Homes: Send + Sync {
+    /// Asks a mailbox's home, again and again until it answers or the time is over (`Unavailable`).
+    fn ask<'a>(
+        &'a self,
+        user: &'a UserId,
+        question: Question,
+        within: Duration,
+    ) -> Pending<'a, Result<Answer, Refusal>>;
+
+    /// Sends one message outside any stream, in the same way.
+    fn send_once(
+        &self,
+        send: message::Send,
+        within: Duration,
+    ) -> Pending<'_, Result<Accepted, Refusal>>;
+}
+
+/// Turns `GET /v1/socket` into a WebSocket. The request carries [`Peer`] and [`Seat`] as extensions.
+pub type Upgrade = Arc<dyn Fn(Request<Body>) -> Response + Send + Sync>;
+
+/// What the handlers share.
+pub struct Rest {
+    homes: Arc<dyn Homes>,
+    tokens: Arc<Tokens>,
+    passwords: Passwords,
+    open_registration: bool,
+    token_life: Duration,
+    timeout: Duration,
+    body_max: usize,
+    message_body_max: usize,
+    places: Arc<Semaphore>,
+    login_failures: Brake,
+    logins_per_address: Brake,
+    messages_per_user: Brake,
+}
+
+impl Rest {
+    /// Takes its limits from the configuration. Hashes one password on the spot.
+    pub fn new(
+        config: &Config,
+        homes: Arc<dyn Homes>,
+        tokens: Arc<Tokens>,
+    ) -> Result<Self, PasswordRefused> {
+        let limits = &config.limits;
+        let per_minute = |n: u32| Brake::new(Duration::from_secs(60) / n.max(1), n);
+        let messages = limits.http_messages_per_second.max(1);
+        Ok(Self {
+            homes,
+            tokens,
+            passwords: Passwords::new(config.logins_parallel())?,
+            open_registration: config.auth.open_registration,
+            token_life: config.auth.token_life,
+            timeout: limits.http_timeout,
+            body_max: limits.frame_bytes_max as usize,
+            message_body_max: limits.body_bytes_max as usize,
+            places: Arc::new(Semaphore::new(limits.http_requests_in_flight_max as usize)),
+            login_failures: per_minute(limits.login_failures_per_minute),
+            logins_per_address: per_minute(limits.logins_per_address_per_minute),
+            messages_per_user: Brake::new(Duration::from_secs(1) / messages, messages * 2),
+        })
+    }
+
+    /// Takes one of the places for requests, until the permit is dropped.
+    fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let detail = "too many requests at once; try again a little later";
+            Problem::new(Code::Unavailable, detail).after(Duration::from_secs(1))
+        })
+    }
+}
+
+/// Everything on the clients' listener.
+pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
+    let routes = Router::new()
+        .route("/v1/register", post(accounts::register))
+        .route("/v1/login", post(accounts::login))
+        .route("/v1/messages", post(messages::send))
+        .with_state(rest)
+        .route(
+            "/v1/socket",
+            get(move |request| async move { upgrade(request) }),
+        )
+        .merge(health_routes(ready));
+    finish(routes)
+}
+
+/// Refuses in our own words what no route takes, and counts all.
+pub(crate) fn finish(routes: Router) -> Router {
+    routes
+        .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            let problem = Problem::new(Code::BadRequest, "this path does not take this method");
+            problem.status(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .layer(middleware::from_fn(count))
+}
+
+/// Counts requests and measures how long they take, by route and never by path.
+async fn count(path: Option<MatchedPath>, request: Request<Body>, next: Next) -> Response {
+    let route = path.map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let start = clock::monotonic();
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    metrics::counter!("rookery_http_requests_total", "route" => route.clone(), "status" => status)
+        .increment(1);
+    metrics::histogram!("rookery_http_request_seconds", "route" => route)
+        .record(start.elapsed().as_secs_f64());
+    response
+}
+
+/// Where a request came from, for the brakes.
+#[must_use]
+pub fn peer_of(request: &Request<Body>) -> Option<SocketAddr> {
+    request.extensions().get::<Peer>().map(|peer| peer.0)
+}

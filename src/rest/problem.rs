@@ -1,0 +1,236 @@
+//! Problem: how a request over HTTP is refused, in `application/problem+json` (RFC 9457) with the protocol's codes.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use actors::ids::BadName;
+use actors::message::Refusal;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::auth::{PasswordRefused, SigningFailed, TokenRefused};
+
+/// The protocol's error codes that HTTP uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request cannot be understood: correct it.
+    BadRequest,
+    /// No valid token or password: log in.
+    Unauthenticated,
+    /// Not allowed here, or not to this user.
+    Forbidden,
+    /// Nothing has this name.
+    NotFound,
+    /// It contradicts what is there.
+    Conflict,
+    /// Too many bytes.
+    TooLarge,
+    /// The recipient has too much waiting.
+    MailboxFull,
+    /// Too often: wait.
+    RateLimited,
+    /// No majority, or the node is too busy: repeat.
+    Unavailable,
+    /// Our own failure.
+    Internal,
+}
+
+impl Code {
+    /// The status that goes with it when no other is more exact.
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MailboxFull => StatusCode::INSUFFICIENT_STORAGE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// A refusal on its way to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    code: Code,
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    field: Option<&'static str>,
+    retry: bool,
+    retry_after: Option<Duration>,
+    challenge: Option<&'static str>,
+}
+
+impl Problem {
+    /// A problem with the usual status of its code.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            status: code.status(),
+            detail: detail.into(),
+            field: None,
+            retry: false,
+            retry_after: None,
+            challenge: matches!(code, Code::Unauthenticated).then_some("Bearer"),
+        }
+    }
+
+    /// A field that is missing or not as it must be.
+    pub fn field(field: &'static str, must: &str) -> Self {
+        let detail = format!("`{field}` {must}");
+        Self {
+            field: Some(field),
+            ..Self::new(Code::BadRequest, detail)
+        }
+    }
+
+    /// The same problem under a more exact status.
+    #[must_use]
+    pub fn status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The same problem, naming the field that has it.
+    #[must_use]
+    pub fn of(self, field: &'static str) -> Self {
+        Self {
+            field: Some(field),
+            ..self
+        }
+    }
+
+    /// The same problem, saying that repeating helps after a while.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self {
+            retry: true,
+            retry_after: Some(wait),
+            ..self
+        }
+    }
+
+    /// Our own failure; what it was is for the log and not for the client.
+    pub fn internal() -> Self {
+        Self {
+            retry: true,
+            ..Self::new(Code::Internal, "the node failed; repeating may help")
+        }
+    }
+}
+
+/// The body, as RFC 9457 has it and with our own members after `detail`.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: Code,
+    retry: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let body = Body {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            retry: self.retry,
+            retry_after_ms: self.retry_after.map(millis),
+            field: self.field,
+        };
+        let json = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.status, json).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, upwards: coming back early would be refused again.
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(millis(wait).div_ceil(1_000).max(1)),
+            );
+        }
+        response
+    }
+}
+
+impl From<BadName> for Problem {
+    fn from(bad: BadName) -> Self {
+        Self::field(bad.what, &format!("must be {}", bad.shape))
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (code, wait_s) = match refusal {
+            Refusal::NotFound => (Code::NotFound, None),
+            Refusal::Conflict | Refusal::Taken | Refusal::TooManyDevices => (Code::Conflict, None),
+            Refusal::MailboxFull => (Code::MailboxFull, Some(60)),
+            Refusal::Unavailable => (Code::Unavailable, Some(1)),
+            Refusal::Overloaded => (Code::RateLimited, Some(1)),
+        };
+        let problem = Self::new(code, refusal.to_string());
+        match wait_s {
+            Some(seconds) => problem.after(Duration::from_secs(seconds)),
+            None => problem,
+        }
+    }
+}
+
+impl From<TokenRefused> for Problem {
+    fn from(refused: TokenRefused) -> Self {
+        let challenge = match refused {
+            TokenRefused::Expired => {
+                "Bearer error=\"invalid_token\", error_description=\"expired\""
+            }
+            TokenRefused::Invalid => "Bearer error=\"invalid_token\"",
+        };
+        let problem = Self::new(Code::Unauthenticated, refused.to_string());
+        Self {
+            challenge: Some(challenge),
+            ..problem
+        }
+    }
+}
+
+impl From<PasswordRefused> for Problem {
+    fn from(refused: PasswordRefused) -> Self {
+        match refused {
+            PasswordRefused::Busy => {
+                Self::new(Code::Unavailable, refused.to_string()).after(Duration::from_secs(2))
+            }
+            PasswordRefused::Broken => {
+                tracing::error!(error = %refused, "a password cannot be judged");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<SigningFailed> for Problem {
+    fn from(failed: SigningFailed) -> Self {
+        tracing::error!(error = %failed, "no token can be issued");
+        Self::internal()
+    }
+}

@@ -1,0 +1,190 @@
+//! Tests of the HTTP API: each call and each refusal, against homes that are played.
+
+mod accounts;
+mod messages;
+mod serving;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actors::ids::{MessageId, Seq, Timestamp, UserId};
+use actors::message::{self, Accepted, Refusal};
+use actors::packet::{Answer, Question};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use axum::response::IntoResponse;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::Service;
+
+use super::{Homes, Pending, Rest, router};
+use crate::auth::Tokens;
+use crate::config::Config;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Homes that are played: accounts in a map, and one answer to all sends.
+struct Played {
+    accounts: Mutex<BTreeMap<UserId, Box<str>>>,
+    sent: Mutex<Vec<message::Send>>,
+    asks: Result<(), Refusal>,
+    sends: Result<Accepted, Refusal>,
+    /// Applies a registration but says it was taken, as after a lost answer.
+    forgetful: bool,
+}
+
+impl Default for Played {
+    fn default() -> Self {
+        let accepted = Accepted {
+            mid: MessageId(7),
+            seq: Seq(3),
+            at: Timestamp(1_000),
+            dup: false,
+        };
+        Self {
+            accounts: Mutex::default(),
+            sent: Mutex::default(),
+            asks: Ok(()),
+            sends: Ok(accepted),
+            forgetful: false,
+        }
+    }
+}
+
+impl Homes for Played {
+    fn ask<'a>(
+        &'a self,
+        user: &'a UserId,
+        question: Question,
+        _within: Duration,
+    ) -> Pending<'a, Result<Answer, Refusal>> {
+        let mut accounts = self.accounts.lock().unwrap();
+        let answer = match (self.asks, question) {
+            (Err(refusal), _) => Err(refusal),
+            (Ok(()), Question::Register(_)) if accounts.contains_key(user) => Err(Refusal::Taken),
+            (Ok(()), Question::Register(hash)) => {
+                accounts.insert(user.clone(), hash);
+                if self.forgetful {
+                    Err(Refusal::Taken)
+                } else {
+                    Ok(Answer::Done)
+                }
+            }
+            (Ok(()), Question::Credentials) => match accounts.get(user) {
+                Some(hash) => Ok(Answer::Credentials(Some(hash.clone()))),
+                None => Err(Refusal::NotFound),
+            },
+            (Ok(()), _) => Ok(Answer::Done),
+        };
+        Box::pin(async { answer })
+    }
+
+    fn send_once(
+        &self,
+        send: message::Send,
+        _within: Duration,
+    ) -> Pending<'_, Result<Accepted, Refusal>> {
+        self.sent.lock().unwrap().push(send);
+        let answer = self.sends;
+        Box::pin(async move { answer })
+    }
+}
+
+/// The API in front of played homes, with settings appended to those of a development cluster.
+struct Stage {
+    router: Router,
+    homes: Arc<Played>,
+    token: String,
+}
+
+fn stage_with(homes: Played, change: impl Fn(&mut Config)) -> Stage {
+    let text = Config::dev(
+        1,
+        8080,
+        std::path::Path::new("data"),
+        SECRET,
+        "0123456789abcdef",
+    );
+    let mut config = Config::parse("dev.toml", &text).unwrap();
+    change(&mut config);
+    let tokens = Arc::new(Tokens::new(SECRET, "dev"));
+    let alice = UserId::parse("alice").unwrap();
+    let token = tokens.issue(&alice, Duration::from_secs(60)).unwrap().token;
+    let homes = Arc::new(homes);
+    let rest = Arc::new(Rest::new(&config, homes.clone(), tokens).unwrap());
+    let upgrade = Arc::new(|request: Request<Body>| {
+        let from = super::peer_of(&request).map_or("nowhere".to_owned(), |p| p.to_string());
+        (StatusCode::IM_A_TEAPOT, from).into_response()
+    });
+    Stage {
+        router: router(rest, Arc::new(|| true), upgrade),
+        homes,
+        token,
+    }
+}
+
+fn stage() -> Stage {
+    stage_with(Played::default(), |_| {})
+}
+
+/// What came back.
+struct Reply {
+    status: u16,
+    headers: axum::http::HeaderMap,
+    body: Value,
+}
+
+impl Stage {
+    async fn ask(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().call(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Reply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        }
+    }
+
+    async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(body.into());
+        self.ask(request.unwrap()).await
+    }
+
+    async fn send(&self, message: Value) -> Reply {
+        self.post("/v1/messages", message.to_string()).await
+    }
+}
+
+impl Reply {
+    /// Expects a problem of this status and code, whose detail says `says`.
+    #[track_caller]
+    fn refuses(&self, status: u16, code: &str, says: &str) -> &Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert_eq!(self.body["code"], code, "{}", self.body);
+        assert_eq!(self.body["status"], status, "{}", self.body);
+        assert_eq!(
+            self.headers[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        assert!(self.body["title"].is_string() && self.body["retry"].is_boolean());
+        let detail = self.body["detail"].as_str().unwrap();
+        assert!(detail.contains(says), "{detail}");
+        self
+    }
+}
+
+fn message() -> Value {
+    json!({"to": "u:bob", "cid": "c-1", "kind": "text", "body": "hi"})
+}
+
+fn account(user: &str, password: &str) -> String {
+    json!({"user": user, "password": password}).to_string()
+}
