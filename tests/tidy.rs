@@ -13,8 +13,15 @@ use std::path::{Path, PathBuf};
 /// Longest file, in lines, without its tests.
 const LINES_MAX: usize = 500;
 
+/// Longest file of tests: a list of promises is read one by one.
+const TEST_LINES_MAX: usize = 800;
+
 /// Files that may be longer, and how long: a ratchet, to be lowered and never raised.
-const LONGER: &[(&str, usize)] = &[];
+const LONGER: &[(&str, usize)] = &[
+    ("actors/src/shard/home.rs", 518),
+    ("src/client/connection.rs", 563),
+    ("src/client/rules.rs", 891),
+];
 
 /// Which rooms a room of crate `actors` may name besides the leaves. Further down means nearer to the ground.
 const ACTORS: &[(&str, &[&str])] = &[
@@ -177,11 +184,13 @@ fn no_file_grows_past_the_limit() {
     for (name, text) in sources() {
         let lines = without_tests(&text).lines().count();
         let exception = LONGER.iter().find(|(long, _)| *long == name);
-        let limit = exception.map_or(LINES_MAX, |(_, limit)| *limit);
+        let tests = name.contains("tests/") || name.ends_with("tests.rs");
+        let usual = if tests { TEST_LINES_MAX } else { LINES_MAX };
+        let limit = exception.map_or(usual, |(_, limit)| *limit);
         if lines > limit {
             complaints.push(format!("{name} has {lines} lines, {limit} are allowed"));
         }
-        if exception.is_some() && lines <= LINES_MAX {
+        if exception.is_some() && lines <= usual {
             complaints.push(format!("{name} needs no exception any more"));
         }
     }
