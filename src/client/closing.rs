@@ -78,10 +78,7 @@ mod tests {
     fn waits_double_up_to_half_a_minute_and_start_over() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..8).map(|_| backoff.next(1.0).as_millis()).collect();
-        assert_eq!(
-            waits,
-            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
-        );
+        assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
         backoff.reset();
         assert_eq!(backoff.next(0.5), Duration::from_millis(250));
         assert_eq!(backoff.next(0.0), Duration::ZERO);

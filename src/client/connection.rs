@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -20,79 +19,13 @@ use tokio_tungstenite::tungstenite::{self, Message as Packet};
 
 use super::dial::{Credential, Dial, NoSocket, Socket};
 use super::frames::{self, Format};
-use super::rules::{Acks, Effect, Event, Rules, Settings};
-use super::said::{Accepted, Fault, Frame, Letter, Resume};
+use super::options::{Options, Seen};
+use super::rules::{Effect, Rules, Settings};
+use super::said::{Accepted, Fault, Frame, Letter};
+use super::told::Event;
 
 /// Frames read before what they led to is handed over.
 const READ_BATCH: usize = 64;
-
-/// A frame or a change of the connection, as seen by an observer.
-#[derive(Debug, Clone, Copy)]
-pub enum Seen<'a> {
-    /// A socket to this address is open.
-    Opened(&'a str),
-    /// These bytes were written.
-    Out(&'a [u8]),
-    /// These bytes were read.
-    In(&'a [u8]),
-    /// The socket has ended.
-    Ended,
-}
-
-/// Sees everything that passes, in order.
-pub type Observer = Arc<dyn Fn(Seen<'_>) + Send + Sync>;
-/// Remembers a position before it is acknowledged.
-pub type Keeper = Arc<dyn Fn(&Resume) + Send + Sync>;
-
-/// How to connect.
-#[derive(Clone)]
-pub struct Options {
-    /// The nodes, `http://host:port`; the next one is tried when one fails.
-    pub urls: Vec<String>,
-    /// Who.
-    pub user: String,
-    /// What proves it.
-    pub credential: Credential,
-    /// On which device.
-    pub device: String,
-    /// How frames are written.
-    pub format: Format,
-    /// Where an earlier client left off.
-    pub resume: Option<Resume>,
-    /// When entries are acknowledged.
-    pub acks: Acks,
-    /// Sends in flight per conversation.
-    pub window: usize,
-    /// Unanswered messages kept; more are refused.
-    pub outbox_max: usize,
-    /// Events the application may leave unread before ephemeral ones are dropped.
-    pub events_max: usize,
-    /// Sees every frame.
-    pub observer: Option<Observer>,
-    /// Remembers positions.
-    pub keeper: Option<Keeper>,
-}
-
-impl Options {
-    /// The usual choices for a user with a credential.
-    #[must_use]
-    pub fn new(urls: &[String], user: &str, credential: Credential) -> Self {
-        Self {
-            urls: urls.to_vec(),
-            user: user.to_owned(),
-            credential,
-            device: "main".to_owned(),
-            format: Format::Json,
-            resume: None,
-            acks: Acks::Taken,
-            window: 32,
-            outbox_max: 10_000,
-            events_max: 1_024,
-            observer: None,
-            keeper: None,
-        }
-    }
-}
 
 /// What a step brought.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,15 +34,9 @@ pub enum Happened {
     /// Something the application hears.
     Event(Event),
     /// A message's fate is known.
-    Answered {
-        number: u64,
-        result: Result<Accepted, Fault>,
-    },
+    Answered { number: u64, result: Result<Accepted, Fault> },
     /// A request is answered.
-    Replied {
-        ticket: u64,
-        result: Result<Value, Fault>,
-    },
+    Replied { ticket: u64, result: Result<Value, Fault> },
 }
 
 type Dialing = Pin<Box<dyn Future<Output = Result<(Socket, String), NoSocket>> + Send>>;
@@ -284,8 +211,7 @@ impl Connection {
             }
             Effect::Tell(event) => self.tell_application(event),
             Effect::Answer { number, result } => {
-                self.answers
-                    .push_back(Happened::Answered { number, result });
+                self.answers.push_back(Happened::Answered { number, result });
             }
             Effect::Reply { ticket, result } => {
                 let format = self.options.format;
@@ -309,10 +235,7 @@ impl Connection {
 
     fn dial(&mut self, renew: bool) {
         let urls = &self.options.urls;
-        let url = urls
-            .get(self.url % urls.len().max(1))
-            .cloned()
-            .unwrap_or_default();
+        let url = urls.get(self.url % urls.len().max(1)).cloned().unwrap_or_default();
         let dial = Dial {
             url,
             user: self.options.user.clone(),
@@ -534,10 +457,7 @@ impl Connection {
             return Poll::Ready(());
         }
         // A timer that is early enough is left alone: re-arming costs more than one needless wake.
-        if self
-            .timer_at
-            .is_none_or(|armed| armed > wake || armed <= now)
-        {
+        if self.timer_at.is_none_or(|armed| armed > wake || armed <= now) {
             let deadline = tokio::time::Instant::from_std(self.start + wake);
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(deadline),

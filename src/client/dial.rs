@@ -11,8 +11,8 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::frames::Format;
 use super::http::{self, Failed};
-use super::rules::Why;
 use super::said::Fault;
+use super::told::Why;
 
 /// How long opening a socket may take.
 const DIAL_WAIT: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const READ_BUFFER: usize = 2 * 1024;
 const WRITE_BUFFER: usize = 8 * 1024;
 
 /// An open WebSocket.
-pub type Socket = WebSocketStream<TcpStream>;
+pub(super) type Socket = WebSocketStream<TcpStream>;
 
 /// What proves who the user is.
 #[derive(Clone)]
@@ -91,22 +91,17 @@ impl Dial {
         };
         let unknown = matches!(refused.code.as_str(), "unauthenticated" | "not_found");
         if !(register && unknown) {
-            return Err(NoSocket {
-                why: Why::Refused(refused),
-                not_before: Duration::ZERO,
-            });
+            return Err(NoSocket { why: Why::Refused(refused), not_before: Duration::ZERO });
         }
         match http::register(&self.url, &self.user, password).await {
             Ok(pass) => Ok(pass.token),
             // Taken: then it was the password that was wrong.
-            Err(Failed::Refused(fault)) if fault.code == "conflict" => Err(NoSocket {
-                why: Why::Refused(refused),
-                not_before: Duration::ZERO,
-            }),
-            Err(Failed::Refused(fault)) => Err(NoSocket {
-                why: Why::Refused(fault),
-                not_before: Duration::ZERO,
-            }),
+            Err(Failed::Refused(fault)) if fault.code == "conflict" => {
+                Err(NoSocket { why: Why::Refused(refused), not_before: Duration::ZERO })
+            }
+            Err(Failed::Refused(fault)) => {
+                Err(NoSocket { why: Why::Refused(fault), not_before: Duration::ZERO })
+            }
             Err(failed) => Err(unreachable(&self.url, &failed.to_string())),
         }
     }
@@ -114,15 +109,10 @@ impl Dial {
     async fn connect(&self) -> Result<Socket, NoSocket> {
         let Some(host) = http::host_of(&self.url) else {
             let fault = Fault::here("bad_request", "not an http address", false);
-            return Err(NoSocket {
-                why: Why::Refused(fault),
-                not_before: Duration::ZERO,
-            });
+            return Err(NoSocket { why: Why::Refused(fault), not_before: Duration::ZERO });
         };
         let failed = |e: &dyn std::fmt::Display| unreachable(&self.url, &e.to_string());
-        let stream = TcpStream::connect(http::with_port(host))
-            .await
-            .map_err(|e| failed(&e))?;
+        let stream = TcpStream::connect(http::with_port(host)).await.map_err(|e| failed(&e))?;
         stream.set_nodelay(true).map_err(|e| failed(&e))?;
         let request = self.upgrade(host).map_err(|e| failed(&e))?;
         let config = WebSocketConfig::default()
@@ -140,29 +130,19 @@ impl Dial {
     fn upgrade(&self, host: &str) -> Result<Request, Error> {
         let mut request = format!("ws://{host}/v1/socket").into_client_request()?;
         let protocol = HeaderValue::from_static(self.format.subprotocol());
-        request
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         Ok(request)
     }
 }
 
 fn unreachable(url: &str, why: &str) -> NoSocket {
-    NoSocket {
-        why: Why::Unreachable(format!("{url}: {why}")),
-        not_before: Duration::ZERO,
-    }
+    NoSocket { why: Why::Unreachable(format!("{url}: {why}")), not_before: Duration::ZERO }
 }
 
 /// A node over its login budget says when to come back.
 fn turned_away(url: &str, response: &Response<Option<Vec<u8>>>) -> NoSocket {
     let seconds = response.headers().get(header::RETRY_AFTER);
-    let seconds = seconds
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .unwrap_or(0);
+    let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     let why = format!("answered {}", response.status());
-    NoSocket {
-        not_before: Duration::from_secs(seconds),
-        ..unreachable(url, &why)
-    }
+    NoSocket { not_before: Duration::from_secs(seconds), ..unreachable(url, &why) }
 }

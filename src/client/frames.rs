@@ -3,16 +3,16 @@
 //! Promises  an event or a field it does not know never makes a frame unreadable.
 //! Why one flat struct for every `d`: a frame is read in one pass without building a tree, in both formats.
 
+mod fields;
+
 use std::fmt;
 
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::said::{
-    Accepted, Entry, Expired, Fault, Frame, Hello, Message, Presence, Receipt, Reply, Request,
-    Resume, Sent, Signal, Typing, Welcome,
-};
+use self::fields::{Fields, Name};
+use super::said::{Entry, Fault, Frame, Reply, Request, Resume, Signal};
 
 /// How frames are written on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,34 +53,16 @@ pub enum Unreadable {
 #[must_use]
 pub fn encode(request: &Request, format: Format) -> Vec<u8> {
     match request {
-        Request::Auth {
-            id,
-            token,
-            device,
-            resume,
-        } => pack(
-            format,
-            Some(*id),
-            "auth",
-            &AuthBody {
-                token,
-                device,
-                resume: resume.as_ref(),
-            },
-        ),
+        Request::Auth { id, token, device, resume } => {
+            pack(format, Some(*id), "auth", &AuthBody { token, device, resume: resume.as_ref() })
+        }
         Request::Send { id, letter } => pack(format, Some(*id), "send", letter.as_ref()),
         Request::Ack { n } => pack(format, None, "ack", &Position { n: *n }),
         Request::Ping { n: Some(n) } => pack(format, None, "ping", &Position { n: *n }),
         Request::Ping { n: None } => pack(format, None, "ping", &Nothing {}),
-        Request::Pull { id, after, limit } => pack(
-            format,
-            Some(*id),
-            "pull",
-            &PullBody {
-                after: *after,
-                limit: *limit,
-            },
-        ),
+        Request::Pull { id, after, limit } => {
+            pack(format, Some(*id), "pull", &PullBody { after: *after, limit: *limit })
+        }
         Request::Read { id, conv, seq } => {
             pack(format, Some(*id), "read", &ReadBody { conv, seq: *seq })
         }
@@ -121,19 +103,13 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], format: Format) -> Result<T, U
 }
 
 fn pack<D: Serialize + ?Sized>(format: Format, id: Option<u64>, op: &str, d: &D) -> Vec<u8> {
-    let envelope = Envelope {
-        id: id.map(Id),
-        op,
-        d,
-    };
+    let envelope = Envelope { id: id.map(Id), op, d };
     match format {
         Format::Json => serde_json::to_vec(&envelope).expect("our own frames have text keys"),
         Format::Msgpack => {
             let mut bytes = Vec::with_capacity(128);
             let mut writer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
-            envelope
-                .serialize(&mut writer)
-                .expect("a vector takes every write");
+            envelope.serialize(&mut writer).expect("a vector takes every write");
             bytes
         }
     }
@@ -228,14 +204,10 @@ struct Whole {
 impl Whole {
     fn into_frame(self) -> Result<Frame, Unreadable> {
         match (self.re, self.ok, self.ev, self.n) {
-            (Some(re), Some(_), _, _) => Ok(Frame::Ok {
-                re: re.0,
-                with: Reply::Other,
-            }),
-            (_, _, Some(ev), Some(n)) => Ok(Frame::Entry {
-                n,
-                entry: Entry::Other { ev, d: self.d },
-            }),
+            (Some(re), Some(_), _, _) => Ok(Frame::Ok { re: re.0, with: Reply::Other }),
+            (_, _, Some(ev), Some(n)) => {
+                Ok(Frame::Entry { n, entry: Entry::Other { ev, d: self.d } })
+            }
             (_, _, Some(ev), None) => Ok(Frame::Signal(Signal::Other { ev, d: self.d })),
             _ => Err(Unreadable::Shapeless),
         }
@@ -261,16 +233,10 @@ struct Flat {
 impl Flat {
     fn into_frame(self, bytes: &[u8], format: Format) -> Result<Frame, Unreadable> {
         if let Some(fault) = self.err {
-            return Ok(Frame::Err {
-                re: self.re.map(|id| id.0),
-                fault,
-            });
+            return Ok(Frame::Err { re: self.re.map(|id| id.0), fault });
         }
         if let (Some(re), Some(ok)) = (self.re, self.ok) {
-            return Ok(Frame::Ok {
-                re: re.0,
-                with: ok.reply(),
-            });
+            return Ok(Frame::Ok { re: re.0, with: ok.reply() });
         }
         let Some(name) = self.ev else {
             return Err(Unreadable::Shapeless);
@@ -287,201 +253,10 @@ impl Flat {
     }
 }
 
-/// The events this version knows.
-#[derive(Clone, Copy)]
-enum Name {
-    Message,
-    Sent,
-    Receipt,
-    Expired,
-    Hello,
-    Pong,
-    CaughtUp,
-    GoAway,
-    Presence,
-    Typing,
-    Unknown,
-}
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(NameText)
-    }
-}
-
-struct NameText;
-
-impl Visitor<'_> for NameText {
-    type Value = Name;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of an event")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Name, E> {
-        Ok(match text {
-            "message" => Name::Message,
-            "sent" => Name::Sent,
-            "receipt" => Name::Receipt,
-            "expired" => Name::Expired,
-            "hello" => Name::Hello,
-            "pong" => Name::Pong,
-            "caught_up" => Name::CaughtUp,
-            "goaway" => Name::GoAway,
-            "presence" => Name::Presence,
-            "typing" => Name::Typing,
-            _ => Name::Unknown,
-        })
-    }
-}
-
-/// Every field of every `d` and `ok` that this version knows.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Fields {
-    mid: Option<String>,
-    conv: Option<String>,
-    from: Option<String>,
-    device: Option<String>,
-    seq: Option<u64>,
-    at: Option<u64>,
-    kind: Option<String>,
-    body: Option<String>,
-    reply_to: Option<String>,
-    client: Option<Value>,
-    cid: Option<String>,
-    by: Option<String>,
-    delivered: Option<u64>,
-    read: Option<u64>,
-    dup: Option<bool>,
-    n: Option<u64>,
-    head: Option<u64>,
-    epoch: Option<String>,
-    resumed: Option<bool>,
-    reason: Option<String>,
-    node: Option<String>,
-    heartbeat_ms: Option<u64>,
-    window: Option<u64>,
-    server_time_ms: Option<u64>,
-    wait_ms: Option<u64>,
-    url: Option<String>,
-    user: Option<String>,
-    online: Option<bool>,
-    last_seen_ms: Option<u64>,
-    on: Option<bool>,
-}
-
-impl Fields {
-    fn reply(self) -> Reply {
-        match self {
-            Self {
-                mid: Some(mid),
-                seq: Some(seq),
-                at,
-                dup,
-                ..
-            } => Reply::Accepted(Accepted {
-                mid,
-                seq,
-                at: at.unwrap_or_default(),
-                dup: dup.unwrap_or_default(),
-            }),
-            Self {
-                epoch: Some(epoch),
-                n: Some(n),
-                head,
-                resumed,
-                reason,
-                ..
-            } => Reply::Welcome(Welcome {
-                epoch,
-                n,
-                head: head.unwrap_or(n),
-                resumed: resumed.unwrap_or_default(),
-                reason,
-            }),
-            _ => Reply::Other,
-        }
-    }
-
-    /// A known durable event; `None` if the name or a needed field is missing.
-    fn entry(self, name: Name) -> Option<Entry> {
-        Some(match name {
-            Name::Message => Entry::Message(Message {
-                mid: self.mid?,
-                conv: self.conv?,
-                from: self.from?,
-                device: self.device.unwrap_or_default(),
-                seq: self.seq?,
-                at: self.at.unwrap_or_default(),
-                kind: self.kind.unwrap_or_default(),
-                body: self.body.unwrap_or_default(),
-                reply_to: self.reply_to,
-                client: self.client,
-            }),
-            Name::Sent => Entry::Sent(Sent {
-                mid: self.mid?,
-                conv: self.conv?,
-                seq: self.seq?,
-                at: self.at.unwrap_or_default(),
-                cid: self.cid?,
-                device: self.device.unwrap_or_default(),
-                kind: self.kind,
-                body: self.body,
-                reply_to: self.reply_to,
-                client: self.client,
-            }),
-            Name::Receipt => Entry::Receipt(Receipt {
-                conv: self.conv?,
-                by: self.by,
-                delivered: self.delivered.unwrap_or_default(),
-                read: self.read.unwrap_or_default(),
-                at: self.at.unwrap_or_default(),
-            }),
-            Name::Expired => Entry::Expired(Expired {
-                conv: self.conv?,
-                mid: self.mid?,
-                seq: self.seq?,
-            }),
-            _ => return None,
-        })
-    }
-
-    /// A known ephemeral event; `None` if the name or a needed field is missing.
-    fn signal(self, name: Name) -> Option<Signal> {
-        Some(match name {
-            Name::Hello => Signal::Hello(Hello {
-                node: self.node.unwrap_or_default(),
-                heartbeat_ms: self.heartbeat_ms.unwrap_or(5_000),
-                window: self.window.unwrap_or(256),
-            }),
-            Name::Pong => Signal::Pong {
-                head: self.head.unwrap_or_default(),
-                server_time_ms: self.server_time_ms.unwrap_or_default(),
-            },
-            Name::CaughtUp => Signal::CaughtUp { n: self.n? },
-            Name::GoAway => Signal::GoAway {
-                wait_ms: self.wait_ms.unwrap_or_default(),
-                url: self.url,
-            },
-            Name::Presence => Signal::Presence(Presence {
-                user: self.user?,
-                online: self.online?,
-                last_seen_ms: self.last_seen_ms,
-            }),
-            Name::Typing => Signal::Typing(Typing {
-                conv: self.conv?,
-                from: self.from?,
-                on: self.on.unwrap_or(true),
-            }),
-            _ => return None,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::said::Letter;
 
     fn read(text: &str) -> Frame {
         let value: Value = serde_json::from_str(text).unwrap();
@@ -506,28 +281,16 @@ mod tests {
         assert_eq!(value["d"]["to"], "u:bob");
     }
 
-    use crate::client::said::Letter;
-
     #[test]
     fn the_same_frame_is_read_from_both_formats() {
         let text = r#"{"n":7,"ev":"message","d":{"mid":"M","conv":"u:a","from":"a","device":"d",
             "seq":3,"at":9,"kind":"text","body":"hi","later":[1,2]}}"#;
-        let Frame::Entry {
-            n: 7,
-            entry: Entry::Message(message),
-        } = read(text)
-        else {
+        let Frame::Entry { n: 7, entry: Entry::Message(message) } = read(text) else {
             panic!("a message")
         };
         assert_eq!((message.seq, message.body.as_str()), (3, "hi"));
         let reply = read(r#"{"re":"4","ok":{"mid":"M","seq":3,"at":9,"dup":false}}"#);
-        assert!(matches!(
-            reply,
-            Frame::Ok {
-                re: 4,
-                with: Reply::Accepted(_)
-            }
-        ));
+        assert!(matches!(reply, Frame::Ok { re: 4, with: Reply::Accepted(_) }));
         let fault = read(r#"{"re":null,"err":{"code":"bad_request","message":"n","retry":false}}"#);
         assert!(matches!(fault, Frame::Err { re: None, .. }));
     }
@@ -535,13 +298,7 @@ mod tests {
     #[test]
     fn an_unknown_event_or_a_changed_field_stays_readable() {
         let group = read(r#"{"n":8,"ev":"group","d":{"conv":"g:x","change":"added"}}"#);
-        assert!(matches!(
-            group,
-            Frame::Entry {
-                n: 8,
-                entry: Entry::Other { .. }
-            }
-        ));
+        assert!(matches!(group, Frame::Entry { n: 8, entry: Entry::Other { .. } }));
         let changed = read(r#"{"ev":"presence","d":{"user":{"name":"bob"}}}"#);
         assert!(matches!(changed, Frame::Signal(Signal::Other { .. })));
         assert!(decode(b"{\"x\":1}", Format::Json).is_err());

@@ -100,10 +100,7 @@ pub async fn call<T: DeserializeOwned>(
     token: Option<&str>,
     body: Option<&Value>,
 ) -> Result<T, Failed> {
-    let unreachable = |why: String| Failed::Unreachable {
-        url: url.to_owned(),
-        why,
-    };
+    let unreachable = |why: String| Failed::Unreachable { url: url.to_owned(), why };
     let host = host_of(url).ok_or_else(|| Failed::Address(url.to_owned()))?;
     let bytes = body.map(Value::to_string).unwrap_or_default();
     let mut request = Request::builder()
@@ -144,21 +141,14 @@ async fn exchange(
     host: &str,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), String> {
-    let stream = TcpStream::connect(with_port(host))
-        .await
-        .map_err(|e| e.to_string())?;
+    let stream = TcpStream::connect(with_port(host)).await.map_err(|e| e.to_string())?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;
     let driver = tokio::spawn(connection);
     let answer = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| e.to_string())?;
+        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
     };
     let answer = answer.await;
@@ -168,14 +158,8 @@ async fn exchange(
 
 /// Adds the port that `http` means when none is named.
 pub(super) fn with_port(host: &str) -> String {
-    let has_port = host
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
-    }
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { host.to_owned() } else { format!("{host}:80") }
 }
 
 fn fault_of(status: StatusCode, bytes: &[u8]) -> Fault {
@@ -193,12 +177,7 @@ fn fault_of(status: StatusCode, bytes: &[u8]) -> Fault {
     let code = code.unwrap_or_else(|| code_of(status).to_owned());
     let message = message.unwrap_or_else(|| status.to_string());
     let retry = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-    Fault {
-        code,
-        message,
-        retry,
-        retry_after_ms: None,
-    }
+    Fault { code, message, retry, retry_after_ms: None }
 }
 
 fn code_of(status: StatusCode) -> &'static str {
@@ -234,13 +213,7 @@ mod tests {
     fn a_problem_keeps_its_code() {
         let body = br#"{"type":"about:blank","code":"conflict","detail":"taken"}"#;
         let fault = fault_of(StatusCode::CONFLICT, body);
-        assert_eq!(
-            (fault.code.as_str(), fault.message.as_str()),
-            ("conflict", "taken")
-        );
-        assert_eq!(
-            fault_of(StatusCode::SERVICE_UNAVAILABLE, b"x").code,
-            "unavailable"
-        );
+        assert_eq!((fault.code.as_str(), fault.message.as_str()), ("conflict", "taken"));
+        assert_eq!(fault_of(StatusCode::SERVICE_UNAVAILABLE, b"x").code, "unavailable");
     }
 }

@@ -18,11 +18,11 @@ const ACK_EVERY: u64 = 64;
 /// Entries held behind a gap; more are dropped, since they will be pulled anyway.
 const HELD_MAX: usize = 1_024;
 /// Entries asked for at once (PROTOCOL.md: at most 256).
-pub const PULL_LIMIT: u32 = 256;
+pub(super) const PULL_LIMIT: u32 = 256;
 
 /// What must now be asked of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub(super) enum Wanted {
     /// Store the position, then acknowledge up to here.
     Ack(u64),
     /// Ask for what follows this number.
@@ -31,7 +31,7 @@ pub enum Wanted {
 
 /// See the plaque.
 #[derive(Debug, Default)]
-pub struct Inbox {
+pub(super) struct Inbox {
     epoch: Option<String>,
     last: u64,
     stored: u64,
@@ -42,42 +42,34 @@ pub struct Inbox {
     pull_at: Option<Duration>,
     ack_at: Option<Duration>,
     /// Entries dropped because they had been applied before.
-    pub duplicates: u64,
+    pub(super) duplicates: u64,
 }
 
 impl Inbox {
     /// Goes on from what was stored in an earlier life.
     #[must_use]
-    pub fn new(resume: Option<Resume>) -> Self {
+    pub(super) fn new(resume: Option<Resume>) -> Self {
         let Some(Resume { n, epoch }) = resume else {
             return Self::default();
         };
-        Self {
-            epoch: Some(epoch),
-            last: n,
-            stored: n,
-            ..Self::default()
-        }
+        Self { epoch: Some(epoch), last: n, stored: n, ..Self::default() }
     }
 
     /// What to resume from, if anything is known.
     #[must_use]
-    pub fn position(&self) -> Option<Resume> {
+    pub(super) fn position(&self) -> Option<Resume> {
         let epoch = self.epoch.clone()?;
-        Some(Resume {
-            n: self.stored,
-            epoch,
-        })
+        Some(Resume { n: self.stored, epoch })
     }
 
     /// The newest entry applied.
     #[must_use]
-    pub fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         self.last
     }
 
     /// Starts on a new socket. True if everything must be fetched afresh.
-    pub fn attach(&mut self, welcome: &Welcome, now: Duration) -> bool {
+    pub(super) fn attach(&mut self, welcome: &Welcome, now: Duration) -> bool {
         let known = self.epoch.as_ref() == Some(&welcome.epoch);
         let skipped = known && welcome.n > self.last;
         let refused = welcome.reason.is_some();
@@ -98,13 +90,13 @@ impl Inbox {
     }
 
     /// The socket is gone; nothing is asked for until the next one.
-    pub fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         self.ack_at = None;
         self.pull_at = None;
     }
 
     /// Takes an entry in and returns those whose turn it now is.
-    pub fn arrive(&mut self, n: u64, entry: Entry, now: Duration) -> Vec<(u64, Entry)> {
+    pub(super) fn arrive(&mut self, n: u64, entry: Entry, now: Duration) -> Vec<(u64, Entry)> {
         if n <= self.last || self.held.contains_key(&n) {
             self.duplicates += 1;
             return Vec::new();
@@ -129,7 +121,7 @@ impl Inbox {
     }
 
     /// Hears how far the log goes, from a `caught_up`: everything before it has been sent.
-    pub fn caught_up(&mut self, n: u64, now: Duration) {
+    pub(super) fn caught_up(&mut self, n: u64, now: Duration) {
         self.head = self.head.max(n);
         if n > self.last {
             self.pull_at.get_or_insert(now + GAP_WAIT);
@@ -138,7 +130,7 @@ impl Inbox {
 
     /// Hears how far the log goes, from a `pong`. Standing behind it twice with everything
     /// acknowledged means that something was lost.
-    pub fn heard_head(&mut self, head: u64, now: Duration) {
+    pub(super) fn heard_head(&mut self, head: u64, now: Duration) {
         self.head = self.head.max(head);
         let idle = self.acked == self.last && self.held.is_empty();
         if head <= self.last || !idle {
@@ -151,23 +143,19 @@ impl Inbox {
     }
 
     /// The application has everything up to `n`; an ack will follow.
-    pub fn store(&mut self, n: u64, now: Duration) {
+    pub(super) fn store(&mut self, n: u64, now: Duration) {
         let n = n.min(self.last);
         if n <= self.stored {
             return;
         }
         self.stored = n;
-        let at = if n - self.acked.min(n) >= ACK_EVERY {
-            now
-        } else {
-            now + ACK_WAIT
-        };
+        let at = if n - self.acked.min(n) >= ACK_EVERY { now } else { now + ACK_WAIT };
         let at = self.ack_at.map_or(at, |earlier| earlier.min(at));
         self.ack_at = Some(at);
     }
 
     /// An ack rides on a ping: the number, if there is one to send.
-    pub fn ride(&mut self) -> Option<u64> {
+    pub(super) fn ride(&mut self) -> Option<u64> {
         self.ack_at = None;
         if self.stored <= self.acked {
             return None;
@@ -177,7 +165,7 @@ impl Inbox {
     }
 
     /// What is due now.
-    pub fn due(&mut self, now: Duration) -> Vec<Wanted> {
+    pub(super) fn due(&mut self, now: Duration) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         if self.ack_at.is_some_and(|at| at <= now) {
             wanted.extend(self.ride().map(Wanted::Ack));
@@ -192,20 +180,15 @@ impl Inbox {
 
     /// When `due` next has something to say.
     #[must_use]
-    pub fn wake(&self) -> Option<Duration> {
+    pub(super) fn wake(&self) -> Option<Duration> {
         [self.ack_at, self.pull_at].into_iter().flatten().min()
     }
 
     /// States what always holds.
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         // Invariant: acknowledged ≤ stored ≤ applied, and what is held is behind a gap.
         debug_assert!(self.acked <= self.stored && self.stored <= self.last);
-        debug_assert!(
-            self.held
-                .keys()
-                .next()
-                .is_none_or(|first| *first > self.last + 1)
-        );
+        debug_assert!(self.held.keys().next().is_none_or(|first| *first > self.last + 1));
     }
 }
 
@@ -216,11 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(n: u64) -> Entry {
-        Entry::Expired(Expired {
-            conv: "u:a".into(),
-            mid: format!("m{n}"),
-            seq: n,
-        })
+        Entry::Expired(Expired { conv: "u:a".into(), mid: format!("m{n}"), seq: n })
     }
 
     fn ms(ms: u64) -> Duration {
@@ -228,13 +207,7 @@ mod tests {
     }
 
     fn welcome(epoch: &str, n: u64) -> Welcome {
-        Welcome {
-            epoch: epoch.into(),
-            n,
-            head: n,
-            resumed: true,
-            reason: None,
-        }
+        Welcome { epoch: epoch.into(), n, head: n, resumed: true, reason: None }
     }
 
     fn numbers(turn: &[(u64, Entry)]) -> Vec<u64> {
@@ -295,27 +268,15 @@ mod tests {
 
     #[test]
     fn a_new_epoch_or_a_trimmed_log_starts_afresh() {
-        let mut inbox = Inbox::new(Some(Resume {
-            n: 40,
-            epoch: "old".into(),
-        }));
+        let mut inbox = Inbox::new(Some(Resume { n: 40, epoch: "old".into() }));
         assert!(!inbox.attach(&welcome("old", 40), ms(0)));
         assert!(!inbox.attach(&welcome("old", 30), ms(0)));
         assert_eq!(inbox.last(), 40);
         assert!(inbox.attach(&welcome("new", 7), ms(0)));
         assert_eq!(inbox.last(), 7);
-        let trimmed = Welcome {
-            reason: Some("trimmed".into()),
-            ..welcome("new", 90)
-        };
+        let trimmed = Welcome { reason: Some("trimmed".into()), ..welcome("new", 90) };
         assert!(inbox.attach(&trimmed, ms(0)));
-        assert_eq!(
-            inbox.position(),
-            Some(Resume {
-                n: 90,
-                epoch: "new".into()
-            })
-        );
+        assert_eq!(inbox.position(), Some(Resume { n: 90, epoch: "new".into() }));
         inbox.check();
     }
 

@@ -9,7 +9,7 @@
 //!           sent again with the same `cid`.
 //!
 //! ```text
-//! said (values) ← frames (bytes)        closing  inbox  outbox  ticks   (pure)
+//! said, told (values) ← frames (bytes)       closing  inbox  outbox  ticks   (pure)
 //!        ↑            ↑                     ↑       ↑       ↑      ↑
 //!        └────────────┴──── connection ──── rules ──┴───────┴──────┘
 //!                              ↑    └─ dial, http (sockets)
@@ -22,12 +22,14 @@ mod dial;
 pub mod frames;
 pub mod http;
 mod inbox;
+mod options;
 mod outbox;
 mod rules;
 pub mod said;
 #[cfg(test)]
 mod tests;
 mod ticks;
+mod told;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -42,12 +44,14 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 pub use closing::{After, Backoff, after};
-pub use connection::{Connection, Happened, Keeper, Observer, Options, Seen};
+pub use connection::{Connection, Happened};
 pub use dial::Credential;
 pub use frames::Format;
-pub use rules::{Acks, Effect, Event, Rules, Settings, Why};
+pub use options::{Keeper, Observer, Options, Seen};
+pub use rules::{Acks, Effect, Rules, Settings};
 pub use said::{Accepted, Device, Fault, Letter, Presence, Resume};
 pub use ticks::Marks;
+pub use told::{Event, Why};
 
 /// Commands that may wait for the task; the outbox behind them has its own limit.
 const COMMANDS_MAX: usize = 4_096;
@@ -55,29 +59,12 @@ const COMMANDS_MAX: usize = 4_096;
 const EVENTS_WAITING: usize = 256;
 
 enum Command {
-    Send {
-        letter: Letter,
-        reply: oneshot::Sender<Result<Accepted, Fault>>,
-    },
-    Ask {
-        op: String,
-        d: Value,
-        reply: oneshot::Sender<Result<Value, Fault>>,
-    },
-    Tell {
-        op: String,
-        d: Value,
-    },
-    Read {
-        conv: String,
-        seq: u64,
-    },
-    Ack {
-        n: u64,
-    },
-    Position {
-        reply: oneshot::Sender<Option<Resume>>,
-    },
+    Send { letter: Letter, reply: oneshot::Sender<Result<Accepted, Fault>> },
+    Ask { op: String, d: Value, reply: oneshot::Sender<Result<Value, Fault>> },
+    Tell { op: String, d: Value },
+    Read { conv: String, seq: u64 },
+    Ack { n: u64 },
+    Position { reply: oneshot::Sender<Option<Resume>> },
     Cut,
     Shut,
 }
@@ -122,13 +109,7 @@ impl Client {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (events, told) = mpsc::channel(EVENTS_WAITING);
         tokio::spawn(run(Connection::new(options), inbox, events));
-        (
-            Self {
-                commands,
-                cids: Arc::new(Cids::default()),
-            },
-            told,
-        )
+        (Self { commands, cids: Arc::new(Cids::default()) }, told)
     }
 
     /// Sends a text message to `u:<user>` or `g:<group>`.
@@ -141,10 +122,7 @@ impl Client {
     #[must_use]
     pub fn send_with(&self, to: &str, cid: &str, kind: &str, body: &str) -> SendTicket {
         let kind = kind.to_owned();
-        self.send_letter(Letter {
-            kind,
-            ..Letter::text(to, cid.to_owned(), body)
-        })
+        self.send_letter(Letter { kind, ..Letter::text(to, cid.to_owned(), body) })
     }
 
     /// Sends a message given in full.
@@ -158,10 +136,7 @@ impl Client {
 
     /// The user has read a conversation up to `seq`; told to the node now or after reconnecting.
     pub fn read(&self, conv: &str, seq: u64) {
-        self.command(Command::Read {
-            conv: conv.to_owned(),
-            seq,
-        });
+        self.command(Command::Read { conv: conv.to_owned(), seq });
     }
 
     /// Everything up to `n` is stored; only needed with [`Acks::Manual`].
@@ -171,10 +146,7 @@ impl Client {
 
     /// Says that the user is typing, or has stopped. May be lost.
     pub fn typing(&self, to: &str, on: bool) {
-        self.command(Command::Tell {
-            op: "typing".to_owned(),
-            d: json!({"to": to, "on": on}),
-        });
+        self.command(Command::Tell { op: "typing".to_owned(), d: json!({"to": to, "on": on}) });
     }
 
     /// Asks for the presence of up to 100 users, and to hear of changes for 10 minutes.
@@ -208,9 +180,7 @@ impl Client {
     /// # Errors
     /// What the node answered, or `unavailable` if the connection was lost.
     pub async fn remove_device(&self, device: &str) -> Result<(), Fault> {
-        self.ask("device.remove", json!({"device": device}))
-            .await
-            .map(drop)
+        self.ask("device.remove", json!({"device": device})).await.map(drop)
     }
 
     /// Makes any request of the protocol; waits for a connection first.
@@ -219,11 +189,7 @@ impl Client {
     /// What the node answered, or `unavailable` if the connection was lost: it is not repeated.
     pub async fn ask(&self, op: &str, d: Value) -> Result<Value, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.command(Command::Ask {
-            op: op.to_owned(),
-            d,
-            reply,
-        });
+        self.command(Command::Ask { op: op.to_owned(), d, reply });
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -268,20 +234,13 @@ struct Cids {
 impl Default for Cids {
     fn default() -> Self {
         let random: u64 = rand::Rng::random(&mut rand::rng());
-        Self {
-            prefix: format!("{random:016x}"),
-            next: AtomicU64::new(1),
-        }
+        Self { prefix: format!("{random:016x}"), next: AtomicU64::new(1) }
     }
 }
 
 impl Cids {
     fn next(&self) -> String {
-        format!(
-            "{}-{}",
-            self.prefix,
-            self.next.fetch_add(1, Ordering::Relaxed)
-        )
+        format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -40,18 +40,18 @@ struct Lane {
 
 /// A message to put on the socket now.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Offer {
+pub(super) struct Offer {
     /// The request's id.
-    pub id: u64,
+    pub(super) id: u64,
     /// Which message.
-    pub number: u64,
+    pub(super) number: u64,
     /// What it says.
-    pub letter: Arc<Letter>,
+    pub(super) letter: Arc<Letter>,
 }
 
 /// What a refusal means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// It will be repeated.
     Repeats,
     /// It is final: the message is out of the outbox.
@@ -62,7 +62,7 @@ pub enum Verdict {
 
 /// See the plaque.
 #[derive(Debug)]
-pub struct Outbox {
+pub(super) struct Outbox {
     window: usize,
     pending: BTreeMap<u64, Pending>,
     lanes: BTreeMap<String, Lane>,
@@ -73,63 +73,46 @@ pub struct Outbox {
 impl Outbox {
     /// An empty outbox with at most `window` sends in flight per conversation.
     #[must_use]
-    pub fn new(window: usize) -> Self {
+    pub(super) fn new(window: usize) -> Self {
         let (pending, lanes) = (BTreeMap::new(), BTreeMap::new());
-        Self {
-            window: window.max(1),
-            pending,
-            lanes,
-            next: 1,
-            wake: None,
-        }
+        Self { window: window.max(1), pending, lanes, next: 1, wake: None }
     }
 
     /// How many messages are unanswered.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.pending.len()
     }
 
     /// The unanswered message of this number.
     #[must_use]
-    pub fn letter(&self, number: u64) -> Option<&Arc<Letter>> {
+    pub(super) fn letter(&self, number: u64) -> Option<&Arc<Letter>> {
         self.pending.get(&number).map(|pending| &pending.letter)
     }
 
     /// All unanswered messages in order: what an application stores to survive its own restart.
-    pub fn letters(&self) -> impl Iterator<Item = &Letter> {
+    pub(super) fn letters(&self) -> impl Iterator<Item = &Letter> {
         self.pending.values().map(|pending| pending.letter.as_ref())
     }
 
     /// Takes a message in at the end of its conversation.
-    pub fn push(&mut self, letter: Letter) -> u64 {
+    pub(super) fn push(&mut self, letter: Letter) -> u64 {
         let number = self.next;
         self.next += 1;
         match self.lanes.get_mut(&letter.to) {
             Some(lane) => lane.queue.push_back(number),
             None => {
-                let lane = Lane {
-                    queue: [number].into(),
-                    ..Lane::default()
-                };
+                let lane = Lane { queue: [number].into(), ..Lane::default() };
                 self.lanes.insert(letter.to.clone(), lane);
             }
         }
         let letter = Arc::new(letter);
-        self.pending.insert(
-            number,
-            Pending {
-                letter,
-                request: None,
-                sent_at: Duration::ZERO,
-            },
-        );
+        self.pending.insert(number, Pending { letter, request: None, sent_at: Duration::ZERO });
         number
     }
 
     /// Offers what a conversation may send now; `ids` gives each request its id.
-    pub fn offer(
+    pub(super) fn offer(
         &mut self,
         to: &str,
         now: Duration,
@@ -156,16 +139,12 @@ impl Outbox {
             pending.request = Some(id);
             pending.sent_at = now;
             self.wake.get_or_insert(now + REPLY_WAIT);
-            out.push(Offer {
-                id,
-                number,
-                letter: Arc::clone(&pending.letter),
-            });
+            out.push(Offer { id, number, letter: Arc::clone(&pending.letter) });
         }
     }
 
     /// Offers everything that may be sent now, oldest first over all conversations.
-    pub fn offer_all(
+    pub(super) fn offer_all(
         &mut self,
         now: Duration,
         ids: &mut impl FnMut() -> u64,
@@ -187,7 +166,7 @@ impl Outbox {
     }
 
     /// A node accepted the message, perhaps on an earlier request. False if that was known.
-    pub fn accepted(&mut self, number: u64) -> bool {
+    pub(super) fn accepted(&mut self, number: u64) -> bool {
         let Some(pending) = self.pending.get(&number) else {
             return false;
         };
@@ -202,7 +181,7 @@ impl Outbox {
     }
 
     /// A node refused request `id` of the message; `chance` is a fresh random number in 0 … 1.
-    pub fn refused(
+    pub(super) fn refused(
         &mut self,
         number: u64,
         id: u64,
@@ -234,7 +213,7 @@ impl Outbox {
     }
 
     /// The socket is gone: nothing is in flight, and no conversation is held.
-    pub fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.in_flight = 0;
             lane.held_until = None;
@@ -247,7 +226,12 @@ impl Outbox {
     }
 
     /// Repeats conversations whose wait is over, or that were met with silence.
-    pub fn due(&mut self, now: Duration, ids: &mut impl FnMut() -> u64, out: &mut Vec<Offer>) {
+    pub(super) fn due(
+        &mut self,
+        now: Duration,
+        ids: &mut impl FnMut() -> u64,
+        out: &mut Vec<Offer>,
+    ) {
         if self.wake.is_none_or(|at| at > now) {
             return;
         }
@@ -257,10 +241,7 @@ impl Outbox {
             if lane.in_flight == 0 && lane.held_until.is_none() {
                 continue;
             }
-            let oldest = lane
-                .queue
-                .front()
-                .and_then(|number| self.pending.get(number));
+            let oldest = lane.queue.front().and_then(|number| self.pending.get(number));
             let silent = oldest.map_or(now, |pending| pending.sent_at) + REPLY_WAIT;
             let at = lane.held_until.unwrap_or(silent);
             if at <= now {
@@ -278,7 +259,7 @@ impl Outbox {
 
     /// When `due` next has something to say, at the earliest.
     #[must_use]
-    pub fn wake(&self) -> Option<Duration> {
+    pub(super) fn wake(&self) -> Option<Duration> {
         self.wake
     }
 
@@ -298,7 +279,7 @@ impl Outbox {
     }
 
     /// States what always holds.
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         let mut queued = 0;
         for lane in self.lanes.values() {
             // Invariant: a lane is in order, and no more is in flight than its window.
@@ -335,10 +316,7 @@ mod tests {
     }
 
     fn cids(offers: &[Offer]) -> Vec<&str> {
-        offers
-            .iter()
-            .map(|offer| offer.letter.cid.as_str())
-            .collect()
+        offers.iter().map(|offer| offer.letter.cid.as_str()).collect()
     }
 
     fn busy() -> Fault {
@@ -394,10 +372,7 @@ mod tests {
         outbox.push(letter("u:a", "2"));
         outbox.offer("u:a", ms(0), &mut ids.next(), &mut out);
         let fault = Fault::here("blocked", "", false);
-        assert_eq!(
-            outbox.refused(1, 1, fault.clone(), ms(0), 0.0),
-            Verdict::Final(fault)
-        );
+        assert_eq!(outbox.refused(1, 1, fault.clone(), ms(0), 0.0), Verdict::Final(fault));
         out.clear();
         outbox.offer("u:a", ms(0), &mut ids.next(), &mut out);
         assert_eq!(cids(&out), ["2"]);

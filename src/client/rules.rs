@@ -4,19 +4,20 @@
 //! Promises  the five lines of "Rules of a client"; every effect is in the order it must happen.
 //! Never     does anything: `connection` carries out the effects.
 
+mod asking;
+mod hearing;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::closing::{After, Backoff, after};
-use super::inbox::{Inbox, PULL_LIMIT, Wanted};
-use super::outbox::{Offer, Outbox, Verdict};
-use super::said::{
-    Accepted, Entry, Expired, Fault, Frame, Hello, Letter, Message, Presence, Receipt, Reply,
-    Request, Resume, Sent, Signal, Typing, Welcome,
-};
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+use super::said::{Accepted, Fault, Letter, Request, Resume};
 use super::ticks::{Marks, Readings, Ticks};
+use super::told::{Event, Why};
 
 /// How long a node may take to greet and to answer `auth`.
 const GREETING_WAIT: Duration = Duration::from_secs(10);
@@ -52,80 +53,6 @@ pub struct Settings {
     pub acks: Acks,
 }
 
-/// Why a connection ended, or could not be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// The node closed, with this code and reason; or the connection broke, without.
-    Closed(Option<u16>, String),
-    /// No node could be reached.
-    Unreachable(String),
-    /// The node was silent for too long.
-    Silent,
-    /// The node asked to be left.
-    GoAway,
-    /// The node, or the login, refused this user.
-    Refused(Fault),
-    /// The application asked for it.
-    Asked,
-}
-
-/// What the application hears.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the fields have the names of the protocol")]
-pub enum Event {
-    /// Authenticated, and going on from `n`.
-    Connected {
-        node: String,
-        n: u64,
-        head: u64,
-        resumed: bool,
-    },
-    /// The connection ended. Without `retry_in`, for good: no further event follows.
-    Disconnected {
-        why: Why,
-        retry_in: Option<Duration>,
-    },
-    /// The log is another one, or was trimmed: fetch conversations afresh, from `n` on.
-    Fresh { n: u64, reason: String },
-    /// Somebody wrote.
-    Message { n: u64, message: Message },
-    /// The user wrote, on some device.
-    Sent { n: u64, sent: Sent },
-    /// Watermarks as the node told them.
-    Receipt { n: u64, receipt: Receipt },
-    /// A message was never fetched and is gone.
-    Expired { n: u64, expired: Expired },
-    /// An entry this version does not know.
-    Other { n: u64, ev: String, d: Value },
-    /// Everything that was waiting has arrived.
-    CaughtUp { n: u64 },
-    /// The marks of a conversation rose.
-    Ticks { conv: String, marks: Marks },
-    /// Somebody came or went.
-    Presence(Presence),
-    /// Somebody is typing, or has stopped.
-    Typing(Typing),
-    /// An ephemeral event this version does not know.
-    Signal { ev: String, d: Value },
-    /// A request without an id failed.
-    Fault(Fault),
-}
-
-impl Event {
-    /// Its number in the user's log, if it is durable.
-    #[must_use]
-    pub fn n(&self) -> Option<u64> {
-        match self {
-            Self::Message { n, .. }
-            | Self::Sent { n, .. }
-            | Self::Receipt { n, .. }
-            | Self::Expired { n, .. }
-            | Self::Other { n, .. } => Some(*n),
-            _ => None,
-        }
-    }
-}
-
 /// What must now be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the fields have the names of the protocol")]
@@ -143,36 +70,20 @@ pub enum Effect {
     /// Tell the application.
     Tell(Event),
     /// A message's fate is known.
-    Answer {
-        number: u64,
-        result: Result<Accepted, Fault>,
-    },
+    Answer { number: u64, result: Result<Accepted, Fault> },
     /// A request of the application is answered; its `ok` is in the frame at hand.
-    Reply {
-        ticket: u64,
-        result: Result<(), Fault>,
-    },
+    Reply { ticket: u64, result: Result<(), Fault> },
 }
 
 /// Where the connection stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Link {
     Idle,
-    Waiting {
-        until: Duration,
-    },
+    Waiting { until: Duration },
     Dialing,
-    Greeting {
-        until: Duration,
-    },
-    Authenticating {
-        until: Duration,
-        node: String,
-    },
-    Live {
-        since: Duration,
-        leave_at: Option<Duration>,
-    },
+    Greeting { until: Duration },
+    Authenticating { until: Duration, node: String },
+    Live { since: Duration, leave_at: Option<Duration> },
     Stopped,
 }
 
@@ -249,9 +160,7 @@ impl Rules {
         self.renew = false;
         self.refusal = None;
         self.heard_at = now;
-        self.link = Link::Greeting {
-            until: now + GREETING_WAIT,
-        };
+        self.link = Link::Greeting { until: now + GREETING_WAIT };
     }
 
     /// No socket could be opened; a node may have said when to come back.
@@ -301,25 +210,6 @@ impl Rules {
         }
     }
 
-    /// A frame has arrived.
-    pub fn arrived(&mut self, frame: Frame, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
-        self.heard_at = now;
-        match frame {
-            Frame::Ok { re, with } => self.succeeded(re, with, now, fx),
-            Frame::Err {
-                re: Some(re),
-                fault,
-            } => self.failed(re, fault, now, chance, fx),
-            Frame::Err { re: None, fault } => fx.push(Effect::Tell(Event::Fault(fault))),
-            Frame::Entry { n, entry } => {
-                for (n, entry) in self.inbox.arrive(n, entry, now) {
-                    self.apply(n, entry, fx);
-                }
-            }
-            Frame::Signal(signal) => self.signalled(signal, now, fx),
-        }
-    }
-
     /// Sends a message: now, or as soon as it is its turn.
     ///
     /// # Errors
@@ -334,11 +224,7 @@ impl Rules {
             return Err(Fault::here("gone", "the client has stopped", false));
         }
         if self.outbox.len() >= self.settings.outbox_max {
-            return Err(Fault::here(
-                "rate_limited",
-                "too many unanswered messages",
-                true,
-            ));
+            return Err(Fault::here("rate_limited", "too many unanswered messages", true));
         }
         let to = letter.to.clone();
         let number = self.outbox.push(letter);
@@ -362,11 +248,7 @@ impl Rules {
             return Err(Fault::here("gone", "the client has stopped", false));
         }
         if self.queued.len() >= ASKED_MAX || self.asked.len() >= 64 * ASKED_MAX {
-            return Err(Fault::here(
-                "rate_limited",
-                "too many requests at once",
-                true,
-            ));
+            return Err(Fault::here("rate_limited", "too many requests at once", true));
         }
         self.next_ticket += 1;
         self.queued.insert(self.next_ticket, (op.to_owned(), d));
@@ -377,11 +259,7 @@ impl Rules {
     /// Says something that needs no answer, if there is a connection.
     pub fn tell(&self, op: &str, d: Value, fx: &mut Vec<Effect>) {
         if self.is_live() {
-            fx.push(Effect::Write(Request::Other {
-                id: None,
-                op: op.to_owned(),
-                d,
-            }));
+            fx.push(Effect::Write(Request::Other { id: None, op: op.to_owned(), d }));
         }
     }
 
@@ -419,9 +297,7 @@ impl Rules {
             Link::Greeting { until } | Link::Authenticating { until, .. } if until <= now => {
                 self.leave(Why::Silent, now, chance, fx);
             }
-            Link::Live {
-                leave_at: Some(at), ..
-            } if at <= now => {
+            Link::Live { leave_at: Some(at), .. } if at <= now => {
                 self.acknowledge(fx);
                 fx.push(Effect::HangUp);
                 self.detach(fx);
@@ -443,18 +319,8 @@ impl Rules {
             Link::Greeting { until } | Link::Authenticating { until, .. } => Some(*until),
             Link::Live { leave_at, .. } => {
                 let silent = Some(self.heard_at + self.patience());
-                let acks = if self.settings.acks == Acks::Never {
-                    None
-                } else {
-                    self.inbox.wake()
-                };
-                let times = [
-                    *leave_at,
-                    silent,
-                    Some(self.ping_at),
-                    acks,
-                    self.outbox.wake(),
-                ];
+                let acks = if self.settings.acks == Acks::Never { None } else { self.inbox.wake() };
+                let times = [*leave_at, silent, Some(self.ping_at), acks, self.outbox.wake()];
                 times.into_iter().flatten().min()
             }
             Link::Idle | Link::Dialing | Link::Stopped => None,
@@ -525,287 +391,8 @@ impl Rules {
     }
 }
 
-/// What happens on the way.
+/// Coming and going.
 impl Rules {
-    fn succeeded(&mut self, re: u64, with: Reply, now: Duration, fx: &mut Vec<Effect>) {
-        let Some(asked) = self.asked.remove(&re) else {
-            return;
-        };
-        match (asked, with) {
-            (Asked::Auth, Reply::Welcome(welcome)) => self.welcomed(&welcome, now, fx),
-            (Asked::Send(number), Reply::Accepted(accepted)) => {
-                self.accepted(number, accepted, now, fx);
-            }
-            (Asked::Read(conv, seq), _) => {
-                if self.readings.answered(&conv, seq) {
-                    self.report(&conv, fx);
-                }
-            }
-            (Asked::Other(ticket), _) => fx.push(Effect::Reply {
-                ticket,
-                result: Ok(()),
-            }),
-            // A reply of another shape answers nothing: the silence will be noticed.
-            (Asked::Auth | Asked::Send(_) | Asked::Pull, _) => {}
-        }
-    }
-
-    fn failed(&mut self, re: u64, fault: Fault, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
-        let Some(asked) = self.asked.remove(&re) else {
-            return;
-        };
-        match asked {
-            Asked::Auth if fault.retry => self.leave(Why::Refused(fault), now, chance, fx),
-            // The node's close says what to do about it.
-            Asked::Auth => self.refusal = Some(fault),
-            Asked::Send(number) => {
-                let to = self.outbox.letter(number).map(|letter| letter.to.clone());
-                let verdict = self.outbox.refused(number, re, fault, now, chance);
-                let (Verdict::Final(fault), Some(to)) = (verdict, to) else {
-                    return;
-                };
-                fx.push(Effect::Answer {
-                    number,
-                    result: Err(fault),
-                });
-                self.offer(&to, now, fx);
-            }
-            Asked::Read(conv, seq) => {
-                // Refused for good counts as told; otherwise the next reading tells it.
-                self.readings
-                    .answered(&conv, if fault.retry { 0 } else { seq });
-            }
-            Asked::Pull => {}
-            Asked::Other(ticket) => fx.push(Effect::Reply {
-                ticket,
-                result: Err(fault),
-            }),
-        }
-    }
-
-    fn welcomed(&mut self, welcome: &Welcome, now: Duration, fx: &mut Vec<Effect>) {
-        let Link::Authenticating { node, .. } = &self.link else {
-            return;
-        };
-        let node = node.clone();
-        self.link = Link::Live {
-            since: now,
-            leave_at: None,
-        };
-        self.afresh = false;
-        self.ping_at = now + self.beat();
-        let fresh = self.inbox.attach(welcome, now);
-        let Welcome {
-            n, head, resumed, ..
-        } = *welcome;
-        fx.push(Effect::Tell(Event::Connected {
-            node,
-            n,
-            head,
-            resumed,
-        }));
-        if fresh {
-            let reason = welcome
-                .reason
-                .clone()
-                .unwrap_or_else(|| "unknown_epoch".to_owned());
-            fx.push(Effect::Tell(Event::Fresh { n, reason }));
-        }
-        let mut offers = Vec::new();
-        let next_id = &mut self.next_id;
-        self.outbox
-            .offer_all(now, &mut || bump(next_id), &mut offers);
-        self.write(offers, fx);
-        for conv in self.readings.open() {
-            self.report(&conv, fx);
-        }
-        self.ask_queued(fx);
-    }
-
-    fn accepted(&mut self, number: u64, accepted: Accepted, now: Duration, fx: &mut Vec<Effect>) {
-        let Some(to) = self.outbox.letter(number).map(|letter| letter.to.clone()) else {
-            return;
-        };
-        self.outbox.accepted(number);
-        let seq = accepted.seq;
-        fx.push(Effect::Answer {
-            number,
-            result: Ok(accepted),
-        });
-        self.raise(to.clone(), seq, 0, 0, fx);
-        self.offer(&to, now, fx);
-    }
-
-    fn apply(&mut self, n: u64, entry: Entry, fx: &mut Vec<Effect>) {
-        match entry {
-            Entry::Message(message) => fx.push(Effect::Tell(Event::Message { n, message })),
-            Entry::Sent(sent) => {
-                let (conv, seq) = (sent.conv.clone(), sent.seq);
-                fx.push(Effect::Tell(Event::Sent { n, sent }));
-                self.raise(conv, seq, 0, 0, fx);
-            }
-            Entry::Receipt(receipt) => {
-                let (conv, delivered, read) =
-                    (receipt.conv.clone(), receipt.delivered, receipt.read);
-                fx.push(Effect::Tell(Event::Receipt { n, receipt }));
-                self.raise(conv, 0, delivered, read, fx);
-            }
-            Entry::Expired(expired) => fx.push(Effect::Tell(Event::Expired { n, expired })),
-            Entry::Other { ev, d } => fx.push(Effect::Tell(Event::Other { n, ev, d })),
-        }
-    }
-
-    fn raise(&mut self, conv: String, sent: u64, delivered: u64, read: u64, fx: &mut Vec<Effect>) {
-        if let Some(marks) = self.ticks.raise(&conv, sent, delivered, read) {
-            fx.push(Effect::Tell(Event::Ticks { conv, marks }));
-        }
-    }
-
-    fn signalled(&mut self, signal: Signal, now: Duration, fx: &mut Vec<Effect>) {
-        match signal {
-            Signal::Hello(hello) => self.greeted(hello, now, fx),
-            Signal::Pong { head, .. } => self.inbox.heard_head(head, now),
-            Signal::CaughtUp { n } => {
-                self.inbox.caught_up(n, now);
-                fx.push(Effect::Tell(Event::CaughtUp { n }));
-            }
-            Signal::GoAway { wait_ms, url } => {
-                fx.extend(url.map(Effect::Prefer));
-                if let Link::Live { leave_at, .. } = &mut self.link {
-                    leave_at.get_or_insert(now + Duration::from_millis(wait_ms));
-                }
-            }
-            Signal::Presence(presence) => fx.push(Effect::Tell(Event::Presence(presence))),
-            Signal::Typing(typing) => fx.push(Effect::Tell(Event::Typing(typing))),
-            Signal::Other { ev, d } => fx.push(Effect::Tell(Event::Signal { ev, d })),
-        }
-    }
-
-    fn greeted(&mut self, hello: Hello, now: Duration, fx: &mut Vec<Effect>) {
-        if !matches!(self.link, Link::Greeting { .. }) {
-            return;
-        }
-        self.heartbeat = Duration::from_millis(hello.heartbeat_ms.max(10));
-        self.link = Link::Authenticating {
-            until: now + GREETING_WAIT,
-            node: hello.node,
-        };
-        let id = bump(&mut self.next_id);
-        self.asked.insert(id, Asked::Auth);
-        let resume = if self.afresh {
-            None
-        } else {
-            self.inbox.position()
-        };
-        let (token, device) = (self.token.clone(), self.settings.device.clone());
-        fx.push(Effect::Write(Request::Auth {
-            id,
-            token,
-            device,
-            resume,
-        }));
-    }
-
-    fn due_live(&mut self, now: Duration, fx: &mut Vec<Effect>) {
-        if self.ping_at <= now {
-            self.ping_at = now + self.beat();
-            let n = if self.settings.acks == Acks::Never {
-                None
-            } else {
-                self.inbox.ride()
-            };
-            self.store(n, fx);
-            fx.push(Effect::Write(Request::Ping { n }));
-        }
-        for wanted in self.inbox.due(now) {
-            match wanted {
-                Wanted::Ack(_) if self.settings.acks == Acks::Never => {}
-                Wanted::Ack(n) => {
-                    self.store(Some(n), fx);
-                    fx.push(Effect::Write(Request::Ack { n }));
-                }
-                Wanted::Pull(after) => {
-                    let id = bump(&mut self.next_id);
-                    self.asked.insert(id, Asked::Pull);
-                    fx.push(Effect::Write(Request::Pull {
-                        id,
-                        after,
-                        limit: PULL_LIMIT,
-                    }));
-                }
-            }
-        }
-        let mut offers = Vec::new();
-        let next_id = &mut self.next_id;
-        self.outbox.due(now, &mut || bump(next_id), &mut offers);
-        self.write(offers, fx);
-    }
-
-    /// What is stored is remembered before it is acknowledged, or a crash between would lose it.
-    fn store(&self, n: Option<u64>, fx: &mut Vec<Effect>) {
-        if n.is_some() {
-            fx.extend(self.inbox.position().map(Effect::Store));
-        }
-    }
-
-    fn acknowledge(&mut self, fx: &mut Vec<Effect>) {
-        if self.settings.acks == Acks::Never {
-            return;
-        }
-        let n = self.inbox.ride();
-        self.store(n, fx);
-        fx.extend(n.map(|n| Effect::Write(Request::Ack { n })));
-    }
-
-    fn offer(&mut self, to: &str, now: Duration, fx: &mut Vec<Effect>) {
-        if !self.is_live() {
-            return;
-        }
-        let mut offers = Vec::new();
-        let next_id = &mut self.next_id;
-        self.outbox
-            .offer(to, now, &mut || bump(next_id), &mut offers);
-        self.write(offers, fx);
-    }
-
-    fn write(&mut self, offers: Vec<Offer>, fx: &mut Vec<Effect>) {
-        for Offer { id, number, letter } in offers {
-            self.asked.insert(id, Asked::Send(number));
-            fx.push(Effect::Write(Request::Send { id, letter }));
-        }
-    }
-
-    fn report(&mut self, conv: &str, fx: &mut Vec<Effect>) {
-        if !self.is_live() {
-            return;
-        }
-        let Some(seq) = self.readings.take(conv) else {
-            return;
-        };
-        let id = bump(&mut self.next_id);
-        self.asked.insert(id, Asked::Read(conv.to_owned(), seq));
-        fx.push(Effect::Write(Request::Read {
-            id,
-            conv: conv.to_owned(),
-            seq,
-        }));
-    }
-
-    fn ask_queued(&mut self, fx: &mut Vec<Effect>) {
-        if !self.is_live() {
-            return;
-        }
-        while let Some((ticket, (op, d))) = self.queued.pop_first() {
-            let id = bump(&mut self.next_id);
-            self.asked.insert(id, Asked::Other(ticket));
-            fx.push(Effect::Write(Request::Other {
-                id: Some(id),
-                op,
-                d,
-            }));
-        }
-    }
-
     fn dial(&mut self, fx: &mut Vec<Effect>) {
         self.link = Link::Dialing;
         fx.push(Effect::Dial { renew: self.renew });
@@ -820,9 +407,7 @@ impl Rules {
 
     fn next_wait(&mut self, now: Duration, chance: f64) -> Duration {
         match self.link {
-            Link::Live {
-                leave_at: Some(at), ..
-            } => return at.saturating_sub(now),
+            Link::Live { leave_at: Some(at), .. } => return at.saturating_sub(now),
             Link::Live { since, .. } if since + HELD <= now => self.backoff.reset(),
             _ => {}
         }
@@ -831,34 +416,22 @@ impl Rules {
 
     fn wait(&mut self, why: Why, wait: Duration, now: Duration, fx: &mut Vec<Effect>) {
         self.link = Link::Waiting { until: now + wait };
-        fx.push(Effect::Tell(Event::Disconnected {
-            why,
-            retry_in: Some(wait),
-        }));
+        fx.push(Effect::Tell(Event::Disconnected { why, retry_in: Some(wait) }));
     }
 
     fn stop(&mut self, why: Why, fx: &mut Vec<Effect>) {
         self.link = Link::Stopped;
         while let Some((ticket, _)) = self.queued.pop_first() {
-            fx.push(Effect::Reply {
-                ticket,
-                result: Err(lost()),
-            });
+            fx.push(Effect::Reply { ticket, result: Err(lost()) });
         }
-        fx.push(Effect::Tell(Event::Disconnected {
-            why,
-            retry_in: None,
-        }));
+        fx.push(Effect::Tell(Event::Disconnected { why, retry_in: None }));
     }
 
     /// The socket is gone: what was in flight is unknown, and only messages are repeated.
     fn detach(&mut self, fx: &mut Vec<Effect>) {
         for (_, asked) in std::mem::take(&mut self.asked) {
             if let Asked::Other(ticket) = asked {
-                fx.push(Effect::Reply {
-                    ticket,
-                    result: Err(lost()),
-                });
+                fx.push(Effect::Reply { ticket, result: Err(lost()) });
             }
         }
         self.outbox.detach();
@@ -883,9 +456,5 @@ fn bump(next: &mut u64) -> u64 {
 }
 
 fn lost() -> Fault {
-    Fault::here(
-        "unavailable",
-        "the connection was lost before the answer came",
-        true,
-    )
+    Fault::here("unavailable", "the connection was lost before the answer came", true)
 }

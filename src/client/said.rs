@@ -54,12 +54,7 @@ pub struct Resume {
 #[expect(missing_docs, reason = "the fields have the names of the protocol")]
 pub enum Request {
     /// Says who this is. Always the first.
-    Auth {
-        id: u64,
-        token: String,
-        device: String,
-        resume: Option<Resume>,
-    },
+    Auth { id: u64, token: String, device: String, resume: Option<Resume> },
     /// Sends a message.
     Send { id: u64, letter: Arc<Letter> },
     /// Everything up to `n` is stored here.
@@ -71,11 +66,7 @@ pub enum Request {
     /// Everything up to `seq` has been read.
     Read { id: u64, conv: String, seq: u64 },
     /// Any other request, as given by the application.
-    Other {
-        id: Option<u64>,
-        op: String,
-        d: serde_json::Value,
-    },
+    Other { id: Option<u64>, op: String, d: serde_json::Value },
 }
 
 /// An error as a node reports it (PROTOCOL.md §4).
@@ -99,12 +90,7 @@ impl Fault {
     /// A fault found on this side of the wire.
     #[must_use]
     pub fn here(code: &str, message: &str, retry: bool) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: message.to_owned(),
-            retry,
-            retry_after_ms: None,
-        }
+        Self { code: code.to_owned(), message: message.to_owned(), retry, retry_after_ms: None }
     }
 }
 

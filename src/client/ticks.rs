@@ -17,28 +17,30 @@ pub struct Marks {
 
 /// The marks of all conversations.
 #[derive(Debug, Default)]
-pub struct Ticks {
+pub(super) struct Ticks {
     marks: BTreeMap<String, Marks>,
 }
 
 impl Ticks {
     /// The marks of a conversation.
     #[must_use]
-    pub fn of(&self, conv: &str) -> Marks {
+    pub(super) fn of(&self, conv: &str) -> Marks {
         self.marks.get(conv).copied().unwrap_or_default()
     }
 
     /// Raises marks; the new ones if anything changed.
-    pub fn raise(&mut self, conv: &str, sent: u64, delivered: u64, read: u64) -> Option<Marks> {
+    pub(super) fn raise(
+        &mut self,
+        conv: &str,
+        sent: u64,
+        delivered: u64,
+        read: u64,
+    ) -> Option<Marks> {
         let old = self.of(conv);
         // What was read was delivered, and what was delivered was sent.
         let read = old.read.max(read);
         let delivered = old.delivered.max(delivered).max(read);
-        let new = Marks {
-            sent: old.sent.max(sent).max(delivered),
-            delivered,
-            read,
-        };
+        let new = Marks { sent: old.sent.max(sent).max(delivered), delivered, read };
         if new == old {
             return None;
         }
@@ -62,20 +64,20 @@ struct Reading {
 
 /// How far one has read: one report at a time per conversation, the newest wins.
 #[derive(Debug, Default)]
-pub struct Readings {
+pub(super) struct Readings {
     readings: BTreeMap<String, Reading>,
 }
 
 impl Readings {
     /// The user has read up to `seq`. True if a report should go out.
-    pub fn want(&mut self, conv: &str, seq: u64) -> bool {
+    pub(super) fn want(&mut self, conv: &str, seq: u64) -> bool {
         let reading = self.readings.entry(conv.to_owned()).or_default();
         reading.wanted = reading.wanted.max(seq);
         reading.wanted > reading.confirmed && reading.asked.is_none()
     }
 
     /// Takes the report to send for a conversation.
-    pub fn take(&mut self, conv: &str) -> Option<u64> {
+    pub(super) fn take(&mut self, conv: &str) -> Option<u64> {
         let reading = self.readings.get_mut(conv)?;
         if reading.asked.is_some() || reading.wanted <= reading.confirmed {
             return None;
@@ -85,7 +87,7 @@ impl Readings {
     }
 
     /// The node answered a report. True if another should go out.
-    pub fn answered(&mut self, conv: &str, seq: u64) -> bool {
+    pub(super) fn answered(&mut self, conv: &str, seq: u64) -> bool {
         let Some(reading) = self.readings.get_mut(conv) else {
             return false;
         };
@@ -95,7 +97,7 @@ impl Readings {
     }
 
     /// The socket is gone: conversations whose report may be lost.
-    pub fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         for reading in self.readings.values_mut() {
             reading.asked = None;
         }
@@ -103,11 +105,8 @@ impl Readings {
 
     /// Conversations with something to report.
     #[must_use]
-    pub fn open(&self) -> Vec<String> {
-        let open = self
-            .readings
-            .iter()
-            .filter(|(_, reading)| reading.wanted > reading.confirmed);
+    pub(super) fn open(&self) -> Vec<String> {
+        let open = self.readings.iter().filter(|(_, reading)| reading.wanted > reading.confirmed);
         open.map(|(conv, _)| conv.clone()).collect()
     }
 }

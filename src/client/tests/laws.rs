@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::client::rules::{Acks, Effect, Event, Rules, Settings};
+use crate::client::rules::{Acks, Effect, Rules, Settings};
 use crate::client::said::{
     Accepted, Entry, Fault, Frame, Hello, Letter, Message, Reply, Request, Signal, Welcome,
 };
+use crate::client::told::Event;
 
 /// What chance does next.
 #[derive(Debug, Clone, Copy)]
@@ -97,13 +98,8 @@ impl Table {
                 self.to_node.clear();
                 self.to_client.clear();
                 self.act(|rules, now, _| rules.dialed("t", now));
-                let hello = Hello {
-                    node: "a".into(),
-                    heartbeat_ms: 5_000,
-                    window: 256,
-                };
-                self.to_client
-                    .push_back(Frame::Signal(Signal::Hello(hello)));
+                let hello = Hello { node: "a".into(), heartbeat_ms: 5_000, window: 256 };
+                self.to_client.push_back(Frame::Signal(Signal::Hello(hello)));
             }
             Effect::HangUp => {
                 self.to_node.clear();
@@ -146,24 +142,14 @@ impl Table {
                 let n = resume.map_or(self.acked, |resume| resume.n);
                 let head = self.log.len() as u64;
                 let resumed = true;
-                let welcome = Welcome {
-                    epoch: "e".into(),
-                    n,
-                    head,
-                    resumed,
-                    reason: None,
-                };
+                let welcome = Welcome { epoch: "e".into(), n, head, resumed, reason: None };
                 self.to_client.push_back(reply(id, Reply::Welcome(welcome)));
                 self.push_from(n);
-                self.to_client
-                    .push_back(Frame::Signal(Signal::CaughtUp { n: head }));
+                self.to_client.push_back(Frame::Signal(Signal::CaughtUp { n: head }));
             }
             Request::Send { id, letter } => self.take(id, &letter),
             Request::Ack { n } | Request::Ping { n: Some(n) } => {
-                assert!(
-                    n <= self.heard.len() as u64,
-                    "acknowledged before it was stored"
-                );
+                assert!(n <= self.heard.len() as u64, "acknowledged before it was stored");
                 self.acked = self.acked.max(n);
                 self.pong();
             }
@@ -179,30 +165,19 @@ impl Table {
 
     fn pong(&mut self) {
         let head = self.log.len() as u64;
-        self.to_client.push_back(Frame::Signal(Signal::Pong {
-            head,
-            server_time_ms: 0,
-        }));
+        self.to_client.push_back(Frame::Signal(Signal::Pong { head, server_time_ms: 0 }));
     }
 
     fn take(&mut self, id: u64, letter: &Letter) {
         // As a node does: after a refusal that may pass, the conversation is closed on this socket until the
         // refused one comes again.
-        let barred = self
-            .barred
-            .get(&letter.to)
-            .is_some_and(|cid| *cid != letter.cid);
+        let barred = self.barred.get(&letter.to).is_some_and(|cid| *cid != letter.cid);
         let known = self.accepted.contains_key(&letter.cid);
         let refused = std::mem::take(&mut self.refuse);
         if !known && (refused || barred) {
-            self.barred
-                .entry(letter.to.clone())
-                .or_insert_with(|| letter.cid.clone());
+            self.barred.entry(letter.to.clone()).or_insert_with(|| letter.cid.clone());
             let fault = Fault::here("unavailable", "", true);
-            self.to_client.push_back(Frame::Err {
-                re: Some(id),
-                fault,
-            });
+            self.to_client.push_back(Frame::Err { re: Some(id), fault });
             return;
         }
         if !barred {
@@ -228,37 +203,18 @@ impl Table {
             self.push_from(self.log.len() as u64 - 1);
         }
         let (mid, seq) = (letter.cid.clone(), self.accepted[&letter.cid]);
-        let accepted = Accepted {
-            mid,
-            seq,
-            at: 0,
-            dup,
-        };
-        self.to_client.push_back(Frame::Ok {
-            re: id,
-            with: Reply::Accepted(accepted),
-        });
+        let accepted = Accepted { mid, seq, at: 0, dup };
+        self.to_client.push_back(Frame::Ok { re: id, with: Reply::Accepted(accepted) });
     }
 
     fn push_from(&mut self, after: u64) {
         for (i, entry) in self.log.iter().enumerate().skip(after as usize) {
-            self.to_client.push_back(Frame::Entry {
-                n: i as u64 + 1,
-                entry: entry.clone(),
-            });
+            self.to_client.push_back(Frame::Entry { n: i as u64 + 1, entry: entry.clone() });
         }
     }
 
     fn step(&mut self, step: Step) {
-        let is_reply = |frame: &Frame| {
-            matches!(
-                frame,
-                Frame::Ok {
-                    with: Reply::Accepted(_),
-                    ..
-                }
-            )
-        };
+        let is_reply = |frame: &Frame| matches!(frame, Frame::Ok { with: Reply::Accepted(_), .. });
         let is_entry = |frame: &Frame| matches!(frame, Frame::Entry { .. });
         match step {
             Step::Send(conv) => self.send(conv),
@@ -300,11 +256,7 @@ impl Table {
             if self.answered.len() as u64 == self.pushed && self.heard.len() == self.log.len() {
                 return;
             }
-            self.now = self
-                .rules
-                .wake()
-                .expect("it waits for something")
-                .max(self.now);
+            self.now = self.rules.wake().expect("it waits for something").max(self.now);
             self.act(|rules, now, fx| rules.due(now, 0.5, fx));
         }
         panic!("it never settled: {:?}", self.rules);

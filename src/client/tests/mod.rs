@@ -28,9 +28,7 @@ async fn until<T>(events: &mut Receiver<Event>, mut fits: impl FnMut(&Event) -> 
             }
         }
     };
-    timeout(PATIENCE, search)
-        .await
-        .expect("no such event in time")
+    timeout(PATIENCE, search).await.expect("no such event in time")
 }
 
 async fn bodies(events: &mut Receiver<Event>, count: usize) -> Vec<String> {
@@ -57,22 +55,13 @@ fn numbered(count: usize) -> Vec<String> {
 }
 
 fn send_numbered(client: &Client, count: usize) -> Vec<SendTicket> {
-    numbered(count)
-        .iter()
-        .map(|body| client.send("u:bob", body))
-        .collect()
+    numbered(count).iter().map(|body| client.send("u:bob", body)).collect()
 }
 
 async fn seqs(tickets: Vec<SendTicket>) -> Vec<u64> {
     let mut seqs = Vec::new();
     for ticket in tickets {
-        seqs.push(
-            timeout(PATIENCE, ticket)
-                .await
-                .expect("no answer in time")
-                .unwrap()
-                .seq,
-        );
+        seqs.push(timeout(PATIENCE, ticket).await.expect("no answer in time").unwrap().seq);
     }
     seqs
 }
@@ -80,14 +69,8 @@ async fn seqs(tickets: Vec<SendTicket>) -> Vec<u64> {
 async fn chat_in(format: Format) {
     let model = Model::new();
     let urls = [model.node("a").await];
-    let (alice, mut hers) = Client::connect(Options {
-        format,
-        ..options(&urls, "alice")
-    });
-    let (bob, mut his) = Client::connect(Options {
-        format,
-        ..options(&urls, "bob")
-    });
+    let (alice, mut hers) = Client::connect(Options { format, ..options(&urls, "alice") });
+    let (bob, mut his) = Client::connect(Options { format, ..options(&urls, "bob") });
     assert_eq!(until(&mut hers, connected).await, "a");
     let accepted = alice.send("u:bob", "hi").await.unwrap();
     assert_eq!(accepted.seq, 1);
@@ -98,26 +81,13 @@ async fn chat_in(format: Format) {
         _ => None,
     };
     let marks = until(&mut hers, read).await;
-    assert_eq!(
-        marks,
-        Marks {
-            sent: 1,
-            delivered: 1,
-            read: 1
-        }
-    );
-    assert_eq!(
-        alice.send("u:nobody", "hi").await.unwrap_err().code,
-        "not_found"
-    );
+    assert_eq!(marks, Marks { sent: 1, delivered: 1, read: 1 });
+    assert_eq!(alice.send("u:nobody", "hi").await.unwrap_err().code, "not_found");
     assert_eq!(alice.devices().await.unwrap()[0].device, "main");
     assert_eq!(alice.watch(&["bob"]).await.unwrap_err().code, "unknown_op");
     alice.close();
     let ended = |event: &Event| match event {
-        Event::Disconnected {
-            why,
-            retry_in: None,
-        } => Some(why.clone()),
+        Event::Disconnected { why, retry_in: None } => Some(why.clone()),
         _ => None,
     };
     assert_eq!(until(&mut hers, ended).await, Why::Asked);
@@ -147,9 +117,7 @@ async fn cut_connections_lose_and_repeat_nothing() {
     let (first, second) = (send_numbered(&alice, 40), 40..80);
     alice.cut();
     bob.cut();
-    let second: Vec<_> = second
-        .map(|i| alice.send("u:bob", &i.to_string()))
-        .collect();
+    let second: Vec<_> = second.map(|i| alice.send("u:bob", &i.to_string())).collect();
     assert_eq!(seqs(first).await, (1..=40).collect::<Vec<_>>());
     bob.cut();
     assert_eq!(seqs(second).await, (41..=80).collect::<Vec<_>>());
@@ -174,9 +142,7 @@ async fn lost_and_repeated_events_are_pulled_and_dropped() {
     let urls = [model.node("a").await];
     {
         let mut world = model.world();
-        world
-            .lose
-            .extend([3, 4, 9, 20].map(|n| ("bob".to_owned(), n)));
+        world.lose.extend([3, 4, 9, 20].map(|n| ("bob".to_owned(), n)));
         world.stutter = true;
     }
     let (_bob, mut his) = Client::connect(options(&urls, "bob"));
@@ -192,10 +158,7 @@ async fn a_refusal_that_may_pass_never_lets_a_later_message_overtake() {
     let model = Model::new();
     let urls = [model.node("a").await];
     let (_bob, mut his) = Client::connect(options(&urls, "bob"));
-    let (alice, mut hers) = Client::connect(Options {
-        window: 4,
-        ..options(&urls, "alice")
-    });
+    let (alice, mut hers) = Client::connect(Options { window: 4, ..options(&urls, "alice") });
     until(&mut hers, connected).await;
     model.world().refuse = 6;
     let tickets = send_numbered(&alice, 12);
@@ -229,26 +192,14 @@ async fn a_new_client_resumes_where_the_keeper_left_off() {
     let kept: Arc<Mutex<Option<Resume>>> = Arc::default();
     let keep = Arc::clone(&kept);
     let keeper: Keeper = Arc::new(move |at| *keep.lock().unwrap() = Some(at.clone()));
-    let first = Options {
-        keeper: Some(keeper),
-        ..options(&urls, "bob")
-    };
+    let first = Options { keeper: Some(keeper), ..options(&urls, "bob") };
     let (bob, mut his) = Client::connect(first);
     assert_eq!(bodies(&mut his, 3).await, numbered(3));
     bob.close();
     while his.recv().await.is_some() {}
     let resume = kept.lock().unwrap().clone();
-    assert_eq!(
-        resume,
-        Some(Resume {
-            n: 3,
-            epoch: "epoch-0".into()
-        })
-    );
-    let (_bob, mut his) = Client::connect(Options {
-        resume,
-        ..options(&urls, "bob")
-    });
+    assert_eq!(resume, Some(Resume { n: 3, epoch: "epoch-0".into() }));
+    let (_bob, mut his) = Client::connect(Options { resume, ..options(&urls, "bob") });
     until(&mut his, connected).await;
     alice.send("u:bob", "after").await.unwrap();
     assert_eq!(bodies(&mut his, 1).await, ["after"]);
@@ -283,10 +234,7 @@ async fn close_codes_are_obeyed() {
     assert!(model.world().auths[2]["resume"].is_null());
     model.close_all(4305);
     let ended = |event: &Event| match event {
-        Event::Disconnected {
-            why: Why::Closed(code, _),
-            retry_in: None,
-        } => *code,
+        Event::Disconnected { why: Why::Closed(code, _), retry_in: None } => *code,
         _ => None,
     };
     assert_eq!(until(&mut his, ended).await, 4305);
@@ -297,38 +245,23 @@ async fn close_codes_are_obeyed() {
 async fn what_is_not_taken_or_not_acknowledged_stays_so() {
     let model = Model::new();
     let urls = [model.node("a").await];
-    let manual = Options {
-        acks: Acks::Manual,
-        ..options(&urls, "bob")
-    };
-    let never = Options {
-        acks: Acks::Never,
-        device: "two".into(),
-        ..options(&urls, "bob")
-    };
+    let manual = Options { acks: Acks::Manual, ..options(&urls, "bob") };
+    let never = Options { acks: Acks::Never, device: "two".into(), ..options(&urls, "bob") };
     let (bob, mut his) = Client::connect(manual);
     let (_never, mut theirs) = Client::connect(never);
     let (alice, _hers) = Client::connect(options(&urls, "alice"));
     seqs(send_numbered(&alice, 3)).await;
-    assert_eq!(
-        bodies(&mut his, 3).await.len() + bodies(&mut theirs, 3).await.len(),
-        6
-    );
+    assert_eq!(bodies(&mut his, 3).await.len() + bodies(&mut theirs, 3).await.len(), 6);
     bob.ack(2);
     let key = ("bob".to_owned(), "main".to_owned());
     let acked = async {
-        while model.world().acked.get(&key).is_none() {
+        while !model.world().acked.contains_key(&key) {
             tokio::task::yield_now().await;
         }
     };
     timeout(PATIENCE, acked).await.unwrap();
     assert_eq!(model.world().acked[&key], 2);
-    assert!(
-        !model
-            .world()
-            .acked
-            .contains_key(&("bob".to_owned(), "two".to_owned()))
-    );
+    assert!(!model.world().acked.contains_key(&("bob".to_owned(), "two".to_owned())));
 }
 
 #[tokio::test]
@@ -345,19 +278,13 @@ async fn an_observer_sees_every_frame() {
             Seen::Ended => "ended".to_owned(),
         });
     });
-    let observed = Options {
-        observer: Some(observer),
-        ..options(&urls, "alice")
-    };
+    let observed = Options { observer: Some(observer), ..options(&urls, "alice") };
     let (alice, mut hers) = Client::connect(observed);
     until(&mut hers, connected).await;
     alice.close();
     while hers.recv().await.is_some() {}
     let seen = seen.lock().unwrap();
     assert_eq!(seen[0], "opened");
-    assert!(
-        seen[1].contains("hello") && seen[2].contains("auth"),
-        "{seen:?}"
-    );
+    assert!(seen[1].contains("hello") && seen[2].contains("auth"), "{seen:?}");
     assert_eq!(seen.last().unwrap(), "ended");
 }

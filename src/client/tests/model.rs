@@ -1,5 +1,7 @@
 //! Model: a whole cluster in one lock, just enough of the protocol to try a client against, with faults on demand.
 
+#![expect(clippy::result_large_err, reason = "the signature of a handshake is the library's")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,30 +16,30 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 /// What all nodes of the model know.
 #[derive(Default)]
-pub struct World {
+pub(super) struct World {
     logs: BTreeMap<String, Vec<Value>>,
-    pub acked: BTreeMap<(String, String), u64>,
+    pub(super) acked: BTreeMap<(String, String), u64>,
     accepted: BTreeMap<(String, String), (String, u64)>,
     seqs: BTreeMap<(String, String), u64>,
-    pub epoch: u32,
+    pub(super) epoch: u32,
     /// Each `send` that came, in order: its cid.
-    pub sends: Vec<String>,
+    pub(super) sends: Vec<String>,
     /// So many sends are refused with `retry`, before anything else is looked at.
-    pub refuse: u32,
+    pub(super) refuse: u32,
     /// So many sends are taken, but their reply never comes.
-    pub swallow: u32,
+    pub(super) swallow: u32,
     /// Entries of a user's log that get lost once on their way.
-    pub lose: BTreeSet<(String, u64)>,
+    pub(super) lose: BTreeSet<(String, u64)>,
     /// Every entry is sent twice.
-    pub stutter: bool,
-    pub pulls: u32,
+    pub(super) stutter: bool,
+    pub(super) pulls: u32,
     /// What the auth requests said.
-    pub auths: Vec<Value>,
+    pub(super) auths: Vec<Value>,
 }
 
 /// The model; nodes share it.
 #[derive(Clone)]
-pub struct Model {
+pub(super) struct Model {
     world: Arc<Mutex<World>>,
     grown: watch::Sender<u64>,
     /// The close code that every open socket is given next.
@@ -45,26 +47,22 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = Arc::default();
-        Self {
-            world,
-            grown: watch::channel(0).0,
-            close: watch::channel(0).0,
-        }
+        Self { world, grown: watch::channel(0).0, close: watch::channel(0).0 }
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
 
     /// Closes all sockets with a code.
-    pub fn close_all(&self, code: u16) {
+    pub(super) fn close_all(&self, code: u16) {
         self.close.send_replace(code);
     }
 
     /// Starts a node; its address.
-    pub async fn node(&self, name: &'static str) -> String {
+    pub(super) async fn node(&self, name: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let model = self.clone();
@@ -77,6 +75,7 @@ impl Model {
     }
 
     async fn serve(self, stream: TcpStream, name: &'static str) {
+        stream.set_nodelay(true).unwrap();
         let mut packed = false;
         let socket = accept_hdr_async(stream, |request: &Request, response| {
             choose(request, response, &mut packed)
@@ -85,13 +84,7 @@ impl Model {
         let mut grown = self.grown.subscribe();
         let mut close = self.close.subscribe();
         close.mark_unchanged();
-        let mut node = Node {
-            socket,
-            packed,
-            user: String::new(),
-            device: String::new(),
-            n: 0,
-        };
+        let mut node = Node { socket, packed, user: String::new(), device: String::new(), n: 0 };
         let hello = json!({"node": name, "heartbeat_ms": 200, "window": 256, "protocol": 1});
         node.say(json!({"ev": "hello", "d": hello})).await;
         loop {
@@ -125,8 +118,7 @@ impl Model {
                 let ok = self.attach(node, &d);
                 node.say(json!({"re": id, "ok": ok})).await;
                 self.deliver(node).await;
-                node.say(json!({"ev": "caught_up", "d": {"n": ok["head"]}}))
-                    .await;
+                node.say(json!({"ev": "caught_up", "d": {"n": ok["head"]}})).await;
             }
             "send" => {
                 let answer = self.accept(node, &d);
@@ -141,8 +133,7 @@ impl Model {
             "ping" => {
                 self.acknowledge(node, &d);
                 let head = self.world().log(&node.user).len();
-                node.say(json!({"ev": "pong", "d": {"head": head, "server_time_ms": 1}}))
-                    .await;
+                node.say(json!({"ev": "pong", "d": {"head": head, "server_time_ms": 1}})).await;
             }
             "pull" => {
                 node.n = d["after"].as_u64().unwrap();
@@ -151,15 +142,13 @@ impl Model {
                 self.deliver(node).await;
             }
             "read" => {
-                self.world()
-                    .receipt(&node.user, &d["conv"], d["seq"].as_u64().unwrap(), true);
+                self.world().receipt(&node.user, &d["conv"], d["seq"].as_u64().unwrap(), true);
                 self.grown.send_modify(|times| *times += 1);
                 node.say(json!({"re": id, "ok": {}})).await;
             }
             "device.list" => {
                 let devices = json!([{"device": node.device, "acked_n": 1, "last_seen_ms": 2}]);
-                node.say(json!({"re": id, "ok": {"devices": devices}}))
-                    .await;
+                node.say(json!({"re": id, "ok": {"devices": devices}})).await;
             }
             op => {
                 let err = json!({"code": "unknown_op", "message": op, "retry": false});
@@ -177,11 +166,7 @@ impl Model {
         let acked = world.acked.get(&key).copied().unwrap_or(0);
         let epoch = format!("epoch-{}", world.epoch);
         let same = d["resume"]["epoch"] == json!(epoch);
-        node.n = if same {
-            d["resume"]["n"].as_u64().unwrap()
-        } else {
-            acked
-        };
+        node.n = if same { d["resume"]["n"].as_u64().unwrap() } else { acked };
         let head = world.log(&node.user).len();
         let mut ok = json!({"user": node.user, "device": node.device, "epoch": epoch,
             "n": node.n, "head": head, "resumed": same});
@@ -266,19 +251,14 @@ impl World {
     }
 
     fn store(&mut self, node: &Node, d: &Value, cid: &str, to: &str) {
-        let seq = self
-            .seqs
-            .entry((node.user.clone(), to.to_owned()))
-            .or_default();
+        let seq = self.seqs.entry((node.user.clone(), to.to_owned())).or_default();
         *seq += 1;
         let seq = *seq;
         let mid = format!("mid-{}-{}", node.user, self.accepted.len());
-        self.accepted
-            .insert((node.user.clone(), cid.to_owned()), (mid.clone(), seq));
+        self.accepted.insert((node.user.clone(), cid.to_owned()), (mid.clone(), seq));
         let message = json!({"mid": mid, "conv": format!("u:{}", node.user), "from": node.user,
             "device": node.device, "seq": seq, "at": 5, "kind": d["kind"], "body": d["body"]});
-        self.log(&to[2..])
-            .push(json!({"ev": "message", "d": message}));
+        self.log(&to[2..]).push(json!({"ev": "message", "d": message}));
         let sent = json!({"mid": mid, "conv": to, "seq": seq, "at": 5, "cid": cid,
             "device": node.device});
         self.log(&node.user).push(json!({"ev": "sent", "d": sent}));
@@ -312,7 +292,6 @@ impl Node {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "the signature is the library's")]
 fn choose(
     request: &Request,
     mut response: Response,
@@ -320,8 +299,6 @@ fn choose(
 ) -> Result<Response, ErrorResponse> {
     let offered = request.headers()["sec-websocket-protocol"].clone();
     *packed = offered == "rookery.v1.msgpack";
-    response
-        .headers_mut()
-        .insert("sec-websocket-protocol", offered);
+    response.headers_mut().insert("sec-websocket-protocol", offered);
     Ok(response)
 }

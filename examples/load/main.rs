@@ -1,0 +1,226 @@
+//! Load: measures how fast pairs of people can talk through a cluster, and whether anything goes wrong meanwhile.
+//!
+//! One task per user on one thread, since it shares the machine with the cluster. With `--rate` the sends are due at
+//! fixed moments and latency counts from there, so a stalled cluster cannot hide by slowing its users down.
+//!
+//! ```text
+//! cargo run --release --example load -- --pairs 50 --outstanding 8 --seconds 10
+//! cargo run --release --example load -- --rate 2000 --seconds 30 --json
+//! cargo run --release --example load -- --pairs 0 --idle 5000 --hold 60
+//! ```
+
+mod field;
+mod mint;
+mod report;
+mod sender;
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actors::clock;
+use clap::Parser;
+use futures_util::future::try_join_all;
+use rookery::client::{Connection, Event, Happened};
+use tokio::task::{JoinSet, LocalSet};
+
+use self::field::Field;
+use self::sender::Sender;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures a cluster.
+#[derive(Parser)]
+struct Arguments {
+    /// The nodes; the two sides of a pair use different ones.
+    #[arg(long, value_delimiter = ',', default_values = [
+        "http://127.0.0.1:8080", "http://127.0.0.1:8081", "http://127.0.0.1:8082",
+    ])]
+    urls: Vec<String>,
+    /// Pairs of a sender and a receiver.
+    #[arg(long, default_value_t = 50)]
+    pairs: usize,
+    /// Messages each sender keeps unanswered (without --rate).
+    #[arg(long, default_value_t = 8)]
+    outstanding: usize,
+    /// Messages per second over all pairs, at fixed moments.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How long to measure.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// How long to send before measuring.
+    #[arg(long, default_value_t = 2.0)]
+    warmup: f64,
+    /// How long to wait for stragglers afterwards.
+    #[arg(long, default_value_t = 15.0)]
+    grace: f64,
+    /// Size of each body.
+    #[arg(long, default_value_t = 160)]
+    body_bytes: usize,
+    /// Connected users who only send heartbeats.
+    #[arg(long, default_value_t = 0)]
+    idle: usize,
+    /// Stay connected this many seconds before ending.
+    #[arg(long, default_value_t = 0.0)]
+    hold: f64,
+    /// Store while the receivers are away, then let them drain.
+    #[arg(long)]
+    offline: bool,
+    /// How frames are written: json or msgpack.
+    #[arg(long, default_value = "json", value_parser = ["json", "msgpack"])]
+    format: String,
+    /// Names the users; the same name uses the same users again.
+    #[arg(long)]
+    prefix: Option<String>,
+    /// The configuration to take the token secret from; without one, users register.
+    #[arg(long, default_value = "./data/dev/cluster.toml")]
+    config: PathBuf,
+    /// The token secret itself.
+    #[arg(long)]
+    token_secret: Option<String>,
+    /// The cluster's name, with --token-secret.
+    #[arg(long, default_value = "dev")]
+    cluster: String,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    anyhow::ensure!(!arguments.urls.is_empty(), "at least one url is needed");
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let field = Rc::new(Field::new(arguments)?);
+    let local = LocalSet::new();
+    local.block_on(&runtime, measure(Rc::clone(&field)))?;
+    let good = field.report()?;
+    // Thousands of sockets need no goodbye one by one.
+    std::process::exit(i32::from(!good));
+}
+
+async fn measure(field: Rc<Field>) -> anyhow::Result<()> {
+    let mut crowd = JoinSet::new();
+    for i in 0..field.arguments.idle {
+        crowd.spawn_local(idle(Rc::clone(&field), i));
+    }
+    while field.idle.get() < field.arguments.idle {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        eprintln!("idle users connected: {}", field.idle.get());
+    }
+    let ticker = tokio::task::spawn_local(progress(Rc::clone(&field)));
+    let mut receivers = receivers(&field).await?;
+    let senders = (0..field.arguments.pairs).map(|i| {
+        let field = Rc::clone(&field);
+        async move { field.ready(&sender_name(&field.run, i), 2 * i, "sender").await }
+    });
+    let senders = try_join_all(senders).await?;
+    field.opened.set(field.now_us());
+    let mut sending = JoinSet::new();
+    for (i, connection) in senders.into_iter().enumerate() {
+        sending.spawn_local(Sender::new(Rc::clone(&field), i, connection).run());
+    }
+    while sending.join_next().await.is_some() {}
+    if field.arguments.offline {
+        let begin = clock::monotonic();
+        receivers = drainers(&field);
+        field.all_received().await;
+        let count = field.counts.borrow().delivered_in_all;
+        let rate = count as f64 / begin.elapsed().as_secs_f64();
+        eprintln!("drained {count} messages at {rate:.0}/s");
+    }
+    field.all_received().await;
+    receivers.abort_all();
+    if field.arguments.hold > 0.0 {
+        eprintln!("holding for {} s", field.arguments.hold);
+        tokio::time::sleep(Duration::from_secs_f64(field.arguments.hold)).await;
+    }
+    ticker.abort();
+    Ok(())
+}
+
+/// Connects the receivers; in offline mode they only show themselves, and leave.
+async fn receivers(field: &Rc<Field>) -> anyhow::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let connections = (0..field.arguments.pairs).map(|i| {
+        let field = Rc::clone(field);
+        async move { field.ready(&receiver_name(&field.run, i), 2 * i + 1, "receiver").await }
+    });
+    for (i, mut connection) in try_join_all(connections).await?.into_iter().enumerate() {
+        if field.arguments.offline {
+            connection.shut();
+            while connection.step().await.is_some() {}
+        } else {
+            tasks.spawn_local(receive(Rc::clone(field), i, connection));
+        }
+    }
+    Ok(tasks)
+}
+
+fn drainers(field: &Rc<Field>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for i in 0..field.arguments.pairs {
+        let name = receiver_name(&field.run, i);
+        let connection = Connection::new(field.options(&name, 2 * i + 1, "receiver"));
+        tasks.spawn_local(receive(Rc::clone(field), i, connection));
+    }
+    tasks
+}
+
+fn sender_name(run: &str, i: usize) -> String {
+    format!("{run}-s{i}")
+}
+
+fn receiver_name(run: &str, i: usize) -> String {
+    format!("{run}-r{i}")
+}
+
+async fn idle(field: Rc<Field>, i: usize) {
+    let name = format!("{}-i{i}", field.run);
+    let Ok(mut connection) = field.ready(&name, i, "idle").await else {
+        return;
+    };
+    field.idle.set(field.idle.get() + 1);
+    while let Some(happened) = connection.step().await {
+        field.note_connection(&happened);
+    }
+}
+
+async fn receive(field: Rc<Field>, pair: usize, mut connection: Connection) {
+    while let Some(happened) = connection.step().await {
+        field.note_connection(&happened);
+        if let Happened::Event(Event::Message { message, .. }) = happened {
+            field.received(pair, &message.body);
+        }
+        field.counts.borrow_mut().repeated_entries += connection.take_duplicates();
+    }
+}
+
+async fn progress(field: Rc<Field>) {
+    let mut last = (0, 0);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let counts = field.counts.borrow();
+        let (accepted, delivered) = (counts.accepted_in_all, counts.delivered_in_all);
+        let errors: u64 = counts.errors.values().sum();
+        eprintln!(
+            "{:>5.0} s  sent {:>6}/s  delivered {:>6}/s  errors {errors}",
+            field.begin.elapsed().as_secs_f64(),
+            accepted - last.0,
+            delivered - last.1,
+        );
+        last = (accepted, delivered);
+    }
+}
+
+/// Each user is a file to the kernel.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        eprintln!("the limit of open files stays at {:?}", limit.current);
+    }
+}

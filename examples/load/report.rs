@@ -1,0 +1,76 @@
+//! Report: what was measured, for people or for programs.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::field::Field;
+
+impl Field {
+    /// Prints what was measured. False if something acknowledged went wrong.
+    pub(crate) fn report(&self) -> anyhow::Result<bool> {
+        let counts = self.counts.borrow();
+        let lost = self.missing();
+        let seconds = self.arguments.seconds;
+        let good = lost == 0 && counts.duplicated == 0 && counts.misordered == 0;
+        let latencies = [
+            ("send_to_tick", &counts.tick),
+            ("send_to_delivered", &counts.delivery),
+            ("send_to_receipt", &counts.receipt),
+        ];
+        let rate = |count: u64| (count as f64 / seconds * 10.0).round() / 10.0;
+        let mut text = String::new();
+        if self.arguments.json {
+            let mut report = serde_json::json!({
+                "pairs": self.arguments.pairs, "outstanding": self.arguments.outstanding,
+                "rate": self.arguments.rate, "seconds": seconds, "idle": self.idle.get(),
+                "format": self.arguments.format, "body_bytes": self.arguments.body_bytes,
+                "sends_per_s": rate(counts.accepted), "delivered_per_s": rate(counts.delivered),
+                "receipts_per_s": rate(counts.receipted),
+                "sent": counts.accepted_in_all, "delivered": counts.delivered_in_all,
+                "lost": lost, "duplicated": counts.duplicated, "misordered": counts.misordered,
+                "unanswered": counts.unanswered, "repeated_entries": counts.repeated_entries,
+                "disconnects": counts.reconnects, "errors": counts.errors,
+                "longest_stall_ms": counts.longest_stall.as_millis() as u64, "ok": good,
+            });
+            for (name, histogram) in latencies {
+                report[format!("{name}_ms")] = serde_json::json!(Percentiles::of(histogram));
+            }
+            writeln!(text, "{report}")?;
+        } else {
+            writeln!(text, "sends/s      {:>10.1}", rate(counts.accepted))?;
+            writeln!(text, "delivered/s  {:>10.1}", rate(counts.delivered))?;
+            writeln!(text, "                        p50 ms    p99 ms   p999 ms    max ms")?;
+            for (name, histogram) in latencies {
+                let Percentiles { p50, p99, p999, max } = Percentiles::of(histogram);
+                writeln!(text, "{name:<18} {p50:>10.2}{p99:>10.2}{p999:>10.2}{max:>10.2}")?;
+            }
+            writeln!(text, "errors       {:?}", counts.errors)?;
+            writeln!(
+                text,
+                "lost {lost}  duplicated {}  misordered {}  unanswered {}  repeated entries {}",
+                counts.duplicated, counts.misordered, counts.unanswered, counts.repeated_entries
+            )?;
+        }
+        std::io::stdout().write_all(text.as_bytes())?;
+        Ok(good)
+    }
+}
+
+/// Latencies in milliseconds.
+#[derive(Serialize)]
+struct Percentiles {
+    p50: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+impl Percentiles {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+        Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: histogram.max() as f64 / 1_000.0 }
+    }
+}
