@@ -1,10 +1,6 @@
 //! House rules that a program can see: plaques, file sizes, pure rules, and who may know whom.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test says so by failing"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says so by failing")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,15 +21,9 @@ const LONGER: &[(&str, usize)] = &[
 
 /// Which rooms a room of crate `actors` may name besides the leaves. Further down means nearer to the ground.
 const ACTORS: &[(&str, &[&str])] = &[
-    (
-        "node",
-        &["cluster", "placement", "router", "shard", "store"],
-    ),
+    ("node", &["cluster", "placement", "router", "shard", "store"]),
     ("router", &["cluster", "shard"]),
-    (
-        "shard",
-        &["cluster", "mailbox", "restart", "router", "store", "user"],
-    ),
+    ("shard", &["cluster", "mailbox", "restart", "router", "store", "user"]),
     ("mailbox", &["shard"]),
     ("user", &[]),
     ("session", &[]),
@@ -76,9 +66,8 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: &[&str] = &[
-    "util", "utils", "common", "helper", "helpers", "types", "manager", "misc",
-];
+const EMPTY_NAMES: &[&str] =
+    &["util", "utils", "common", "helper", "helpers", "types", "manager", "misc"];
 
 /// Words split in two, so that this file does not hold them.
 const MACHINE: &[[&str; 2]] = &[
@@ -109,12 +98,7 @@ fn files(folder: &str) -> Vec<(String, String)> {
         let mut entries: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         entries.sort();
         for path in entries {
-            let name = path
-                .strip_prefix(root())
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
             if matches!(name.as_str(), "target" | "data" | ".git" | "Cargo.lock") {
                 continue;
             }
@@ -131,11 +115,7 @@ fn files(folder: &str) -> Vec<(String, String)> {
 fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
     for folder in ["src", "actors", "examples", "tests", "benches"] {
-        sources.extend(
-            files(folder)
-                .into_iter()
-                .filter(|(name, _)| name.ends_with(".rs")),
-        );
+        sources.extend(files(folder).into_iter().filter(|(name, _)| name.ends_with(".rs")));
     }
     assert!(sources.len() > 10, "the sources were not found");
     sources
@@ -143,9 +123,7 @@ fn sources() -> Vec<(String, String)> {
 
 /// The part before the inline tests.
 fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests {")
-        .next()
-        .unwrap_or(text)
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 /// The words of the code: without comments, split at everything that no name has.
@@ -157,11 +135,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 #[track_caller]
 fn check(complaints: Vec<String>, what: &str) {
-    assert!(
-        complaints.is_empty(),
-        "{what}:\n  {}",
-        complaints.join("\n  ")
-    );
+    assert!(complaints.is_empty(), "{what}:\n  {}", complaints.join("\n  "));
 }
 
 #[test]
@@ -204,9 +178,8 @@ fn rules_are_pure() {
         if !name.ends_with("/rules.rs") && !name.contains("/rules/") {
             continue;
         }
-        let said: BTreeSet<&str> = words(without_tests(&text))
-            .filter(|word| IMPURE.contains(word))
-            .collect();
+        let said: BTreeSet<&str> =
+            words(without_tests(&text)).filter(|word| IMPURE.contains(word)).collect();
         complaints.extend(said.into_iter().map(|word| format!("{name} says `{word}`")));
     }
     check(complaints, "rules decide; the actor around them acts");
@@ -231,11 +204,8 @@ fn rooms_named(text: &str) -> BTreeSet<String> {
 }
 
 fn first_name(path: &str) -> Option<String> {
-    let name: String = path
-        .trim_start()
-        .chars()
-        .take_while(|c| c.is_alphanumeric() || *c == '_')
-        .collect();
+    let name: String =
+        path.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
     (!name.is_empty()).then_some(name)
 }
 
@@ -291,10 +261,7 @@ fn against(table: &[(&str, &[&str])], leaves: &[&str], folder: &str) -> Vec<Stri
 fn dependencies_point_down() {
     let mut complaints = against(ACTORS, LEAVES, "actors/src");
     complaints.extend(against(NODE, &[], "src"));
-    check(
-        complaints,
-        "a lower room never names an upper one (STYLE: layout)",
-    );
+    check(complaints, "a lower room never names an upper one (STYLE: layout)");
 }
 
 #[test]
@@ -321,18 +288,13 @@ fn the_chat_has_never_heard_of_the_outside() {
         let said: BTreeSet<&str> = words(&text).filter(|word| OUTSIDE.contains(word)).collect();
         complaints.extend(said.into_iter().map(|word| format!("{name} says `{word}`")));
     }
-    check(
-        complaints,
-        "crate `actors` knows no HTTP, WebSocket, JSON or command line",
-    );
+    check(complaints, "crate `actors` knows no HTTP, WebSocket, JSON or command line");
 }
 
 #[test]
 fn every_name_says_something() {
     let empty = sources().into_iter().map(|(name, _)| name).filter(|name| {
-        name.trim_end_matches(".rs")
-            .split('/')
-            .any(|part| EMPTY_NAMES.contains(&part))
+        name.trim_end_matches(".rs").split('/').any(|part| EMPTY_NAMES.contains(&part))
     });
     check(empty.collect(), "call it after what it does");
 }
@@ -342,10 +304,7 @@ fn nothing_depends_on_the_machine_it_was_written_on() {
     let mut complaints = Vec::new();
     for (name, text) in files("") {
         for word in MACHINE.iter().map(|halves| halves.concat()) {
-            let lines = text
-                .lines()
-                .enumerate()
-                .filter(|(_, line)| line.contains(&word));
+            let lines = text.lines().enumerate().filter(|(_, line)| line.contains(&word));
             complaints.extend(lines.map(|(at, _)| format!("{name}:{} holds `{word}`", at + 1)));
         }
     }

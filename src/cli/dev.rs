@@ -44,11 +44,7 @@ pub(crate) fn run(place: &Place, nodes: Option<u16>, fresh: bool) -> Outcome {
     runtime.block_on(async {
         let mut signals = StopSignals::listen()
             .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
-        let mut cluster = DevCluster {
-            place,
-            config: &config,
-            processes: Processes::default(),
-        };
+        let mut cluster = DevCluster { place, config: &config, processes: Processes::default() };
         let ended = match cluster.start_all() {
             Ok(()) => cluster.attend(&mut signals).await,
             failed => failed,
@@ -75,14 +71,9 @@ impl<'a> DevCluster<'a> {
         for node in &self.config.nodes {
             let name = &node.name;
             let log = self.place.log_file(name);
-            self.processes
-                .start(name, &self.place.config_file(), &log)
-                .map_err(|error| {
-                    Failure::new(format!(
-                        "cannot start node {name} (log {}): {error}",
-                        log.display()
-                    ))
-                })?;
+            self.processes.start(name, &self.place.config_file(), &log).map_err(|error| {
+                Failure::new(format!("cannot start node {name} (log {}): {error}", log.display()))
+            })?;
             eprintln!("node {name}: {}, log {}", node.url, log.display());
         }
         Ok(())
@@ -120,52 +111,25 @@ impl<'a> DevCluster<'a> {
     }
 
     fn running(&self) -> Vec<&'a Node> {
-        self.config
-            .nodes
-            .iter()
-            .filter(|node| self.processes.runs(&node.name))
-            .collect()
+        self.config.nodes.iter().filter(|node| self.processes.runs(&node.name)).collect()
     }
 
     fn announce(&self) {
-        let urls: Vec<&str> = self
-            .config
-            .nodes
-            .iter()
-            .map(|node| node.url.as_str())
-            .collect();
+        let urls: Vec<&str> = self.config.nodes.iter().map(|node| node.url.as_str()).collect();
         say(format_args!("ready {}", urls.join(" ")));
-        let admin: Vec<String> = self
-            .config
-            .nodes
-            .iter()
-            .map(|node| node.admin_url())
-            .collect();
-        eprintln!(
-            "operator's addresses: {}; Ctrl-C stops all nodes",
-            admin.join(" ")
-        );
+        let admin: Vec<String> = self.config.nodes.iter().map(|node| node.admin_url()).collect();
+        eprintln!("operator's addresses: {}; Ctrl-C stops all nodes", admin.join(" "));
     }
 
     /// Tells of a node that ended; before the cluster was ready, too many of these end it.
     fn bury(&self, exit: &Exit, ready: bool) -> Outcome {
         let (name, log) = (&exit.name, self.place.log_file(&exit.name));
         let how = ending(&exit.status);
-        eprintln!(
-            "node {name} (pid {}) {how}; its log is {}",
-            exit.pid,
-            log.display()
-        );
+        eprintln!("node {name} (pid {}) {how}; its log is {}", exit.pid, log.display());
         if !ready && self.processes.count() <= self.config.nodes.len() / 2 {
             eprint!("{}", place::tail(&log));
-            let code = exit
-                .status
-                .as_ref()
-                .ok()
-                .and_then(std::process::ExitStatus::code);
-            let code = code
-                .and_then(|code| u8::try_from(code).ok())
-                .filter(|code| *code != 0);
+            let code = exit.status.as_ref().ok().and_then(std::process::ExitStatus::code);
+            let code = code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
             return Err(Failure::with_code(
                 code.unwrap_or(1),
                 format!("the cluster did not start: node {name} {how}"),
@@ -180,10 +144,7 @@ impl<'a> DevCluster<'a> {
         if self.processes.count() == 0 {
             return;
         }
-        eprintln!(
-            "stopping {}",
-            super::check::plural(self.processes.count(), "node")
-        );
+        eprintln!("stopping {}", super::check::plural(self.processes.count(), "node"));
         self.processes.signal(Signal::TERM);
         let deadline = tokio::time::sleep(self.config.process.drain_timeout + STOP_GRACE);
         tokio::pin!(deadline);

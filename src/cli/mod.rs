@@ -30,26 +30,17 @@ pub(crate) struct Failure {
 impl Failure {
     /// It did not work.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
-            code: 1,
-            message: message.into(),
-        }
+        Self { code: 1, message: message.into() }
     }
 
     /// The configuration or the arguments are wrong.
     pub(crate) fn configuration(message: impl Into<String>) -> Self {
-        Self {
-            code: 2,
-            message: message.into(),
-        }
+        Self { code: 2, message: message.into() }
     }
 
     /// It did not work, and this code says how.
     pub(crate) fn with_code(code: u8, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 }
 
@@ -174,11 +165,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run_dev(dev: Dev) -> Outcome {
     match dev.command {
-        None => dev::run(
-            &dev::Place::new(dev.place.port, &dev.place.data),
-            dev.nodes,
-            dev.fresh,
-        ),
+        None => dev::run(&dev::Place::new(dev.place.port, &dev.place.data), dev.nodes, dev.fresh),
         Some(DevCommand::Start { node, place }) => {
             dev::start(&dev::Place::new(place.port, &place.data), &node)
         }
@@ -186,10 +173,7 @@ fn run_dev(dev: Dev) -> Outcome {
 }
 
 /// Prints a line for the shell.
-#[expect(
-    clippy::print_stdout,
-    reason = "the command line is what talks to people"
-)]
+#[expect(clippy::print_stdout, reason = "the command line is what talks to people")]
 pub(crate) fn say(line: impl std::fmt::Display) {
     println!("{line}");
 }

@@ -17,9 +17,7 @@ pub(crate) fn run(config: &Path, name: &str, exit_with_stdin: bool) -> Outcome {
     let fsync = actors::store::install_real_fsync();
     start_logging();
     let config = check::load(config)?;
-    config
-        .node(name)
-        .map_err(|error| Failure::configuration(error.to_string()))?;
+    config.node(name).map_err(|error| Failure::configuration(error.to_string()))?;
     if let Err(error) = fsync {
         tracing::warn!(%error, "sled's flush could not be made to reach the disk");
     }

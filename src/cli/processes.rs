@@ -49,19 +49,10 @@ impl Processes {
             .process_group(0)
             .spawn()?;
         let pid = child.id().unwrap_or_default();
-        let process = Process {
-            pid,
-            _stdin: child.stdin.take(),
-        };
+        let process = Process { pid, _stdin: child.stdin.take() };
         self.living.insert(name.to_owned(), process);
         let name = name.to_owned();
-        self.exits.spawn(async move {
-            Exit {
-                name,
-                pid,
-                status: child.wait().await,
-            }
-        });
+        self.exits.spawn(async move { Exit { name, pid, status: child.wait().await } });
         Ok(())
     }
 

@@ -32,18 +32,12 @@ impl StopSignals {
 /// Watches for the wish to stop on a thread of its own. The second wish ends the process at once.
 pub(crate) fn stop_wish(exit_with_stdin: bool) -> std::io::Result<oneshot::Receiver<()>> {
     let (wish, wished) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut signals = {
         let _inside = runtime.enter();
         StopSignals::listen()?
     };
-    let orphaned = if exit_with_stdin {
-        Some(stdin_end()?)
-    } else {
-        None
-    };
+    let orphaned = if exit_with_stdin { Some(stdin_end()?) } else { None };
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async move {
             tokio::select! {
@@ -62,14 +56,12 @@ pub(crate) fn stop_wish(exit_with_stdin: bool) -> std::io::Result<oneshot::Recei
 /// Ends when standard input does, on a thread of its own: nothing else can wait for it without blocking.
 fn stdin_end() -> std::io::Result<oneshot::Receiver<()>> {
     let (end, ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("stdin".to_owned())
-        .spawn(move || {
-            let mut stdin = std::io::stdin().lock();
-            let mut ignored = [0_u8; 256];
-            while matches!(stdin.read(&mut ignored), Ok(read) if read > 0) {}
-            let _ = end.send(());
-        })?;
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut ignored = [0_u8; 256];
+        while matches!(stdin.read(&mut ignored), Ok(read) if read > 0) {}
+        let _ = end.send(());
+    })?;
     Ok(ended)
 }
 

@@ -10,11 +10,8 @@ use super::check::plural;
 use super::{Failure, Outcome, http, say};
 
 /// Where the nodes of `rookery dev` answer operators.
-const DEV_URLS: [&str; 3] = [
-    "http://127.0.0.1:8180",
-    "http://127.0.0.1:8181",
-    "http://127.0.0.1:8182",
-];
+const DEV_URLS: [&str; 3] =
+    ["http://127.0.0.1:8180", "http://127.0.0.1:8181", "http://127.0.0.1:8182"];
 
 /// How long a node may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -52,17 +49,14 @@ pub(crate) fn run(urls: &[String], json: bool) -> Outcome {
 
 /// Asks one node how the cluster is.
 pub(crate) async fn ask(url: &str, within: Duration) -> Result<(Bytes, ClusterView), String> {
-    let (status, body) = http::get(url, "/admin/cluster", within)
-        .await
-        .map_err(|error| error.to_string())?;
+    let (status, body) =
+        http::get(url, "/admin/cluster", within).await.map_err(|error| error.to_string())?;
     if !status.is_success() {
         return Err(format!("it answers {status}; is it an operator's address?"));
     }
     match serde_json::from_slice(&body) {
         Ok(view) => Ok((body, view)),
-        Err(error) => Err(format!(
-            "the answer is not that of a rookery node ({error})"
-        )),
+        Err(error) => Err(format!("the answer is not that of a rookery node ({error})")),
     }
 }
 
@@ -71,11 +65,7 @@ async fn first_answer(urls: &[&str]) -> Result<Answer, Failure> {
     for &url in urls {
         match ask(url, ANSWER_WITHIN).await {
             Ok((body, view)) => {
-                return Ok(Answer {
-                    url: url.to_owned(),
-                    body,
-                    view,
-                });
+                return Ok(Answer { url: url.to_owned(), body, view });
             }
             Err(why) => tried.push(format!("\n  {url}: {why}")),
         }
@@ -102,12 +92,8 @@ async fn ask_leaders(view: &mut ClusterView, asked: &str) {
 
 fn take_own_shards(view: &mut ClusterView, leader: &str, theirs: ClusterView) {
     let led = |shard: &ShardView| shard.leader.as_deref() == Some(leader);
-    let mut theirs: BTreeMap<u16, Vec<ReplicaView>> = theirs
-        .shards
-        .into_iter()
-        .filter(led)
-        .map(|shard| (shard.shard, shard.replicas))
-        .collect();
+    let mut theirs: BTreeMap<u16, Vec<ReplicaView>> =
+        theirs.shards.into_iter().filter(led).map(|shard| (shard.shard, shard.replicas)).collect();
     for shard in view.shards.iter_mut().filter(|shard| led(shard)) {
         if let Some(replicas) = theirs.remove(&shard.shard) {
             shard.replicas = replicas;
@@ -117,10 +103,7 @@ fn take_own_shards(view: &mut ClusterView, leader: &str, theirs: ClusterView) {
 
 /// How many shards have no leader, as far as the asked node knows.
 pub(crate) fn leaderless(view: &ClusterView) -> usize {
-    view.shards
-        .iter()
-        .filter(|shard| shard.leader.is_none())
-        .count()
+    view.shards.iter().filter(|shard| shard.leader.is_none()).count()
 }
 
 /// What is not as it should be, one sentence each.
@@ -156,10 +139,7 @@ fn short_of_replicas(view: &ClusterView) -> (usize, Vec<&str>) {
         .collect();
     let short = view.shards.iter().filter(|shard| {
         shard.replicas.is_empty()
-            || shard
-                .replicas
-                .iter()
-                .any(|replica| down.contains(&replica.node.as_str()))
+            || shard.replicas.iter().any(|replica| down.contains(&replica.node.as_str()))
     });
     (short.count(), down)
 }
@@ -176,10 +156,8 @@ fn behind(view: &ClusterView) -> BTreeMap<&str, u64> {
 fn table(view: &ClusterView, url: &str) -> Vec<String> {
     let behind = behind(view);
     let mut rows = vec![
-        [
-            "node", "state", "leads", "replicas", "behind", "sessions", "pid", "version", "url",
-        ]
-        .map(str::to_owned),
+        ["node", "state", "leads", "replicas", "behind", "sessions", "pid", "version", "url"]
+            .map(str::to_owned),
     ];
     let on = |name: &str| {
         let here = |shard: &&ShardView| shard.replicas.iter().any(|replica| replica.node == name);
@@ -191,14 +169,9 @@ fn table(view: &ClusterView, url: &str) -> Vec<String> {
             format!("{:?}", node.state).to_lowercase(),
             node.leads.to_string(),
             on(&node.name).to_string(),
-            behind
-                .get(node.name.as_str())
-                .copied()
-                .unwrap_or_default()
-                .to_string(),
+            behind.get(node.name.as_str()).copied().unwrap_or_default().to_string(),
             node.sessions.to_string(),
-            node.pid
-                .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             node.version.clone().unwrap_or_else(|| "-".to_owned()),
             node.url.clone(),
         ]);
@@ -229,11 +202,8 @@ fn align<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
         }
     }
     let line = |row: &[String; COLUMNS]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -281,10 +251,7 @@ mod tests {
     #[test]
     fn a_node_that_is_down_leaves_too_few_replicas() {
         let view = cluster("down", json!("a"), json!(7));
-        assert_eq!(
-            complaints(&view),
-            ["1 shard with too few replicas: down: c"]
-        );
+        assert_eq!(complaints(&view), ["1 shard with too few replicas: down: c"]);
     }
 
     #[test]

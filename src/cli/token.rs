@@ -15,9 +15,8 @@ pub(crate) fn run(config: &Path, user: &str, days: u32) -> Outcome {
     let config = check::load(config)?;
     let user = UserId::parse(user).map_err(|error| Failure::configuration(error.to_string()))?;
     let tokens = Tokens::new(config.auth.token_secret.reveal(), &config.cluster.name);
-    let issued = tokens
-        .issue(&user, DAY * days)
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let issued =
+        tokens.issue(&user, DAY * days).map_err(|error| Failure::new(error.to_string()))?;
     say(issued.token);
     Ok(())
 }

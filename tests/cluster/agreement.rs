@@ -18,18 +18,10 @@ async fn a_minority_never_confirms_and_heals_by_itself() {
     let d = |cid: &str| json!({"to": bob.conv(), "cid": cid, "kind": "text", "body": cid});
     // The first may be on its way when the leader still believes in its majority; it is not confirmed either.
     for cid in ["cut-1", "cut-2"] {
-        let err = a
-            .request("send", d(cid))
-            .await
-            .expect_err("there is no majority");
-        assert_eq!(
-            (&err["code"], &err["retry"]),
-            (&json!("unavailable"), &json!(true))
-        );
+        let err = a.request("send", d(cid)).await.expect_err("there is no majority");
+        assert_eq!((&err["code"], &err["retry"]), (&json!("unavailable"), &json!(true)));
     }
-    let ready = web::get(&format!("{}/readyz", cluster.url("a")))
-        .await
-        .unwrap();
+    let ready = web::get(&format!("{}/readyz", cluster.url("a"))).await.unwrap();
     assert_eq!(ready.status, 503, "{ready:?}");
     cluster.cont("b");
     cluster.cont("c");
@@ -64,11 +56,7 @@ async fn a_frozen_leader_is_replaced_and_cannot_confirm_when_it_wakes() {
     cluster.cont("a");
     a.send(&bob.conv(), "m3", "3").await;
     let mut b = Socket::login(&cluster.url("a"), &bob.token, "phone").await;
-    let seqs: Vec<Value> = b
-        .backlog()
-        .await
-        .iter()
-        .map(|event| event["d"]["body"].clone())
-        .collect();
+    let seqs: Vec<Value> =
+        b.backlog().await.iter().map(|event| event["d"]["body"].clone()).collect();
     assert_eq!(seqs, ["1", "2", "3"]);
 }

@@ -53,15 +53,9 @@ impl Dev {
         let view = eventually("all nodes should be up", || async {
             let view = self.view().await;
             let nodes = view["nodes"].as_array().unwrap().clone();
-            nodes
-                .iter()
-                .all(|node| node["pid"].is_u64())
-                .then_some(nodes)
+            nodes.iter().all(|node| node["pid"].is_u64()).then_some(nodes)
         });
-        view.await
-            .iter()
-            .map(|node| pid(node["pid"].as_u64().unwrap()))
-            .collect()
+        view.await.iter().map(|node| pid(node["pid"].as_u64().unwrap())).collect()
     }
 
     async fn exit(&mut self) -> ExitStatus {
@@ -86,11 +80,7 @@ impl Drop for Dev {
 
 fn dev_command(data: &Path, port: u16, more: &[&str]) -> Command {
     let mut command = Command::new(ROOKERY);
-    command
-        .arg("dev")
-        .args(more)
-        .args(["--port", &port.to_string(), "--data"])
-        .arg(data);
+    command.arg("dev").args(more).args(["--port", &port.to_string(), "--data"]).arg(data);
     command.stdin(Stdio::null());
     command
 }
@@ -111,19 +101,13 @@ fn pid(number: u64) -> Pid {
 
 async fn gone(pids: &[Pid]) {
     eventually("all nodes should have stopped", || async {
-        pids.iter()
-            .all(|pid| test_kill_process(*pid).is_err())
-            .then_some(())
+        pids.iter().all(|pid| test_kill_process(*pid).is_err()).then_some(())
     })
     .await;
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(ROOKERY)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    Command::new(ROOKERY).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -137,10 +121,7 @@ async fn dev_is_ready_keeps_its_data_and_stops_when_asked() {
     let port = ports::free_block();
     let mut dev = Dev::start(&data, port, &[]);
     let url = |i: u16| format!("http://127.0.0.1:{}", port + i);
-    assert_eq!(
-        dev.says("ready "),
-        format!("ready {} {} {}", url(0), url(1), url(2))
-    );
+    assert_eq!(dev.says("ready "), format!("ready {} {} {}", url(0), url(1), url(2)));
     let pids = dev.pids().await;
     let token = web::register(&url(0), "alice").await;
     let mut alice = Socket::login(&url(2), &token, "phone").await;
@@ -171,10 +152,7 @@ async fn dev_tells_of_a_dead_node_which_can_be_started_again() {
     let line = dev.says("node b");
     assert!(line.contains("signal 9"), "{line}");
     let hint = dev.says("dev start b");
-    assert!(
-        hint.contains(&format!("--port {port}")) && hint.contains("--data "),
-        "{hint}"
-    );
+    assert!(hint.contains(&format!("--port {port}")) && hint.contains("--data "), "{hint}");
 
     let mut started = Command::new(ROOKERY)
         .args(["dev", "start", "b", "--port", &port.to_string(), "--data"])
@@ -185,10 +163,7 @@ async fn dev_tells_of_a_dead_node_which_can_be_started_again() {
         .unwrap();
     let ready = format!("http://127.0.0.1:{}/readyz", port + 1);
     eventually("node b should be ready again", || async {
-        web::get(&ready)
-            .await
-            .is_ok_and(|answer| answer.status == 200)
-            .then_some(())
+        web::get(&ready).await.is_ok_and(|answer| answer.status == 200).then_some(())
     })
     .await;
     kill_process(pid(started.id().into()), Signal::TERM).unwrap();
@@ -213,17 +188,12 @@ async fn dev_refuses_taken_ports_and_foreign_directories() {
     let refused = dev_command(dir.path(), port, &[]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     let why = text(&refused.stderr);
-    assert!(
-        why.contains(&(port + 101).to_string()) && why.contains("--port"),
-        "{why}"
-    );
+    assert!(why.contains(&(port + 101).to_string()) && why.contains("--port"), "{why}");
     drop(taken);
 
     let precious = scratch();
     std::fs::write(precious.path().join("thesis.txt"), "years of work").unwrap();
-    let refused = dev_command(precious.path(), port, &["--fresh"])
-        .output()
-        .unwrap();
+    let refused = dev_command(precious.path(), port, &["--fresh"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
     assert!(precious.path().join("thesis.txt").exists());
 }
@@ -234,11 +204,7 @@ async fn dev_start_needs_a_cluster_and_one_of_its_nodes() {
     let data = dir.path().to_str().unwrap();
     let nothing = run(&["dev", "start", "a", "--data", data]);
     assert_eq!(nothing.status.code(), Some(2));
-    assert!(
-        text(&nothing.stderr).contains("rookery dev"),
-        "{}",
-        text(&nothing.stderr)
-    );
+    assert!(text(&nothing.stderr).contains("rookery dev"), "{}", text(&nothing.stderr));
 }
 
 #[tokio::test]
@@ -250,10 +216,7 @@ async fn a_bad_configuration_is_refused_naming_file_line_and_key() {
     let check = run(&["check", path]);
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
     std::fs::write(&file, good.replace("[cluster]", "[cluster]\nshardz = 12")).unwrap();
-    for arguments in [
-        &["check", path][..],
-        &["node", "--config", path, "--name", "a"][..],
-    ] {
+    for arguments in [&["check", path][..], &["node", "--config", path, "--name", "a"][..]] {
         let refused = run(arguments);
         let why = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(2), "{why}");
@@ -295,23 +258,11 @@ async fn status_shows_the_cluster_and_fails_while_something_is_missing() {
 async fn token_prints_a_token_that_lets_its_user_in() {
     let cluster = shared().await;
     let config = cluster.config_file();
-    let token = run(&[
-        "token",
-        "--config",
-        config.to_str().unwrap(),
-        "--user",
-        "token-user",
-    ]);
+    let token = run(&["token", "--config", config.to_str().unwrap(), "--user", "token-user"]);
     assert_eq!(token.status.code(), Some(0), "{}", text(&token.stderr));
     let mut socket = Socket::connect(&cluster.first_url()).await;
     let ok = socket.auth(text(&token.stdout).trim(), "phone", None).await;
     assert_eq!(ok["user"], json!("token-user"));
-    let bad = run(&[
-        "token",
-        "--config",
-        config.to_str().unwrap(),
-        "--user",
-        "No Such Name",
-    ]);
+    let bad = run(&["token", "--config", config.to_str().unwrap(), "--user", "No Such Name"]);
     assert_eq!(bad.status.code(), Some(2));
 }

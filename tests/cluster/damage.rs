@@ -29,11 +29,7 @@ fn files(below: &Path) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path)
-            } else {
-                found.push(path)
-            }
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
         }
     }
     found.sort_by_key(|path| std::cmp::Reverse(path.metadata().map_or(0, |meta| meta.len())));
@@ -52,23 +48,10 @@ async fn refused(cluster: &Cluster, name: &str, word: &str) {
     let status = cluster.exit(name).await;
     let log = cluster.log(name);
     assert_eq!(status.code(), Some(3), "{log}");
-    let last = log
-        .lines()
-        .rev()
-        .find(|line| line.starts_with("error: "))
-        .expect("an error");
-    let place = cluster
-        .data(name)
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let last = log.lines().rev().find(|line| line.starts_with("error: ")).expect("an error");
+    let place = cluster.data(name).file_name().unwrap().to_str().unwrap().to_owned();
     assert!(last.contains(&place), "`{last}` should name the directory");
-    assert!(
-        log.to_lowercase().contains(word),
-        "`{word}` should be said: {log}"
-    );
+    assert!(log.to_lowercase().contains(word), "`{word}` should be said: {log}");
 }
 
 /// A cluster of one that has stored messages and was killed; and the user they wait for.
@@ -77,12 +60,7 @@ async fn killed_with_messages(count: u64) -> (Cluster, crate::harness::User) {
     let (alice, bob) = (cluster.user("alice").await, cluster.user("bob").await);
     let mut a = Socket::login(&cluster.first_url(), &alice.token, "phone").await;
     for i in 1..=count {
-        a.send(
-            &bob.conv(),
-            &format!("c{i}"),
-            &format!("{i}{}", "x".repeat(1_000)),
-        )
-        .await;
+        a.send(&bob.conv(), &format!("c{i}"), &format!("{i}{}", "x".repeat(1_000))).await;
     }
     cluster.kill9("a");
     (cluster, bob)
@@ -102,15 +80,11 @@ async fn another_clusters_data_is_refused_and_left_alone() {
     theirs.kill9("a");
     let ours = Cluster::prepared(2, "");
     copy(&theirs.data("a"), &ours.data("a"));
-    let before: Vec<u64> = files(&ours.data("a"))
-        .iter()
-        .map(|path| path.metadata().unwrap().len())
-        .collect();
+    let before: Vec<u64> =
+        files(&ours.data("a")).iter().map(|path| path.metadata().unwrap().len()).collect();
     refused(&ours, "a", "members").await;
-    let after: Vec<u64> = files(&ours.data("a"))
-        .iter()
-        .map(|path| path.metadata().unwrap().len())
-        .collect();
+    let after: Vec<u64> =
+        files(&ours.data("a")).iter().map(|path| path.metadata().unwrap().len()).collect();
     assert_eq!(before, after, "a foreign directory is not changed");
 }
 
@@ -164,9 +138,7 @@ async fn damage_inside_the_journal_never_passes_for_a_shorter_one() {
     let journal = journal(&cluster);
     let mut bytes = fs::read(&journal).unwrap();
     // Somewhere among the messages, which are the `x`s.
-    let at = bytes
-        .windows(64)
-        .position(|window| window.iter().all(|byte| *byte == b'x'));
+    let at = bytes.windows(64).position(|window| window.iter().all(|byte| *byte == b'x'));
     let end = bytes.iter().rposition(|byte| *byte != 0).expect("a journal with something in it");
     // Should the journal compress its entries one day: somewhere in the middle of what is written.
     let at = at.unwrap_or(end / 2);
@@ -187,11 +159,7 @@ async fn lost_checkpoints_are_refilled_from_the_others() {
     cluster.kill9("b");
     for file in files(&cluster.data("b").join("state")) {
         let length = file.metadata().unwrap().len();
-        fs::write(
-            &file,
-            vec![0xa5; usize::try_from(length.min(4_096)).unwrap()],
-        )
-        .unwrap();
+        fs::write(&file, vec![0xa5; usize::try_from(length.min(4_096)).unwrap()]).unwrap();
     }
     traffic.goes_on(50).await;
     cluster.start_node("b");

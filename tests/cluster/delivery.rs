@@ -12,18 +12,13 @@ async fn fill(cluster: &Cluster, to: &User, count: u64) -> User {
     let sender = cluster.user("sender").await;
     let mut socket = Socket::login(&cluster.url("c"), &sender.token, "phone").await;
     for i in 1..=count {
-        socket
-            .send(&to.conv(), &format!("c{i}"), &i.to_string())
-            .await;
+        socket.send(&to.conv(), &format!("c{i}"), &i.to_string()).await;
     }
     sender
 }
 
 fn numbers(events: &[Value]) -> Vec<u64> {
-    events
-        .iter()
-        .map(|event| event["n"].as_u64().unwrap())
-        .collect()
+    events.iter().map(|event| event["n"].as_u64().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -37,10 +32,7 @@ async fn messages_wait_for_who_is_away() {
     let backlog = socket.backlog().await;
     assert_eq!(numbers(&backlog), (1..=20).collect::<Vec<_>>());
     for (i, event) in (1..).zip(&backlog) {
-        assert_eq!(
-            (&event["d"]["seq"], &event["d"]["body"]),
-            (&json!(i), &json!(i.to_string()))
-        );
+        assert_eq!((&event["d"]["seq"], &event["d"]["body"]), (&json!(i), &json!(i.to_string())));
         assert_eq!(event["d"]["from"], sender.name);
     }
 }
@@ -76,14 +68,8 @@ async fn a_client_resumes_on_any_node_from_what_it_has_stored() {
         let mut socket = Socket::connect(&cluster.url(node)).await;
         let resume = json!({"n": n, "epoch": epoch});
         let ok = socket.auth(&bob.token, "phone", Some(resume)).await;
-        assert_eq!(
-            (&ok["resumed"], &ok["n"], &ok["epoch"]),
-            (&json!(true), &json!(n), &epoch)
-        );
-        assert_eq!(
-            numbers(&socket.backlog().await),
-            (n + 1..=10).collect::<Vec<_>>()
-        );
+        assert_eq!((&ok["resumed"], &ok["n"], &ok["epoch"]), (&json!(true), &json!(n), &epoch));
+        assert_eq!(numbers(&socket.backlog().await), (n + 1..=10).collect::<Vec<_>>());
     }
 }
 
@@ -95,10 +81,7 @@ async fn an_unknown_epoch_starts_from_the_oldest_entry_kept() {
     let mut socket = Socket::connect(&cluster.url("a")).await;
     let resume = json!({"n": 2, "epoch": "01ARZ3NDEKTSV4RRFFQ69G5FAV"});
     let ok = socket.auth(&bob.token, "phone", Some(resume)).await;
-    assert_eq!(
-        (&ok["resumed"], &ok["reason"]),
-        (&json!(false), &json!("unknown_epoch"))
-    );
+    assert_eq!((&ok["resumed"], &ok["reason"]), (&json!(false), &json!("unknown_epoch")));
     assert_eq!(numbers(&socket.backlog().await), [1, 2, 3]);
 }
 
@@ -161,24 +144,14 @@ async fn history_of_zero_days_keeps_nothing_that_was_delivered() {
     b.ack(5).await;
     a.receipt("delivered", 5).await;
     a.send(&bob.conv(), "c6", "still here").await;
-    assert_eq!(
-        b.event("message").await["n"],
-        6,
-        "numbers never start again"
-    );
+    assert_eq!(b.event("message").await["n"], 6, "numbers never start again");
     b.leave().await;
     // Whoever asks for what is gone is told so.
     let mut b = Socket::connect(&url).await;
     let resume = json!({"n": 1, "epoch": epoch});
     let ok = b.auth(&bob.token, "new", Some(resume)).await;
-    assert_eq!(
-        (&ok["resumed"], &ok["reason"]),
-        (&json!(false), &json!("trimmed"))
-    );
+    assert_eq!((&ok["resumed"], &ok["reason"]), (&json!(false), &json!("trimmed")));
     let left = b.backlog().await;
-    assert_eq!(
-        left.last().map(|event| &event["d"]["body"]),
-        Some(&json!("still here"))
-    );
+    assert_eq!(left.last().map(|event| &event["d"]["body"]), Some(&json!("still here")));
     assert!(left.len() < 6, "{left:?}");
 }

@@ -15,12 +15,7 @@ async fn the_node_speaks_first_and_says_its_limits() {
     let mut socket = Socket::open(&cluster.url("b"), Some(JSON)).await.unwrap();
     let hello = socket.expect_hello().await;
     assert_eq!(hello["node"], "b");
-    assert!(
-        hello["server"]
-            .as_str()
-            .is_some_and(|server| server.contains("rookery")),
-        "{hello}"
-    );
+    assert!(hello["server"].as_str().is_some_and(|server| server.contains("rookery")), "{hello}");
     let numbers = [
         ("protocol", 1),
         ("heartbeat_ms", 5_000),
@@ -31,11 +26,7 @@ async fn the_node_speaks_first_and_says_its_limits() {
     for (name, value) in numbers {
         assert_eq!(hello[name], value, "{name}");
     }
-    assert!(
-        hello["server_time_ms"]
-            .as_u64()
-            .is_some_and(|ms| ms > 1_700_000_000_000)
-    );
+    assert!(hello["server_time_ms"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000));
 }
 
 #[tokio::test]
@@ -59,10 +50,7 @@ async fn authentication_says_where_delivery_goes_on() {
     assert_eq!((ok["n"].as_u64(), ok["head"].as_u64()), (Some(0), Some(0)));
     assert!(ok["resumed"].is_boolean());
     let caught_up = socket.next_event().await;
-    assert_eq!(
-        (&caught_up["ev"], &caught_up["d"]["n"]),
-        (&json!("caught_up"), &json!(0))
-    );
+    assert_eq!((&caught_up["ev"], &caught_up["d"]["n"]), (&json!("caught_up"), &json!(0)));
 }
 
 #[tokio::test]
@@ -82,14 +70,9 @@ async fn an_expired_token_closes_with_4101() {
     let tokens = rookery::auth::Tokens::new(SECRET, "dev");
     let user = actors::ids::UserId::parse("late").unwrap();
     let old = actors::ids::Timestamp(1_700_000_000_000);
-    let token = tokens
-        .issue_at(&user, Duration::from_secs(60), old)
-        .unwrap()
-        .token;
+    let token = tokens.issue_at(&user, Duration::from_secs(60), old).unwrap().token;
     let mut socket = Socket::connect(&cluster.first_url()).await;
-    let _ = socket
-        .ask("auth", json!({"token": token, "device": "phone"}))
-        .await;
+    let _ = socket.ask("auth", json!({"token": token, "device": "phone"})).await;
     assert_eq!(socket.expect_close().await, 4101);
 }
 
@@ -146,31 +129,11 @@ async fn unknown_ops_and_wrong_fields_are_answered_and_the_socket_stays() {
     let code = unknown["code"].as_str().unwrap();
     assert!(["unknown_op", "bad_request"].contains(&code), "{unknown}");
     let wrong: [(&str, Value, &str); 7] = [
-        (
-            "send",
-            json!({"to": "u:bob", "cid": "c", "kind": "text"}),
-            "body",
-        ),
-        (
-            "send",
-            json!({"to": "u:bob", "cid": "c", "kind": "text", "body": 7}),
-            "body",
-        ),
-        (
-            "send",
-            json!({"to": "bob", "cid": "c", "kind": "text", "body": ""}),
-            "to",
-        ),
-        (
-            "send",
-            json!({"to": "u:bob", "cid": "a b", "kind": "text", "body": ""}),
-            "cid",
-        ),
-        (
-            "send",
-            json!({"to": "u:bob", "cid": "c", "kind": "TEXT", "body": ""}),
-            "kind",
-        ),
+        ("send", json!({"to": "u:bob", "cid": "c", "kind": "text"}), "body"),
+        ("send", json!({"to": "u:bob", "cid": "c", "kind": "text", "body": 7}), "body"),
+        ("send", json!({"to": "bob", "cid": "c", "kind": "text", "body": ""}), "to"),
+        ("send", json!({"to": "u:bob", "cid": "a b", "kind": "text", "body": ""}), "cid"),
+        ("send", json!({"to": "u:bob", "cid": "c", "kind": "TEXT", "body": ""}), "kind"),
         ("read", json!({"conv": "u:bob", "seq": "many"}), "seq"),
         ("pull", json!({"after": -1, "limit": 5}), "after"),
     ];
@@ -178,10 +141,7 @@ async fn unknown_ops_and_wrong_fields_are_answered_and_the_socket_stays() {
         let err = socket.request(op, d.clone()).await.unwrap_err();
         assert_eq!(err["code"], "bad_request", "{op} {d}");
         assert_eq!(err["retry"], false);
-        assert!(
-            err["message"].as_str().unwrap().contains(field),
-            "{err} should name `{field}`"
-        );
+        assert!(err["message"].as_str().unwrap().contains(field), "{err} should name `{field}`");
     }
     socket.tell("teleport", json!({})).await;
     assert_eq!(socket.stray_error().await["code"], unknown["code"]);
@@ -215,23 +175,12 @@ async fn health_and_metrics_are_where_they_should_be() {
     let cluster = shared().await;
     let (url, admin) = (cluster.first_url(), cluster.admin_url("a"));
     for path in ["/healthz", "/readyz"] {
-        assert_eq!(
-            web::get(&format!("{url}{path}")).await.unwrap().status,
-            200,
-            "{path}"
-        );
+        assert_eq!(web::get(&format!("{url}{path}")).await.unwrap().status, 200, "{path}");
     }
     let metrics = web::get(&format!("{admin}/metrics")).await.unwrap();
-    assert!(
-        metrics.status == 200 && metrics.text.contains("# TYPE"),
-        "{}",
-        metrics.text
-    );
+    assert!(metrics.status == 200 && metrics.text.contains("# TYPE"), "{}", metrics.text);
     let hidden = web::get(&format!("{url}/admin/cluster")).await.unwrap();
-    assert_eq!(
-        hidden.status, 404,
-        "the operator's pages are not for clients"
-    );
+    assert_eq!(hidden.status, 404, "the operator's pages are not for clients");
 }
 
 #[tokio::test]
@@ -247,18 +196,10 @@ async fn a_token_is_had_by_registering_once_and_logging_in_ever_after() {
     let right = login("correct horse battery").await;
     assert_eq!(right.status, 200, "{right:?}");
     let wrong = login("incorrect horse").await;
-    assert_eq!(
-        (wrong.status, wrong.body["code"].as_str()),
-        (401, Some("unauthenticated"))
-    );
+    assert_eq!((wrong.status, wrong.body["code"].as_str()), (401, Some("unauthenticated")));
     let again = json!({"user": alice.name, "password": "somebody else's"});
-    let taken = web::post(&format!("{url}/v1/register"), &again)
-        .await
-        .unwrap();
-    assert_eq!(
-        (taken.status, taken.body["code"].as_str()),
-        (409, Some("conflict"))
-    );
+    let taken = web::post(&format!("{url}/v1/register"), &again).await.unwrap();
+    assert_eq!((taken.status, taken.body["code"].as_str()), (409, Some("conflict")));
     let token = right.body["token"].as_str().unwrap();
     Socket::login(&url, token, "phone").await;
 }

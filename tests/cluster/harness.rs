@@ -100,9 +100,7 @@ fn sweep() {
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name
-            .strip_prefix("cluster-")
-            .and_then(|rest| rest.split('-').next());
+        let pid = name.strip_prefix("cluster-").and_then(|rest| rest.split('-').next());
         let gone =
             |pid: &str| Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists();
         if pid.is_some_and(gone) {
@@ -150,11 +148,7 @@ impl Cluster {
         let file = dir.path().join("cluster.toml");
         std::fs::write(&file, format!("{text}\n{settings}\n")).unwrap();
         let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
-        Self {
-            dir,
-            config,
-            running: Mutex::default(),
-        }
+        Self { dir, config, running: Mutex::default() }
     }
 
     /// Starts all nodes that do not run.
@@ -187,19 +181,12 @@ impl Cluster {
 
     /// All nodes, running or not.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.config
-            .nodes
-            .iter()
-            .map(|node| node.name.clone())
-            .collect()
+        self.config.nodes.iter().map(|node| node.name.clone()).collect()
     }
 
     /// All nodes but this one.
     pub(crate) fn others(&self, name: &str) -> Vec<String> {
-        self.names()
-            .into_iter()
-            .filter(|other| other != name)
-            .collect()
+        self.names().into_iter().filter(|other| other != name).collect()
     }
 
     fn node(&self, name: &str) -> &rookery::config::Node {
@@ -218,11 +205,7 @@ impl Cluster {
 
     /// Where clients reach all nodes.
     pub(crate) fn urls(&self) -> Vec<String> {
-        self.config
-            .nodes
-            .iter()
-            .map(|node| node.url.clone())
-            .collect()
+        self.config.nodes.iter().map(|node| node.url.clone()).collect()
     }
 
     /// Where the operator reaches a node.
@@ -231,18 +214,12 @@ impl Cluster {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Child>> {
-        self.running
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Starts a node, without waiting for anything.
     pub(crate) fn start_node(&self, name: &str) {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_file(name))
-            .unwrap();
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file(name)).unwrap();
         let child = Command::new(ROOKERY)
             .arg("node")
             .arg("--config")
@@ -259,13 +236,8 @@ impl Cluster {
 
     fn signal(&self, name: &str, signal: Signal) {
         let running = self.lock();
-        let child = running
-            .get(name)
-            .unwrap_or_else(|| panic!("node {name} does not run"));
-        let pid = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .unwrap();
+        let child = running.get(name).unwrap_or_else(|| panic!("node {name} does not run"));
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
         kill_process(pid, signal).expect("the process is ours and not yet reaped");
     }
 
@@ -279,9 +251,7 @@ impl Cluster {
     /// `kill -9` of all at once.
     pub(crate) fn kill9_all(&self) {
         let running: Vec<String> = self.lock().keys().cloned().collect();
-        running
-            .iter()
-            .for_each(|name| self.signal(name, Signal::KILL));
+        running.iter().for_each(|name| self.signal(name, Signal::KILL));
         running.iter().for_each(|name| self.kill9(name));
     }
 
@@ -305,11 +275,7 @@ impl Cluster {
     pub(crate) async fn exit(&self, name: &str) -> ExitStatus {
         let what = format!("node {name} should end");
         let status = eventually(&what, || async {
-            self.lock()
-                .get_mut(name)
-                .expect("it was started")
-                .try_wait()
-                .unwrap()
+            self.lock().get_mut(name).expect("it was started").try_wait().unwrap()
         });
         let status = status.await;
         self.lock().remove(name);
@@ -328,20 +294,11 @@ impl Cluster {
     pub(crate) async fn node_ready(&self, name: &str) {
         let (ready, admin) = (format!("{}/readyz", self.url(name)), self.admin_url(name));
         eventually(&format!("node {name} should be ready"), || async {
-            let exited = self
-                .lock()
-                .get_mut(name)
-                .and_then(|child| child.try_wait().unwrap());
-            assert!(
-                exited.is_none(),
-                "node {name} ended ({exited:?}):\n{}",
-                self.log_tail(name)
-            );
+            let exited = self.lock().get_mut(name).and_then(|child| child.try_wait().unwrap());
+            assert!(exited.is_none(), "node {name} ended ({exited:?}):\n{}", self.log_tail(name));
             let answer = web::get(&ready).await.ok()?;
             let view = web::get(&format!("{admin}/admin/cluster")).await.ok()?.body;
-            let shards = view["shards"]
-                .as_array()
-                .filter(|shards| !shards.is_empty())?;
+            let shards = view["shards"].as_array().filter(|shards| !shards.is_empty())?;
             (answer.status == 200 && shards.iter().all(|shard| shard["leader"].is_string()))
                 .then_some(())
         })
@@ -358,9 +315,7 @@ impl Cluster {
     pub(crate) async fn leader_of(&self, user: &str, asked: &str) -> String {
         let url = format!("{}/admin/where?user={user}", self.admin_url(asked));
         eventually("the user's shard should have a leader", || async {
-            web::get(&url).await.ok()?.body["leader"]
-                .as_str()
-                .map(str::to_owned)
+            web::get(&url).await.ok()?.body["leader"].as_str().map(str::to_owned)
         })
         .await
     }
@@ -383,10 +338,7 @@ impl Cluster {
             let candidate = unique(name);
             if self.leader_of(&candidate, leader).await == leader {
                 let token = web::register(&self.url(leader), &candidate).await;
-                return User {
-                    name: candidate,
-                    token,
-                };
+                return User { name: candidate, token };
             }
         }
         panic!("node {leader} leads none of 1,000 users' mailboxes");

@@ -18,10 +18,7 @@ async fn a_message_gets_its_three_ticks() {
     let cluster = shared().await;
     let (alice, mut a, bob, mut b) = pair(&cluster).await;
     let ok = a.send(&bob.conv(), "hello-1", "hi bob ☺").await;
-    assert_eq!(
-        (ok["seq"].as_u64(), ok["dup"].as_bool()),
-        (Some(1), Some(false))
-    );
+    assert_eq!((ok["seq"].as_u64(), ok["dup"].as_bool()), (Some(1), Some(false)));
     assert_eq!(ok["mid"].as_str().map(str::len), Some(26));
 
     let message = b.event("message").await;
@@ -34,25 +31,15 @@ async fn a_message_gets_its_three_ticks() {
     }
 
     let sent = a.event("sent").await;
-    assert_eq!(
-        (&sent["d"]["mid"], &sent["d"]["cid"]),
-        (&ok["mid"], &json!("hello-1"))
-    );
+    assert_eq!((&sent["d"]["mid"], &sent["d"]["cid"]), (&ok["mid"], &json!("hello-1")));
     assert_eq!(sent["d"]["conv"], bob.conv());
-    assert!(
-        sent["d"].get("body").is_none_or(Value::is_null),
-        "the sending device has it: {sent}"
-    );
+    assert!(sent["d"].get("body").is_none_or(Value::is_null), "the sending device has it: {sent}");
 
     b.ack(1).await;
     let delivered = a.receipt("delivered", 1).await;
-    assert_eq!(
-        (&delivered["by"], &delivered["conv"]),
-        (&json!(bob.name), &json!(bob.conv()))
-    );
+    assert_eq!((&delivered["by"], &delivered["conv"]), (&json!(bob.name), &json!(bob.conv())));
     assert_eq!(delivered["read"], 0, "not read yet");
-    b.tell("read", json!({"conv": alice.conv(), "seq": 1}))
-        .await;
+    b.tell("read", json!({"conv": alice.conv(), "seq": 1})).await;
     assert_eq!(a.receipt("read", 1).await["delivered"], 1);
 }
 
@@ -64,14 +51,11 @@ async fn reading_implies_delivery_and_never_goes_back() {
         a.send(&bob.conv(), &format!("c{i}"), "text").await;
     }
     b.event("message").await;
-    b.tell("read", json!({"conv": alice.conv(), "seq": 2}))
-        .await;
+    b.tell("read", json!({"conv": alice.conv(), "seq": 2})).await;
     let first = a.receipt("read", 2).await;
     assert!(first["delivered"].as_u64() >= Some(2), "{first}");
-    b.tell("read", json!({"conv": alice.conv(), "seq": 1}))
-        .await;
-    b.tell("read", json!({"conv": alice.conv(), "seq": 3}))
-        .await;
+    b.tell("read", json!({"conv": alice.conv(), "seq": 1})).await;
+    b.tell("read", json!({"conv": alice.conv(), "seq": 3})).await;
     let (mut delivered, mut read) = (first["delivered"].as_u64(), first["read"].as_u64());
     while read < Some(3) {
         let next = a.event("receipt").await;
@@ -131,10 +115,7 @@ async fn a_body_too_large_is_refused_and_the_largest_arrives() {
     let d = json!({"to": bob.conv(), "cid": "big", "kind": "text", "body": "x".repeat(limit + 1)});
     assert_eq!(a.refused("send", d).await, "too_large");
     a.send(&bob.conv(), "fits", &"y".repeat(limit)).await;
-    assert_eq!(
-        b.event("message").await["d"]["body"].as_str().map(str::len),
-        Some(limit)
-    );
+    assert_eq!(b.event("message").await["d"]["body"].as_str().map(str::len), Some(limit));
 }
 
 #[tokio::test]
@@ -177,10 +158,7 @@ async fn many_at_once_arrive_in_the_order_they_were_sent() {
     let receive = async {
         for i in 1..=MANY {
             let message = b.event("message").await;
-            assert_eq!(
-                (message["n"].as_u64(), message["d"]["seq"].as_u64()),
-                (Some(i), Some(i))
-            );
+            assert_eq!((message["n"].as_u64(), message["d"]["seq"].as_u64()), (Some(i), Some(i)));
             assert_eq!(message["d"]["body"], i.to_string());
             b.ack(i).await;
         }
@@ -195,10 +173,7 @@ async fn one_can_write_to_oneself() {
     let mut a = Socket::login(&cluster.first_url(), &alice.token, "phone").await;
     let ok = a.send(&alice.conv(), "note", "milk").await;
     let message = a.event("message").await;
-    assert_eq!(
-        (&message["d"]["mid"], &message["d"]["body"]),
-        (&ok["mid"], &json!("milk"))
-    );
+    assert_eq!((&message["d"]["mid"], &message["d"]["body"]), (&ok["mid"], &json!("milk")));
 }
 
 #[tokio::test]
@@ -208,10 +183,7 @@ async fn an_operators_token_lets_in_a_user_who_never_registered() {
     let name = unique("guest");
     let user = actors::ids::UserId::parse(&name).unwrap();
     let day = std::time::Duration::from_secs(86_400);
-    let token = rookery::auth::Tokens::new(SECRET, "dev")
-        .issue(&user, day)
-        .unwrap()
-        .token;
+    let token = rookery::auth::Tokens::new(SECRET, "dev").issue(&user, day).unwrap().token;
     let mut guest = Socket::login(&cluster.first_url(), &token, "phone").await;
     let alice = cluster.user("alice").await;
     guest.send(&alice.conv(), "c", "hello").await;

@@ -10,26 +10,13 @@ use crate::traffic::Traffic;
 async fn check(nodes: u16) -> Cluster {
     let cluster = Cluster::start(nodes).await;
     let view = cluster.view("a").await;
-    assert_eq!(
-        view["nodes"].as_array().map(Vec::len),
-        Some(usize::from(nodes))
-    );
+    assert_eq!(view["nodes"].as_array().map(Vec::len), Some(usize::from(nodes)));
     for shard in view["shards"].as_array().unwrap() {
         let replicas = shard["replicas"].as_array().map(Vec::len);
         assert_eq!(replicas, Some(usize::from(nodes.min(3))), "{shard}");
     }
-    let leads = view["nodes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|node| node["leads"] != 0)
-        .count();
-    assert_eq!(
-        leads,
-        usize::from(nodes),
-        "every node leads some shards: {}",
-        view["nodes"]
-    );
+    let leads = view["nodes"].as_array().unwrap().iter().filter(|node| node["leads"] != 0).count();
+    assert_eq!(leads, usize::from(nodes), "every node leads some shards: {}", view["nodes"]);
     let (alice, bob) = (cluster.user("alice").await, cluster.user("bob").await);
     let urls = cluster.urls();
     let traffic = Traffic::start(&alice, &urls[..1], &bob, &urls[urls.len() - 1..]);
@@ -54,10 +41,7 @@ async fn two_nodes_need_each_other() {
     let mut a = Socket::login(&cluster.url("a"), &alice.token, "phone").await;
     cluster.kill9("b");
     let d = json!({"to": bob.conv(), "cid": "alone", "kind": "text", "body": ""});
-    let err = a
-        .request("send", d)
-        .await
-        .expect_err("one of two is no majority");
+    let err = a.request("send", d).await.expect_err("one of two is no majority");
     assert_eq!(err["code"], "unavailable");
     cluster.start_node("b");
     cluster.ready().await;

@@ -49,18 +49,13 @@ impl Socket {
         let mut request = ws(url).into_client_request().unwrap();
         if let Some(offered) = subprotocol {
             let offered = HeaderValue::from_str(offered).unwrap();
-            request
-                .headers_mut()
-                .insert("sec-websocket-protocol", offered);
+            request.headers_mut().insert("sec-websocket-protocol", offered);
         }
         let connected = tokio::time::timeout(WITHIN, connect_async(request)).await;
         match connected.map_err(|_| 0_u16)? {
             Ok((stream, response)) => {
                 let chosen = response.headers().get("sec-websocket-protocol");
-                assert_eq!(
-                    chosen.map(HeaderValue::as_bytes),
-                    subprotocol.map(str::as_bytes)
-                );
+                assert_eq!(chosen.map(HeaderValue::as_bytes), subprotocol.map(str::as_bytes));
                 Ok(Self {
                     stream,
                     msgpack: subprotocol == Some(MSGPACK),
@@ -101,17 +96,12 @@ impl Socket {
         if let Some(resume) = resume {
             d["resume"] = resume;
         }
-        self.request("auth", d)
-            .await
-            .expect("authentication succeeds")
+        self.request("auth", d).await.expect("authentication succeeds")
     }
 
     /// Writes bytes as they are.
     pub(crate) async fn write(&mut self, message: Message) -> Result<(), Over> {
-        self.stream
-            .send(message)
-            .await
-            .map_err(|error| Over::Broken(error.to_string()))
+        self.stream.send(message).await.map_err(|error| Over::Broken(error.to_string()))
     }
 
     /// Writes a frame.
@@ -125,9 +115,7 @@ impl Socket {
 
     /// Writes a request without `id`.
     pub(crate) async fn tell(&mut self, op: &str, d: Value) {
-        self.frame(&json!({"op": op, "d": d}))
-            .await
-            .expect("the socket is open");
+        self.frame(&json!({"op": op, "d": d})).await.expect("the socket is open");
     }
 
     /// Acknowledges everything up to `n`.
@@ -152,9 +140,7 @@ impl Socket {
                     None => Err(reply["err"].clone()),
                 };
             }
-            self.read()
-                .await
-                .unwrap_or_else(|over| panic!("no reply to {id}: {over:?}"));
+            self.read().await.unwrap_or_else(|over| panic!("no reply to {id}: {over:?}"));
         }
     }
 
@@ -167,21 +153,13 @@ impl Socket {
     /// Sends a text and returns the `ok`.
     pub(crate) async fn send(&mut self, to: &str, cid: &str, body: &str) -> Value {
         let d = json!({"to": to, "cid": cid, "kind": "text", "body": body});
-        self.request("send", d)
-            .await
-            .unwrap_or_else(|err| panic!("{cid} was refused: {err}"))
+        self.request("send", d).await.unwrap_or_else(|err| panic!("{cid} was refused: {err}"))
     }
 
     /// Sends a text that must be refused, and returns the code.
     pub(crate) async fn refused(&mut self, op: &str, d: Value) -> String {
-        let err = self
-            .request(op, d)
-            .await
-            .expect_err("this should be refused");
-        assert!(
-            err["message"].is_string() && err["retry"].is_boolean(),
-            "{err}"
-        );
+        let err = self.request(op, d).await.expect_err("this should be refused");
+        assert!(err["message"].is_string() && err["retry"].is_boolean(), "{err}");
         err["code"].as_str().expect("a code").to_owned()
     }
 
@@ -195,16 +173,12 @@ impl Socket {
                 self.read().await?;
             }
         };
-        tokio::time::timeout(within, next)
-            .await
-            .unwrap_or(Err(Over::Silent))
+        tokio::time::timeout(within, next).await.unwrap_or(Err(Over::Silent))
     }
 
     /// The next event; there must be one.
     pub(crate) async fn next_event(&mut self) -> Value {
-        self.try_event(WITHIN)
-            .await
-            .unwrap_or_else(|over| panic!("no event: {over:?}"))
+        self.try_event(WITHIN).await.unwrap_or_else(|over| panic!("no event: {over:?}"))
     }
 
     /// The next event called `ev`; skips others.
@@ -234,10 +208,7 @@ impl Socket {
     pub(crate) async fn receipt(&mut self, mark: &str, seq: u64) -> Value {
         loop {
             let receipt = self.event("receipt").await;
-            if receipt["d"][mark]
-                .as_u64()
-                .is_some_and(|covered| covered >= seq)
-            {
+            if receipt["d"][mark].as_u64().is_some_and(|covered| covered >= seq) {
                 return receipt["d"].clone();
             }
         }
@@ -303,19 +274,9 @@ impl Socket {
             self.events.push_back(frame);
             return;
         }
-        let id = frame
-            .get("re")
-            .expect("a reply or an event")
-            .as_str()
-            .unwrap_or_default();
-        assert!(
-            frame.get("ok").is_some() != frame.get("err").is_some(),
-            "{frame}"
-        );
+        let id = frame.get("re").expect("a reply or an event").as_str().unwrap_or_default();
+        assert!(frame.get("ok").is_some() != frame.get("err").is_some(), "{frame}");
         let twice = self.replies.insert(id.to_owned(), frame.clone());
-        assert!(
-            twice.is_none() || id.is_empty(),
-            "two replies to one request: {frame}"
-        );
+        assert!(twice.is_none() || id.is_empty(), "two replies to one request: {frame}");
     }
 }

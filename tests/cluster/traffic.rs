@@ -80,10 +80,7 @@ impl Traffic {
         let goal = self.accepted() + more;
         eventually(&format!("traffic should reach {goal} messages"), || async {
             let heard = self.progress.heard.load(Ordering::SeqCst);
-            assert!(
-                !self.sender.is_finished() && !self.listener.is_finished(),
-                "a side gave up"
-            );
+            assert!(!self.sender.is_finished() && !self.listener.is_finished(), "a side gave up");
             (self.accepted() >= goal && heard >= goal).then_some(())
         })
         .await;
@@ -104,26 +101,16 @@ impl Traffic {
 }
 
 fn judge(sent: &Sent, heard: &BTreeMap<u64, u64>) {
-    let told: BTreeMap<u64, u64> = sent
-        .accepted
-        .iter()
-        .map(|(number, seq)| (*seq, *number))
-        .collect();
+    let told: BTreeMap<u64, u64> =
+        sent.accepted.iter().map(|(number, seq)| (*seq, *number)).collect();
     assert_eq!(told.len(), sent.accepted.len(), "one seq for two messages");
     let differ = told.iter().zip(heard).find(|(told, heard)| told != heard);
-    assert_eq!(
-        (heard.len(), differ),
-        (told.len(), None),
-        "lost, invented or under another seq"
-    );
+    assert_eq!((heard.len(), differ), (told.len(), None), "lost, invented or under another seq");
     for (i, seq) in (1..).zip(heard.keys()) {
         assert_eq!(i, *seq, "a gap in the conversation");
     }
     // A message that was refused was repeated later than those after it; all others keep their order.
-    let kept = sent
-        .accepted
-        .iter()
-        .filter(|(number, _)| !sent.refused.contains(number));
+    let kept = sent.accepted.iter().filter(|(number, _)| !sent.refused.contains(number));
     let seqs: Vec<u64> = kept.map(|(_, seq)| *seq).collect();
     assert!(seqs.is_sorted(), "a later message overtook an earlier one");
 }
@@ -136,10 +123,7 @@ struct Roads {
 
 impl Roads {
     fn new(urls: &[String]) -> Self {
-        Self {
-            urls: urls.to_vec(),
-            next: 0,
-        }
+        Self { urls: urls.to_vec(), next: 0 }
     }
 
     /// Connects to the next node that lets the user in.
@@ -192,9 +176,7 @@ impl Sender {
     async fn run(mut self) -> Sent {
         loop {
             let (mut socket, _) = self.roads.take(&self.user, None).await;
-            self.unanswered
-                .iter_mut()
-                .for_each(|(_, request)| *request = None);
+            self.unanswered.iter_mut().for_each(|(_, request)| *request = None);
             match self.talk(&mut socket).await {
                 Ok(()) => {
                     socket.leave().await;
@@ -254,10 +236,7 @@ impl Sender {
     }
 
     fn answered(&mut self, request: &str, reply: &Value) {
-        let Some(at) = self
-            .unanswered
-            .iter()
-            .position(|(_, r)| r.as_deref() == Some(request))
+        let Some(at) = self.unanswered.iter().position(|(_, r)| r.as_deref() == Some(request))
         else {
             return;
         };
@@ -296,10 +275,7 @@ impl Listener {
     }
 
     async fn listen(&mut self) -> Result<(), Over> {
-        let resume = self
-            .resume
-            .as_ref()
-            .map(|(n, epoch)| json!({"n": n, "epoch": epoch}));
+        let resume = self.resume.as_ref().map(|(n, epoch)| json!({"n": n, "epoch": epoch}));
         let (mut socket, ok) = self.roads.take(&self.user, resume.as_ref()).await;
         let epoch = ok["epoch"].clone();
         if resume.is_some() {
@@ -335,10 +311,7 @@ impl Listener {
         if event["ev"] != "message" || d["from"] != self.from.as_str() {
             return;
         }
-        let body = d["body"]
-            .as_str()
-            .and_then(|body| body.parse().ok())
-            .expect("a number");
+        let body = d["body"].as_str().and_then(|body| body.parse().ok()).expect("a number");
         let twice = self.heard.insert(d["seq"].as_u64().expect("a seq"), body);
         assert_eq!(twice, None, "heard twice: {event}");
         self.progress.heard.fetch_add(1, Ordering::SeqCst);

@@ -38,27 +38,13 @@ pub(crate) async fn call(
     let request = request.body(Full::new(bytes)).unwrap();
     let exchange = async {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let response = client
-            .request(request)
-            .await
-            .map_err(|error| format!("{error:?}"))?;
+        let response = client.request(request).await.map_err(|error| format!("{error:?}"))?;
         let status = response.status().as_u16();
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|e| e.to_string())?
-            .to_bytes();
+        let bytes = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Answer {
-            status,
-            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-            text,
-        })
+        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), text })
     };
-    tokio::time::timeout(WITHIN, exchange)
-        .await
-        .map_err(|_| format!("no answer from {url}"))?
+    tokio::time::timeout(WITHIN, exchange).await.map_err(|_| format!("no answer from {url}"))?
 }
 
 /// GET; an unreachable node is an `Err`.

@@ -27,10 +27,7 @@ pub(crate) struct Place {
 impl Place {
     /// A place; nothing is looked at yet.
     pub(crate) fn new(port: u16, data: &Path) -> Self {
-        Self {
-            port,
-            data: data.to_owned(),
-        }
+        Self { port, data: data.to_owned() }
     }
 
     /// The configuration all nodes share.
@@ -45,14 +42,9 @@ impl Place {
 
     /// What to type to start a node again.
     pub(crate) fn start_command(&self, name: &str) -> String {
-        let program = std::env::args()
-            .next()
-            .unwrap_or_else(|| "rookery".to_owned());
+        let program = std::env::args().next().unwrap_or_else(|| "rookery".to_owned());
         let data = self.data.display();
-        format!(
-            "{program} dev start {name} --port {} --data {data}",
-            self.port
-        )
+        format!("{program} dev start {name} --port {} --data {data}", self.port)
     }
 
     /// Makes the directory and keeps other `dev`s out of it for as long as the file is held.
@@ -80,10 +72,7 @@ impl Place {
         let left: Vec<PathBuf> = std::fs::read_dir(&self.data)
             .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
             .map_err(|error| self.unreadable(&error))?;
-        let left: Vec<&PathBuf> = left
-            .iter()
-            .filter(|path| !path.ends_with("dev.lock"))
-            .collect();
+        let left: Vec<&PathBuf> = left.iter().filter(|path| !path.ends_with("dev.lock")).collect();
         if left.is_empty() {
             return Ok(());
         }
@@ -96,9 +85,8 @@ impl Place {
             )));
         }
         // The configuration goes last: it is what makes the directory ours, should this be interrupted.
-        let (config, others): (Vec<&PathBuf>, Vec<&PathBuf>) = left
-            .into_iter()
-            .partition(|path| **path == self.config_file());
+        let (config, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            left.into_iter().partition(|path| **path == self.config_file());
         for path in others.into_iter().chain(config) {
             remove(path).map_err(|error| {
                 Failure::new(format!("cannot remove {}: {error}", path.display()))
@@ -125,11 +113,7 @@ impl Place {
         if self.matches(&config)? {
             return Ok(config);
         }
-        self.write(
-            there,
-            config.auth.token_secret.reveal(),
-            config.cluster.cookie.reveal(),
-        )?;
+        self.write(there, config.auth.token_secret.reveal(), config.cluster.cookie.reveal())?;
         check::load(&file)
     }
 
@@ -157,14 +141,8 @@ impl Place {
     pub(crate) fn check_ports(&self, config: &Config) -> Outcome {
         for node in &config.nodes {
             free(node.listen, &format!("clients of node {}", node.name))?;
-            free(
-                node.admin_listen,
-                &format!("operator of node {}", node.name),
-            )?;
-            free(
-                node.cluster_listen,
-                &format!("the other nodes' links to node {}", node.name),
-            )?;
+            free(node.admin_listen, &format!("operator of node {}", node.name))?;
+            free(node.cluster_listen, &format!("the other nodes' links to node {}", node.name))?;
         }
         Ok(())
     }
@@ -197,9 +175,7 @@ impl Place {
 
     /// The nodes' own directories must be found from wherever `dev start` is typed.
     fn absolute(&self) -> Result<PathBuf, Failure> {
-        self.data
-            .canonicalize()
-            .map_err(|error| self.unreadable(&error))
+        self.data.canonicalize().map_err(|error| self.unreadable(&error))
     }
 
     fn unreadable(&self, error: &std::io::Error) -> Failure {
@@ -246,10 +222,7 @@ pub(crate) fn tail(log: &Path) -> String {
         file.read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read().map_or_else(
-        |_| String::new(),
-        |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-    )
+    read().map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -328,10 +301,6 @@ mod tests {
         let refused = place.check_ports(&config).unwrap_err();
         let port = taken.local_addr().unwrap().port().to_string();
         assert!(refused.message.contains(&port), "{}", refused.message);
-        assert!(
-            refused.message.contains("operator of node b"),
-            "{}",
-            refused.message
-        );
+        assert!(refused.message.contains("operator of node b"), "{}", refused.message);
     }
 }
