@@ -116,16 +116,10 @@ impl From<NodeText> for Node {
     fn from(text: NodeText) -> Self {
         // A port past the last becomes 0, which `check` refuses.
         let admin = text.listen.port().checked_add(100).unwrap_or_default();
-        let url = text
-            .url
-            .unwrap_or_else(|| format!("http://{}", text.listen));
+        let url = text.url.unwrap_or_else(|| format!("http://{}", text.listen));
         Self {
-            admin_listen: text
-                .admin_listen
-                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], admin))),
-            cluster_dial: text
-                .cluster_dial
-                .unwrap_or_else(|| text.cluster_listen.to_string()),
+            admin_listen: text.admin_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], admin))),
+            cluster_dial: text.cluster_dial.unwrap_or_else(|| text.cluster_listen.to_string()),
             url: url.trim_end_matches('/').to_owned(),
             name: text.name,
             listen: text.listen,
@@ -153,11 +147,7 @@ pub struct Auth {
     #[serde(default)]
     pub open_registration: bool,
     /// How long a token is valid.
-    #[serde(
-        default = "token_life",
-        rename = "token_days",
-        deserialize_with = "units::days"
-    )]
+    #[serde(default = "token_life", rename = "token_days", deserialize_with = "units::days")]
     pub token_life: Duration,
 }
 
@@ -324,11 +314,7 @@ pub struct Raft {
 
 impl Default for Raft {
     fn default() -> Self {
-        Self {
-            tick: Duration::from_millis(50),
-            election_ticks: 10,
-            heartbeat_ticks: 3,
-        }
+        Self { tick: Duration::from_millis(50), election_ticks: 10, heartbeat_ticks: 3 }
     }
 }
 
@@ -346,10 +332,7 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self {
-            probe: Duration::from_millis(150),
-            suspect: Duration::from_millis(600),
-        }
+        Self { probe: Duration::from_millis(150), suspect: Duration::from_millis(600) }
     }
 }
 
@@ -366,10 +349,7 @@ pub struct Process {
 
 impl Default for Process {
     fn default() -> Self {
-        Self {
-            lanes: 1,
-            drain_timeout: Duration::from_secs(10),
-        }
+        Self { lanes: 1, drain_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -414,17 +394,10 @@ impl Config {
 
     /// Finds a node and its id by its name.
     pub fn node(&self, name: &str) -> Result<(NodeId, &Node), UnknownNode> {
-        self.ids()
-            .find(|(_, node)| node.name == name)
-            .ok_or_else(|| UnknownNode {
-                name: name.to_owned(),
-                known: self
-                    .nodes
-                    .iter()
-                    .map(|n| n.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+        self.ids().find(|(_, node)| node.name == name).ok_or_else(|| UnknownNode {
+            name: name.to_owned(),
+            known: self.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// The nodes with their ids, in the order of their birth.

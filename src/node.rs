@@ -18,6 +18,7 @@ use actors::user::rules::Limits as UserLimits;
 use actors::{clock, session};
 use axum::Router as Routes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use rand::Rng;
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Recorder};
@@ -49,7 +50,9 @@ pub enum NodeError {
     #[error("cannot start: {0}")]
     Other(String),
     /// A part failed for good while the node ran; what was acknowledged is on disk.
-    #[error("a part of the node failed; start it again, nothing acknowledged is lost (see the log)")]
+    #[error(
+        "a part of the node failed; start it again, nothing acknowledged is lost (see the log)"
+    )]
     Failed,
 }
 
@@ -120,7 +123,12 @@ async fn serve(
 }
 
 /// Sends goodbye in order: no new clients, no leaderships, then the clients that are here.
-async fn drain(config: &Config, node: &chat::Node, roll: &Arc<Roll>, closing: &watch::Sender<bool>) {
+async fn drain(
+    config: &Config,
+    node: &chat::Node,
+    roll: &Arc<Roll>,
+    closing: &watch::Sender<bool>,
+) {
     const HAND_OVER: Duration = Duration::from_secs(5);
     let within = config.process.drain_timeout;
     tracing::info!("draining");
@@ -128,7 +136,7 @@ async fn drain(config: &Config, node: &chat::Node, roll: &Arc<Roll>, closing: &w
     closing.send_replace(true);
     node.hand_over(HAND_OVER.min(within)).await;
     let spread = u64::try_from(within.as_millis() / 4).unwrap_or(u64::MAX).clamp(1, 3_000);
-    node.router().drain_sessions(|| rand::random_range(0..spread));
+    node.router().drain_sessions(|| rand::rng().random_range(0..spread));
     let gone = async {
         while roll.sockets() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -8,9 +8,7 @@ use crate::ids::Timestamp;
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one reader of the clock")]
 pub fn wall() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

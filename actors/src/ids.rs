@@ -110,10 +110,7 @@ impl FromStr for Conversation {
         match text.split_at_checked(2) {
             Some(("u:", user)) => UserId::parse(user).map(Self::User),
             Some(("g:", group)) => GroupId::parse(group).map(Self::Group),
-            _ => Err(BadName {
-                what: "conversation",
-                shape: "u:<user> or g:<group>",
-            }),
+            _ => Err(BadName { what: "conversation", shape: "u:<user> or g:<group>" }),
         }
     }
 }
@@ -180,10 +177,7 @@ impl Timestamp {
     /// This moment plus a span.
     #[must_use]
     pub fn after(self, span: std::time::Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// How long before `self` `earlier` was; zero when it was not.

@@ -177,10 +177,7 @@ impl Refusal {
     /// Whether repeating the same request can help.
     #[must_use]
     pub const fn retry(self) -> bool {
-        matches!(
-            self,
-            Self::MailboxFull | Self::Unavailable | Self::Overloaded
-        )
+        matches!(self, Self::MailboxFull | Self::Unavailable | Self::Overloaded)
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use rand::Rng;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -120,7 +121,7 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || Store::open(&data, &wanted, store)).await;
         let (store, mut recovery) =
             opened.map_err(|error| StartError::Actors(error.to_string()))??;
-        let boot = BootId(rand::random());
+        let boot = BootId(rand::rng().random());
         let others = ids.iter().copied().filter(|node| *node != me);
         let router = Router::new(me, boot, options.shards, others.clone());
         let place = placement::place(options.shards, &ids, options.replicas);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    BootId, Cid, Conversation, DeviceId, MessageId, NodeId, Number, Seq, SessionId, ShardId, Timestamp,
-    UserId,
+    BootId, Cid, Conversation, DeviceId, MessageId, NodeId, Number, Seq, SessionId, ShardId,
+    Timestamp, UserId,
 };
 use crate::message::{Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send};
 

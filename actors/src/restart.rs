@@ -24,20 +24,12 @@ impl Restarts {
     /// Allows `max` restarts within any `window`.
     #[must_use]
     pub fn new(max: usize, window: Duration) -> Self {
-        Self {
-            max,
-            window,
-            deaths: VecDeque::new(),
-        }
+        Self { max, window, deaths: VecDeque::new() }
     }
 
     /// Judges a death at `now` (any clock that only goes forward).
     pub fn allow(&mut self, now: Duration) -> Verdict {
-        while self
-            .deaths
-            .front()
-            .is_some_and(|first| now.saturating_sub(*first) >= self.window)
-        {
+        while self.deaths.front().is_some_and(|first| now.saturating_sub(*first) >= self.window) {
             self.deaths.pop_front();
         }
         if self.deaths.len() >= self.max {

@@ -20,11 +20,7 @@ struct Played {
 }
 
 fn replicas() -> Vec<ReplicaView> {
-    vec![ReplicaView {
-        node: "a".into(),
-        applied: Some(9),
-        behind: Some(0),
-    }]
+    vec![ReplicaView { node: "a".into(), applied: Some(9), behind: Some(0) }]
 }
 
 impl Observed for Played {
@@ -39,17 +35,8 @@ impl Observed for Played {
             leads: 1,
             sessions: 7,
         };
-        let shard = ShardView {
-            shard: 0,
-            leader: Some("a".into()),
-            replicas: replicas(),
-            term: 3,
-        };
-        ClusterView {
-            cluster: "dev".into(),
-            nodes: vec![node],
-            shards: vec![shard],
-        }
+        let shard = ShardView { shard: 0, leader: Some("a".into()), replicas: replicas(), term: 3 };
+        ClusterView { cluster: "dev".into(), nodes: vec![node], shards: vec![shard] }
     }
 
     fn where_is(&self, whom: Whom) -> Pending<'_, Result<WhereView, Refusal>> {
@@ -57,17 +44,9 @@ impl Observed for Played {
             let Whom::User(user) = whom else {
                 return Err(Refusal::NotFound);
             };
-            let session = SessionView {
-                node: "b".into(),
-                device: user.to_string(),
-            };
+            let session = SessionView { node: "b".into(), device: user.to_string() };
             let leader = Some("a".into());
-            Ok(WhereView {
-                shard: 5,
-                leader,
-                replicas: replicas(),
-                sessions: vec![session],
-            })
+            Ok(WhereView { shard: 5, leader, replicas: replicas(), sessions: vec![session] })
         })
     }
 
@@ -85,10 +64,7 @@ async fn ask(ready: bool, path: &str) -> (u16, String, String) {
     });
     let request = Request::get(path).body(Body::empty()).unwrap();
     let response = routes.clone().call(request).await.unwrap();
-    let kind = response.headers()[header::CONTENT_TYPE]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, kind, String::from_utf8(bytes.to_vec()).unwrap())
@@ -134,18 +110,9 @@ async fn wrong_questions_are_refused() {
         (status, body["code"].as_str().unwrap().to_owned())
     };
     assert_eq!(code("/admin/where").await, (400, "bad_request".into()));
-    assert_eq!(
-        code("/admin/where?user=").await,
-        (400, "bad_request".into())
-    );
-    assert_eq!(
-        code("/admin/where?user=A%20B").await,
-        (400, "bad_request".into())
-    );
-    assert_eq!(
-        code("/admin/where?group=none").await,
-        (404, "not_found".into())
-    );
+    assert_eq!(code("/admin/where?user=").await, (400, "bad_request".into()));
+    assert_eq!(code("/admin/where?user=A%20B").await, (400, "bad_request".into()));
+    assert_eq!(code("/admin/where?group=none").await, (404, "not_found".into()));
     assert_eq!(code("/admin/nothing").await, (404, "not_found".into()));
     assert_eq!(code("/v1/login").await, (404, "not_found".into()));
 }
@@ -164,9 +131,6 @@ async fn metrics_are_histograms_with_bounds() {
     let (status, kind, text) = ask(true, "/metrics").await;
     assert_eq!(status, 200);
     assert!(kind.starts_with("text/plain"), "{kind}");
-    assert!(
-        text.contains("test_seconds_bucket{le=\"0.005\"} 1"),
-        "{text}"
-    );
+    assert!(text.contains("test_seconds_bucket{le=\"0.005\"} 1"), "{text}");
     assert!(text.contains("test_bytes_bucket{le=\"1024\"} 1"), "{text}");
 }

@@ -28,9 +28,7 @@ impl Brake {
     /// Allows `burst` at once and one more each `interval`.
     #[must_use]
     pub fn new(interval: Duration, burst: u32) -> Self {
-        let interval = u64::try_from(interval.as_micros())
-            .unwrap_or(u64::MAX / 4)
-            .max(1);
+        let interval = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX / 4).max(1);
         Self {
             cells: Mutex::new(vec![0; CELLS].into_boxed_slice()),
             hasher: RandomState::new(),
@@ -85,10 +83,7 @@ mod tests {
             assert_eq!(brake.take(&"alice", at(0)), Ok(()));
         }
         assert_eq!(brake.take(&"alice", at(0)), Err(Duration::from_secs(6)));
-        assert_eq!(
-            brake.take(&"alice", at(5_999)),
-            Err(Duration::from_millis(1))
-        );
+        assert_eq!(brake.take(&"alice", at(5_999)), Err(Duration::from_millis(1)));
         assert_eq!(brake.take(&"alice", at(6_000)), Ok(()));
         assert_eq!(brake.take(&"alice", at(6_000)), Err(Duration::from_secs(6)));
     }
@@ -97,9 +92,7 @@ mod tests {
     fn keys_do_not_slow_each_other() {
         let brake = Brake::new(Duration::from_secs(6), 1);
         assert_eq!(brake.take(&"alice", at(0)), Ok(()));
-        let free = (0..100)
-            .filter(|i| brake.take(&format!("user-{i}"), at(0)).is_ok())
-            .count();
+        let free = (0..100).filter(|i| brake.take(&format!("user-{i}"), at(0)).is_ok()).count();
         assert!(free > 95, "{free}");
     }
 

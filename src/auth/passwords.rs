@@ -115,8 +115,7 @@ fn hash(password: &[u8]) -> Result<Box<str>, PasswordRefused> {
     rand::rng().fill_bytes(&mut salt);
     let salt = SaltString::encode_b64(&salt).map_err(|_| PasswordRefused::Broken)?;
     let hash = Argon2::default().hash_password(password, &salt);
-    hash.map(|hash| hash.to_string().into())
-        .map_err(|_| PasswordRefused::Broken)
+    hash.map(|hash| hash.to_string().into()).map_err(|_| PasswordRefused::Broken)
 }
 
 fn verify(stored: &str, password: &[u8]) -> Result<Verdict, PasswordRefused> {
@@ -133,9 +132,7 @@ mod tests {
     use super::*;
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
+        tokio::runtime::Builder::new_current_thread().build().unwrap()
     }
 
     #[test]
@@ -143,19 +140,10 @@ mod tests {
         runtime().block_on(async {
             let passwords = Passwords::new(2).unwrap();
             let stored = passwords.hash("correct horse".into()).await.unwrap();
-            assert!(
-                stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
-                "{stored}"
-            );
+            assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
             let verify = |stored, text: &str| passwords.verify(stored, text.to_owned());
-            assert_eq!(
-                verify(Some(stored.clone()), "correct horse").await,
-                Ok(Verdict::Right)
-            );
-            assert_eq!(
-                verify(Some(stored.clone()), "wrong horse").await,
-                Ok(Verdict::Wrong)
-            );
+            assert_eq!(verify(Some(stored.clone()), "correct horse").await, Ok(Verdict::Right));
+            assert_eq!(verify(Some(stored.clone()), "wrong horse").await, Ok(Verdict::Wrong));
             assert_eq!(verify(Some(stored), "").await, Ok(Verdict::Wrong));
             assert_eq!(verify(None, "correct horse").await, Ok(Verdict::Wrong));
             let broken = verify(Some("nonsense".into()), "correct horse").await;
@@ -165,10 +153,7 @@ mod tests {
 
     #[test]
     fn the_same_password_never_gives_the_same_hash() {
-        assert_ne!(
-            hash(b"correct horse").unwrap(),
-            hash(b"correct horse").unwrap()
-        );
+        assert_ne!(hash(b"correct horse").unwrap(), hash(b"correct horse").unwrap());
     }
 
     #[test]

@@ -61,9 +61,7 @@ pub struct Tokens {
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens")
-            .field("issuer", &self.issuer)
-            .finish_non_exhaustive()
+        f.debug_struct("Tokens").field("issuer", &self.issuer).finish_non_exhaustive()
     }
 }
 
@@ -99,19 +97,11 @@ impl Tokens {
     ) -> Result<Issued, SigningFailed> {
         let iat = now.0 / 1_000;
         let exp = iat.saturating_add(life.as_secs());
-        let claims = Claims {
-            sub: user.to_string(),
-            iss: self.issuer.clone(),
-            iat,
-            exp,
-        };
+        let claims = Claims { sub: user.to_string(), iss: self.issuer.clone(), iat, exp };
         let header = Header::new(Algorithm::HS256);
         let token =
             jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(SigningFailed)?;
-        Ok(Issued {
-            token,
-            expires_at: Timestamp(exp.saturating_mul(1_000)),
-        })
+        Ok(Issued { token, expires_at: Timestamp(exp.saturating_mul(1_000)) })
     }
 
     /// Tells whose token it is, if it is good now.
@@ -153,10 +143,7 @@ mod tests {
     }
 
     fn token() -> String {
-        Tokens::new(SECRET, "dev")
-            .issue_at(&alice(), DAY, NOW)
-            .unwrap()
-            .token
+        Tokens::new(SECRET, "dev").issue_at(&alice(), DAY, NOW).unwrap().token
     }
 
     #[test]
@@ -165,13 +152,7 @@ mod tests {
         let issued = tokens.issue_at(&alice(), DAY, NOW).unwrap();
         assert_eq!(issued.expires_at, Timestamp(1_800_086_400_000));
         let verified = tokens.verify_at(&issued.token, NOW).unwrap();
-        assert_eq!(
-            verified,
-            Verified {
-                user: alice(),
-                expires_at: issued.expires_at
-            }
-        );
+        assert_eq!(verified, Verified { user: alice(), expires_at: issued.expires_at });
     }
 
     #[test]
@@ -185,11 +166,7 @@ mod tests {
     fn a_token_expires_with_little_leeway() {
         let tokens = Tokens::new(SECRET, "dev");
         let end = NOW.after(DAY);
-        assert!(
-            tokens
-                .verify_at(&token(), end.after(Duration::from_secs(4)))
-                .is_ok()
-        );
+        assert!(tokens.verify_at(&token(), end.after(Duration::from_secs(4))).is_ok());
         let late = tokens.verify_at(&token(), end.after(Duration::from_secs(5)));
         assert_eq!(late, Err(TokenRefused::Expired));
     }
@@ -213,22 +190,13 @@ mod tests {
         let none = format!("eyJhbGciOiJub25lIn0.{}.", head.split_once('.').unwrap().1);
         let hs512 = jsonwebtoken::encode(
             &Header::new(Algorithm::HS512),
-            &Claims {
-                sub: "alice".into(),
-                iss: "dev".into(),
-                iat: 0,
-                exp: 9_999_999_999,
-            },
+            &Claims { sub: "alice".into(), iss: "dev".into(), iat: 0, exp: 9_999_999_999 },
             &EncodingKey::from_secret(SECRET.as_bytes()),
         )
         .unwrap();
         let texts = ["", ".", "..", "a.b.c", head, &long, &none, &hs512];
         for text in texts {
-            assert_eq!(
-                tokens.verify_at(text, NOW),
-                Err(TokenRefused::Invalid),
-                "{text}"
-            );
+            assert_eq!(tokens.verify_at(text, NOW), Err(TokenRefused::Invalid), "{text}");
         }
         let turned: String = sign.chars().rev().collect();
         let text = format!("{head}.{turned}");
@@ -244,18 +212,10 @@ mod tests {
         }
         let key = EncodingKey::from_secret(SECRET.as_bytes());
         let tokens = Tokens::new(SECRET, "dev");
-        let endless = Endless {
-            sub: "alice",
-            iss: "dev",
-        };
+        let endless = Endless { sub: "alice", iss: "dev" };
         let text = jsonwebtoken::encode(&Header::default(), &endless, &key).unwrap();
         assert_eq!(tokens.verify_at(&text, NOW), Err(TokenRefused::Invalid));
-        let claims = Claims {
-            sub: "Not A User".into(),
-            iss: "dev".into(),
-            iat: 0,
-            exp: u64::MAX,
-        };
+        let claims = Claims { sub: "Not A User".into(), iss: "dev".into(), iat: 0, exp: u64::MAX };
         let text = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
         assert_eq!(tokens.verify_at(&text, NOW), Err(TokenRefused::Invalid));
     }

@@ -26,17 +26,11 @@ pub(super) fn check(config: &Config) -> Findings {
 
 impl Findings {
     fn wrong(&mut self, key: impl Into<String>, what: impl Into<String>) {
-        self.wrong.push(Finding {
-            key: key.into(),
-            what: what.into(),
-        });
+        self.wrong.push(Finding { key: key.into(), what: what.into() });
     }
 
     fn unwise(&mut self, key: impl Into<String>, what: impl Into<String>) {
-        self.unwise.push(Finding {
-            key: key.into(),
-            what: what.into(),
-        });
+        self.unwise.push(Finding { key: key.into(), what: what.into() });
     }
 
     fn within<T: PartialOrd + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
@@ -58,10 +52,7 @@ impl Findings {
 fn cluster(findings: &mut Findings, config: &Config) {
     let cluster = &config.cluster;
     if !is_name(&cluster.name) {
-        findings.wrong(
-            "cluster.name",
-            "must be 1 to 32 of a-z 0-9 -, beginning with a letter",
-        );
+        findings.wrong("cluster.name", "must be 1 to 32 of a-z 0-9 -, beginning with a letter");
     }
     findings.within("cluster.shards", cluster.shards, 1..=4_096);
     findings.within("cluster.replicas", cluster.replicas, 1..=7);
@@ -102,20 +93,15 @@ fn nodes(findings: &mut Findings, config: &Config) {
         findings.wrong("node", "there must be at least one [[node]]");
     }
     if config.nodes.len() > 100 {
-        findings.wrong(
-            "node",
-            format!("at most 100 nodes, not {}", config.nodes.len()),
-        );
+        findings.wrong("node", format!("at most 100 nodes, not {}", config.nodes.len()));
     }
     for (i, node) in (1..).zip(&config.nodes) {
         one_node(findings, &format!("node[{i}]"), node);
     }
     clashes(findings, &config.nodes);
     if config.nodes.len() == 2 {
-        findings.unwise(
-            "node",
-            "with 2 nodes nothing is accepted while either is down; use 1 or 3",
-        );
+        findings
+            .unwise("node", "with 2 nodes nothing is accepted while either is down; use 1 or 3");
     }
 }
 
@@ -176,21 +162,14 @@ fn is_dialable(address: &str) -> bool {
 }
 
 fn is_host(host: &str) -> bool {
-    !host.is_empty()
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 fn is_url(url: &str) -> bool {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"));
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let Some(rest) = rest else { return false };
     let authority = rest.split('/').next().unwrap_or_default();
-    let plain = rest
-        .bytes()
-        .all(|b| b.is_ascii_graphic() && !b"?#@\"".contains(&b));
+    let plain = rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\"".contains(&b));
     let somewhere = is_host(authority) || is_dialable(authority);
     let nowhere = authority.starts_with("0.0.0.0") || authority.starts_with("[::]");
     plain && somewhere && !nowhere
@@ -218,9 +197,8 @@ fn clashes(findings: &mut Findings, nodes: &[Node]) {
             }
             own.push((key, address));
         }
-        let twin = all[..at]
-            .iter()
-            .find(|(_, o)| o.data == node.data && machine(o) == machine(node));
+        let twin =
+            all[..at].iter().find(|(_, o)| o.data == node.data && machine(o) == machine(node));
         if let Some((first, _)) = twin {
             let what = format!("{} is node[{first}]'s directory", node.data.display());
             findings.wrong(format!("node[{i}].data"), what);
@@ -234,9 +212,7 @@ fn taken(earlier: &[(usize, &Node)], node: &Node, address: SocketAddr) -> Option
         // 0.0.0.0 and 127.0.0.1 mean another thing on each machine.
         let local = address.ip().is_unspecified() || address.ip().is_loopback();
         let apart = machine(other) != machine(node) && local;
-        let hit = addresses(other)
-            .into_iter()
-            .find(|(used, _)| !apart && same(*used, address));
+        let hit = addresses(other).into_iter().find(|(used, _)| !apart && same(*used, address));
         hit.map(|hit| (i, hit))
     })?;
     Some(format!("node[{i}].{name}"))
@@ -244,9 +220,7 @@ fn taken(earlier: &[(usize, &Node)], node: &Node, address: SocketAddr) -> Option
 
 /// Nodes that are dialled at the same host share a machine.
 fn machine(node: &Node) -> &str {
-    node.cluster_dial
-        .rsplit_once(':')
-        .map_or(node.cluster_dial.as_str(), |(host, _)| host)
+    node.cluster_dial.rsplit_once(':').map_or(node.cluster_dial.as_str(), |(host, _)| host)
 }
 
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
@@ -262,43 +236,19 @@ fn limits(findings: &mut Findings, config: &Config) {
     findings.within("mailbox.bytes_max_mib", mailbox.bytes_max >> 20, 1..=65_536);
 
     let limits = &config.limits;
-    findings.within(
-        "limits.frame_bytes_max",
-        limits.frame_bytes_max,
-        4_096..=1_048_576,
-    );
+    findings.within("limits.frame_bytes_max", limits.frame_bytes_max, 4_096..=1_048_576);
     findings.within("limits.body_bytes_max", limits.body_bytes_max, 256..=32_768);
     if limits.frame_bytes_max < limits.body_bytes_max.saturating_add(2_048) {
         let what = "must leave 2048 bytes around a body: at least limits.body_bytes_max + 2048";
         findings.wrong("limits.frame_bytes_max", what);
     }
     findings.within("limits.window", limits.window, 1..=4_096);
-    findings.within(
-        "limits.connections_max",
-        limits.connections_max,
-        1..=1_000_000,
-    );
-    findings.within(
-        "limits.sockets_per_user_max",
-        limits.sockets_per_user_max,
-        1..=100_000,
-    );
-    findings.within(
-        "limits.requests_in_flight_max",
-        limits.requests_in_flight_max,
-        1..=65_536,
-    );
-    findings.within(
-        "limits.frames_per_second",
-        limits.frames_per_second,
-        1..=1_000_000,
-    );
+    findings.within("limits.connections_max", limits.connections_max, 1..=1_000_000);
+    findings.within("limits.sockets_per_user_max", limits.sockets_per_user_max, 1..=100_000);
+    findings.within("limits.requests_in_flight_max", limits.requests_in_flight_max, 1..=65_536);
+    findings.within("limits.frames_per_second", limits.frames_per_second, 1..=1_000_000);
     findings.within("limits.frames_burst", limits.frames_burst, 1..=1_000_000);
-    findings.within(
-        "limits.socket_buffer_kib",
-        limits.socket_buffer >> 10,
-        16..=65_536,
-    );
+    findings.within("limits.socket_buffer_kib", limits.socket_buffer >> 10, 16..=65_536);
     if limits.socket_buffer < 2 * u64::from(limits.frame_bytes_max) {
         let what = "must hold two frames: at least 2 × limits.frame_bytes_max";
         findings.wrong("limits.socket_buffer_kib", what);
@@ -313,32 +263,16 @@ fn limits(findings: &mut Findings, config: &Config) {
     let per_address = limits.logins_per_address_per_minute;
     findings.within("limits.logins_per_address_per_minute", per_address, tries);
     let in_flight = limits.http_requests_in_flight_max;
-    findings.within(
-        "limits.http_requests_in_flight_max",
-        in_flight,
-        1..=1_000_000,
-    );
+    findings.within("limits.http_requests_in_flight_max", in_flight, 1..=1_000_000);
     let messages = limits.http_messages_per_second;
     findings.within("limits.http_messages_per_second", messages, 1..=100_000);
-    findings.within(
-        "limits.http_timeout_s",
-        limits.http_timeout.as_secs(),
-        1..=60,
-    );
+    findings.within("limits.http_timeout_s", limits.http_timeout.as_secs(), 1..=60);
 }
 
 fn storage(findings: &mut Findings, config: &Config) {
     let storage = &config.storage;
-    findings.within(
-        "storage.checkpoint_seconds",
-        storage.checkpoint.as_secs(),
-        1..=3_600,
-    );
-    findings.within(
-        "storage.memory_budget_mib",
-        storage.memory_budget >> 20,
-        16..=1_048_576,
-    );
+    findings.within("storage.checkpoint_seconds", storage.checkpoint.as_secs(), 1..=3_600);
+    findings.within("storage.memory_budget_mib", storage.memory_budget >> 20, 16..=1_048_576);
     if storage.durability == Durability::Memory {
         let what = "a check mark no longer means that the message survives a power cut";
         findings.unwise("storage.durability", what);

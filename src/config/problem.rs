@@ -78,11 +78,7 @@ pub enum ConfigError {
 }
 
 fn lines(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// A text on whose lines problems are shown.
@@ -105,9 +101,7 @@ impl<'a> Page<'a> {
             Ok(document) => key_at(document.get_ref(), &span),
             Err(_) => "(syntax)".to_owned(),
         };
-        ConfigError::Refused {
-            problems: vec![self.problem(key, what, span)],
-        }
+        ConfigError::Refused { problems: vec![self.problem(key, what, span)] }
     }
 
     /// A configuration whose values cannot be.
@@ -116,21 +110,14 @@ impl<'a> Page<'a> {
             let span = self.place(&finding.key);
             self.problem(finding.key, finding.what, span)
         });
-        ConfigError::Refused {
-            problems: problems.collect(),
-        }
+        ConfigError::Refused { problems: problems.collect() }
     }
 
     /// What is allowed but unwise.
     pub(super) fn warnings(&self, unwise: Vec<Finding>) -> Vec<Warning> {
         let warnings = unwise.into_iter().map(|Finding { key, what }| {
             let line = self.line(self.place(&key).start);
-            Warning {
-                file: self.file.to_owned(),
-                line,
-                key,
-                what,
-            }
+            Warning { file: self.file.to_owned(), line, key, what }
         });
         warnings.collect()
     }
@@ -147,12 +134,7 @@ impl<'a> Page<'a> {
     }
 
     fn line(&self, offset: usize) -> usize {
-        1 + self
-            .text
-            .bytes()
-            .take(offset)
-            .filter(|b| *b == b'\n')
-            .count()
+        1 + self.text.bytes().take(offset).filter(|b| *b == b'\n').count()
     }
 
     /// Where a key's value stands; of a key left out, the nearest table around it.
@@ -185,13 +167,8 @@ impl<'a> Page<'a> {
 fn masked(text: &str) -> String {
     let mask = |line: &str| match line.split_once('=') {
         Some((key, value)) if ["cookie", "token_secret"].contains(&key.trim()) => {
-            let stars = value.bytes().map(|b| {
-                if b"\r\n".contains(&b) {
-                    char::from(b)
-                } else {
-                    '*'
-                }
-            });
+            let stars =
+                value.bytes().map(|b| if b"\r\n".contains(&b) { char::from(b) } else { '*' });
             format!("{key}={}", stars.collect::<String>())
         }
         _ => line.to_owned(),

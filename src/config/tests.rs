@@ -25,9 +25,7 @@ fn line_of(text: &str, part: &str) -> usize {
 fn check(from: &str, to: &str, key: &str, says: &str) {
     let text = example(from, to);
     let error = Config::parse("my.toml", &text).expect_err(to);
-    let ConfigError::Refused { problems } = &error else {
-        panic!("{error}")
-    };
+    let ConfigError::Refused { problems } = &error else { panic!("{error}") };
     let problem = problems.iter().find(|p| p.key == key);
     let problem = problem.unwrap_or_else(|| panic!("no problem with {key} in: {error}"));
     assert_eq!(problem.line, line_of(&text, to), "{error}");
@@ -77,18 +75,8 @@ fn secrets_are_not_shown_in_logs() {
 
 #[test]
 fn unknown_keys_are_refused_and_the_known_ones_told() {
-    check(
-        "window = 256",
-        "windoww = 256",
-        "limits.windoww",
-        "expected one of",
-    );
-    check(
-        "window = 256",
-        "windoww = 256",
-        "limits.windoww",
-        "`window`",
-    );
+    check("window = 256", "windoww = 256", "limits.windoww", "expected one of");
+    check("window = 256", "windoww = 256", "limits.windoww", "`window`");
     check("[storage]", "[storag]", "storag", "`storage`");
     check("url = \"http", "uri = \"http", "node[1].uri", "`url`");
 }
@@ -99,24 +87,9 @@ fn wrong_types_are_refused() {
     check("window = 256", "window = -1", "limits.window", "u32");
     check("shards = 64 ", "shards = 70000 ", "cluster.shards", "u16");
     check("tick_ms = 50", "tick_ms = 1.5", "raft.tick_ms", "u32");
-    check(
-        "\"disk\" ",
-        "\"tape\" ",
-        "storage.durability",
-        "`disk` or `memory`",
-    );
-    check(
-        "127.0.0.1:8082\"",
-        "localhost:8082\"",
-        "node[3].listen",
-        "socket address",
-    );
-    check(
-        "127.0.0.1:8281\"",
-        "127.0.0.1:99999\"",
-        "node[2].cluster_listen",
-        "socket address",
-    );
+    check("\"disk\" ", "\"tape\" ", "storage.durability", "`disk` or `memory`");
+    check("127.0.0.1:8082\"", "localhost:8082\"", "node[3].listen", "socket address");
+    check("127.0.0.1:8281\"", "127.0.0.1:99999\"", "node[2].cluster_listen", "socket address");
 }
 
 #[test]
@@ -124,17 +97,11 @@ fn what_is_no_toml_is_refused_with_its_line() {
     let text = example("window = 256", "window = = 256");
     let error = Config::parse("my.toml", &text).unwrap_err().to_string();
     let line = line_of(&text, "window = =");
-    assert!(
-        error.starts_with(&format!("my.toml:{line}: (syntax): ")),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("my.toml:{line}: (syntax): ")), "{error}");
     let text = example("window = 256", "window = 255\nwindow = 256");
     let error = Config::parse("my.toml", &text).unwrap_err().to_string();
     let line = line_of(&text, "window = 256");
-    assert!(
-        error.starts_with(&format!("my.toml:{line}: (syntax): ")),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("my.toml:{line}: (syntax): ")), "{error}");
 }
 
 #[test]
@@ -142,70 +109,29 @@ fn a_missing_key_is_named() {
     let text = example("token_secret = ", "# ");
     let error = Config::parse("my.toml", &text).unwrap_err().to_string();
     let line = line_of(&text, "[auth]");
-    assert!(
-        error.starts_with(&format!("my.toml:{line}: auth: ")),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("my.toml:{line}: auth: ")), "{error}");
     assert!(error.contains("token_secret"), "{error}");
     let error = Config::parse("my.toml", "").unwrap_err().to_string();
-    assert!(
-        error.contains("my.toml:1: ") && error.contains("cluster"),
-        "{error}"
-    );
+    assert!(error.contains("my.toml:1: ") && error.contains("cluster"), "{error}");
 }
 
 #[test]
 fn short_secrets_are_refused() {
     let cookie = "\"change-me-cookie-of-the-example\"";
-    check(
-        cookie,
-        "\"short\"",
-        "cluster.cookie",
-        "16 to 256 bytes, not 5",
-    );
+    check(cookie, "\"short\"", "cluster.cookie", "16 to 256 bytes, not 5");
     let secret = "\"change-me-token-secret-of-the-example\"";
-    check(
-        secret,
-        "\"0123456789012345678901234567890\"",
-        "auth.token_secret",
-        "not 31",
-    );
+    check(secret, "\"0123456789012345678901234567890\"", "auth.token_secret", "not 31");
 }
 
 #[test]
 fn values_out_of_their_range_are_refused() {
-    check(
-        "window = 256",
-        "window = 0",
-        "limits.window",
-        "must be 1 to 4096, not 0",
-    );
+    check("window = 256", "window = 0", "limits.window", "must be 1 to 4096, not 0");
     check("shards = 64 ", "shards = 0 ", "cluster.shards", "1 to 4096");
     check("replicas = 3", "replicas = 0", "cluster.replicas", "1 to 7");
-    check(
-        "history_days = 30 ",
-        "history_days = 9999 ",
-        "mailbox.history_days",
-        "0 to 3650",
-    );
-    check(
-        "expiry_days = 30 ",
-        "expiry_days = 0 ",
-        "mailbox.expiry_days",
-        "1 to 3650",
-    );
-    check(
-        "body_bytes_max = 32768",
-        "body_bytes_max = 32769",
-        "limits.body_bytes_max",
-        "32768",
-    );
-    check(
-        "checkpoint_seconds = 5",
-        "checkpoint_seconds = 0",
-        "storage.checkpoint_seconds",
-        "1 to",
-    );
+    check("history_days = 30 ", "history_days = 9999 ", "mailbox.history_days", "0 to 3650");
+    check("expiry_days = 30 ", "expiry_days = 0 ", "mailbox.expiry_days", "1 to 3650");
+    check("body_bytes_max = 32768", "body_bytes_max = 32769", "limits.body_bytes_max", "32768");
+    check("checkpoint_seconds = 5", "checkpoint_seconds = 0", "storage.checkpoint_seconds", "1 to");
     check("lanes = 1", "lanes = 0", "process.lanes", "1 to 256");
     check("tick_ms = 50", "tick_ms = 1", "raft.tick_ms", "5 to 1000");
 }
@@ -213,80 +139,32 @@ fn values_out_of_their_range_are_refused() {
 #[test]
 fn values_that_contradict_each_other_are_refused() {
     let frame = "frame_bytes_max = 65536";
-    check(
-        frame,
-        "frame_bytes_max = 33000",
-        "limits.frame_bytes_max",
-        "2048",
-    );
-    check(
-        "election_ticks = 10",
-        "election_ticks = 5",
-        "raft.election_ticks",
-        "twice",
-    );
-    check(
-        "suspect_ms = 600",
-        "suspect_ms = 200",
-        "link.suspect_ms",
-        "twice",
-    );
+    check(frame, "frame_bytes_max = 33000", "limits.frame_bytes_max", "2048");
+    check("election_ticks = 10", "election_ticks = 5", "raft.election_ticks", "twice");
+    check("suspect_ms = 600", "suspect_ms = 200", "link.suspect_ms", "twice");
 }
 
 #[test]
 fn names_twice_and_bad_names_are_refused() {
-    check(
-        "name = \"c\"",
-        "name = \"a\"  # again",
-        "node[3].name",
-        "node[1]",
-    );
+    check("name = \"c\"", "name = \"a\"  # again", "node[3].name", "node[1]");
     check("name = \"b\"", "name = \"B\"", "node[2].name", "a-z");
     check("name = \"b\"", "name = \"\"", "node[2].name", "a-z");
-    check(
-        "name = \"example\"",
-        "name = \"my cluster\"",
-        "cluster.name",
-        "a-z",
-    );
+    check("name = \"example\"", "name = \"my cluster\"", "cluster.name", "a-z");
 }
 
 #[test]
 fn addresses_and_directories_twice_are_refused() {
     let taken = "taken by node[1].listen";
-    check(
-        "\"127.0.0.1:8081\"",
-        "\"127.0.0.1:8080\"\t",
-        "node[2].listen",
-        taken,
-    );
-    let all = example(
-        "cluster_listen = \"127.0.0.1:8280\"",
-        "cluster_listen = \"0.0.0.0:8081\"",
-    );
+    check("\"127.0.0.1:8081\"", "\"127.0.0.1:8080\"\t", "node[2].listen", taken);
+    let all = example("cluster_listen = \"127.0.0.1:8280\"", "cluster_listen = \"0.0.0.0:8081\"");
     let error = Config::parse("my.toml", &all).unwrap_err().to_string();
     assert!(
         error.contains("node[2].listen: 127.0.0.1:8081 is taken by node[1].cluster_listen"),
         "{error}"
     );
-    check(
-        "\"127.0.0.1:8181\"",
-        "\"127.0.0.1:8081\"\t",
-        "node[2].admin_listen",
-        "node[2].listen",
-    );
-    check(
-        "data = \"data/b\"",
-        "data = \"data/a\"\t",
-        "node[2].data",
-        "node[1]",
-    );
-    check(
-        "\"127.0.0.1:8081\"",
-        "\"127.0.0.1:0\"",
-        "node[2].listen",
-        "1 to 65535",
-    );
+    check("\"127.0.0.1:8181\"", "\"127.0.0.1:8081\"\t", "node[2].admin_listen", "node[2].listen");
+    check("data = \"data/b\"", "data = \"data/a\"\t", "node[2].data", "node[1]");
+    check("\"127.0.0.1:8081\"", "\"127.0.0.1:0\"", "node[2].listen", "1 to 65535");
 }
 
 #[test]
@@ -297,12 +175,7 @@ fn a_node_that_listens_everywhere_must_say_how_it_is_reached() {
     let text = example("\"127.0.0.1:8082\"", "\"0.0.0.0:8082\"");
     let error = Config::parse("my.toml", &text).unwrap_err().to_string();
     assert!(error.contains("node[3].url"), "{error}");
-    check(
-        "\"http://127.0.0.1:8080\"",
-        "\"127.0.0.1:8080 \"",
-        "node[1].url",
-        "http://",
-    );
+    check("\"http://127.0.0.1:8080\"", "\"127.0.0.1:8080 \"", "node[1].url", "http://");
 }
 
 #[test]
@@ -337,19 +210,14 @@ fn all_problems_are_told_at_once() {
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Path::new("/nowhere/cluster.toml")).unwrap_err();
-    assert!(
-        error.to_string().starts_with("/nowhere/cluster.toml: "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("/nowhere/cluster.toml: "), "{error}");
 }
 
 #[test]
 fn the_report_underlines_the_line() {
     let error = Config::parse("my.toml", &example("window = 256", "window = 0")).unwrap_err();
     let mut report = String::new();
-    miette::NarratableReportHandler::new()
-        .render_report(&mut report, &error)
-        .unwrap();
+    miette::NarratableReportHandler::new().render_report(&mut report, &error).unwrap();
     assert!(report.contains("limits.window"), "{report}");
     assert!(report.contains("window = 0"), "{report}");
 }
@@ -361,13 +229,8 @@ fn the_report_shows_no_secret() {
     let other = Config::parse("my.toml", &text).unwrap_err();
     for error in [error, other] {
         let mut report = String::new();
-        miette::NarratableReportHandler::new()
-            .render_report(&mut report, &error)
-            .unwrap();
-        assert!(
-            !report.contains("change-me") && !report.contains("hush"),
-            "{report}"
-        );
+        miette::NarratableReportHandler::new().render_report(&mut report, &error).unwrap();
+        assert!(!report.contains("change-me") && !report.contains("hush"), "{report}");
         assert!(report.contains("***"), "{report}");
     }
 }

@@ -79,6 +79,8 @@ pub struct Limits {
     pub auth_deadline: Duration,
     /// How long it may take to read what it is sent.
     pub flush: Duration,
+    /// How long after a burst its buffers are given back.
+    pub burst_over: Duration,
     /// The largest frame it may send.
     pub frame_bytes_max: usize,
     /// Durable events unacknowledged at once.
@@ -105,6 +107,7 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(5),
             auth_deadline: Duration::from_secs(10),
             flush: Duration::from_secs(10),
+            burst_over: Duration::from_secs(3),
             frame_bytes_max: 65_536,
             window: 256,
             requests_max: 256,

@@ -1,9 +1,11 @@
 //! Socket: moves frames between one client and its session, and does nothing else.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::ids::SessionId;
+use actors::ids::{SessionId, ShardId};
+use actors::packet::ToHome;
 use actors::router::Inbound;
 use actors::session::Session;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -33,8 +35,6 @@ const INBOUND_AT_ONCE: usize = 256;
 const INBOUND_MAX: usize = 8_192;
 /// Bytes moved in one turn after which the buffers have grown.
 const BURST: usize = 2 * 1024;
-/// After how long without such a turn they are given back.
-const BURST_OVER: Duration = Duration::from_secs(3);
 /// How long a closed socket waits for its client to hang up.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -49,33 +49,40 @@ enum End {
 }
 
 /// Serves one client until either side hangs up.
-pub async fn serve<Io>(io: Io, format: Format, env: Arc<GatewayEnv>, place: Place)
+pub fn serve<Io>(
+    io: Io,
+    format: Format,
+    env: Arc<GatewayEnv>,
+    place: Place,
+) -> impl Future<Output = ()> + Send
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(Some(env.limits.frame_bytes_max))
-        .max_frame_size(Some(env.limits.frame_bytes_max));
-    let ws = WebSocketStream::from_raw_socket(Lean::new(io), Role::Server, Some(config)).await;
-    let socket = Socket { ws, format, burst: None, seat: Seat::take(env, place) };
-    let (Socket { mut ws, seat, .. }, end) = socket.run().await;
-    // The homes hear at once that the user is gone, however long the client takes to hang up.
-    drop(seat);
-    let (why, understood) = match end {
-        End::Said(why) => (why, true),
-        End::SaidOnly(why) => (why, false),
-        End::Gone => return,
-    };
-    metrics::counter!("rookery_sockets_closed_total", "code" => why.code().to_string())
-        .increment(1);
-    let reason = Utf8Bytes::from_static(why.reason());
-    let close = Message::Close(Some(CloseFrame { code: why.code().into(), reason }));
-    if !matches!(timeout(LINGER, ws.send(close)).await, Ok(Ok(()))) {
-        return;
+    // Boxed before the future begins, or it would keep room for a copy in each of its states.
+    let socket = Box::new(Socket::new(io, format, Seat::take(env, place)));
+    async move {
+        let (socket, end) = socket.run().await;
+        let Socket { ws, seat, .. } = *socket;
+        // The homes hear at once that the user is gone, however long the client takes to hang up.
+        drop(seat);
+        if let End::Said(why) | End::SaidOnly(why) = end {
+            let understood = matches!(end, End::Said(_));
+            Box::pin(say_goodbye(ws, why, understood)).await;
+        }
     }
-    let _ = timeout(LINGER, hang_up(&mut ws, understood)).await;
+}
+
+async fn say_goodbye<Io>(mut ws: WebSocketStream<Io>, why: Goodbye, understood: bool)
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let code = why.code();
+    metrics::counter!("rookery_sockets_closed_total", "code" => code.to_string()).increment(1);
+    let reason = Utf8Bytes::from_static(why.reason());
+    let close = Message::Close(Some(CloseFrame { code: code.into(), reason }));
+    if matches!(timeout(LINGER, ws.send(close)).await, Ok(Ok(()))) {
+        let _late_clients_see_a_reset = timeout(LINGER, hang_up(&mut ws, understood)).await;
+    }
 }
 
 /// Reads on until the client hangs up: closing with bytes unread would reset the connection, and the client would
@@ -90,7 +97,7 @@ async fn hang_up<Io: AsyncRead + AsyncWrite + Unpin>(
     }
     let io = ws.get_mut();
     let mut unread = vec![0; 1024];
-    let _ = io.shutdown().await;
+    let _gone_anyway = io.shutdown().await;
     while let Ok(1..) = io.read(&mut unread).await {}
 }
 
@@ -139,6 +146,21 @@ struct Socket<Io> {
     seat: Seat,
 }
 
+/// The WebSocket on a connection that is upgraded, with buffers that begin small.
+fn websocket<Io>(lean: Lean<Io>, env: &GatewayEnv) -> WebSocketStream<Lean<Io>>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_message_size(Some(env.limits.frame_bytes_max))
+        .max_frame_size(Some(env.limits.frame_bytes_max));
+    WebSocketStream::from_raw_socket(lean, Role::Server, Some(config))
+        .now_or_never()
+        .expect("it reads and writes nothing, so it is ready at once")
+}
+
 /// What a socket waits for.
 enum Event {
     Frame(Option<Result<Message, WsError>>),
@@ -147,7 +169,12 @@ enum Event {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
-    async fn run(mut self) -> (Self, End) {
+    fn new(io: Io, format: Format, seat: Seat) -> Self {
+        let ws = websocket(Lean::new(io), &seat.env);
+        Self { ws, format, burst: None, seat }
+    }
+
+    async fn run(mut self: Box<Self>) -> (Box<Self>, End) {
         if let Err(end) = self.greet().await {
             return (self, end);
         }
@@ -161,7 +188,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             };
             match self.turn(event).await {
                 Err(end) => return (self, end),
-                Ok(Read::All) if self.can_shrink(now.running) => self = self.shrunk().await,
+                Ok(Read::All) if self.can_shrink(now.running) => self = self.shrunk(),
                 Ok(Read::All | Read::Some) => {}
             }
         }
@@ -169,21 +196,21 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
 
     /// Whether the buffers have grown, some time ago, and hold nothing now.
     fn can_shrink(&mut self, now: Duration) -> bool {
+        let wait = self.seat.env.limits.burst_over;
         let lean = self.ws.get_mut();
         if lean.take_moved() > BURST {
             self.burst = Some(now);
         }
-        let over = self.burst.is_some_and(|burst| now.saturating_sub(burst) >= BURST_OVER);
+        let over = self.burst.is_some_and(|burst| now.saturating_sub(burst) >= wait);
         over && lean.between_messages()
     }
 
     /// The same connection with new buffers.
-    async fn shrunk(self) -> Self {
-        let Self { ws, format, seat, .. } = self;
-        let config = *ws.get_config();
-        let lean = ws.into_inner();
-        let ws = WebSocketStream::from_raw_socket(lean, Role::Server, Some(config)).await;
-        Self { ws, format, burst: None, seat }
+    #[expect(clippy::boxed_local, reason = "the caller has it so, and keeps it so")]
+    fn shrunk(self: Box<Self>) -> Box<Self> {
+        let Self { ws, format, seat, .. } = *self;
+        let ws = websocket(ws.into_inner(), &seat.env);
+        Box::new(Self { ws, format, burst: None, seat })
     }
 
     async fn greet(&mut self) -> Result<(), End> {
@@ -266,16 +293,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         let mut outgoings = Outgoings::default();
         let mut queue = acts;
         while !queue.is_empty() {
-            let mut failed = Vec::new();
+            let mut failed = BTreeSet::new();
             for act in queue.drain(..) {
                 match act {
                     Act::Tell(outgoing) => outgoings.said.push(outgoing),
-                    Act::Home(home) => {
-                        let shard = home.shard;
-                        if seat.env.homes.home(home).is_err() && !failed.contains(&shard) {
-                            failed.push(shard);
-                        }
-                    }
+                    Act::Home(home) => failed.extend(seat.home(home)),
                     Act::Watch(shard) => seat.env.homes.watch(seat.id, shard),
                     Act::Unwatch(shard) => seat.env.homes.unwatch(seat.id, shard),
                     Act::Close(why) => outgoings.goodbye = Some(why),
@@ -322,6 +344,12 @@ struct Outgoings {
 }
 
 impl Seat {
+    /// Sends to a home; returns the shard if there is no way to it now.
+    fn home(&self, home: ToHome) -> Option<ShardId> {
+        let shard = home.shard;
+        self.env.homes.home(home).is_err().then_some(shard)
+    }
+
     fn frame(&mut self, format: Format, bytes: &[u8], acts: &mut Vec<Act>) {
         let Ok(frame) = decode(format, bytes) else {
             return self.connection.bad_frame(acts);

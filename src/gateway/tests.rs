@@ -21,9 +21,11 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::upgrade::{NotUpgraded, check};
 use super::{
@@ -230,6 +232,17 @@ impl Client {
         self.0.send(Message::text(text)).await.unwrap();
     }
 
+    async fn say_in_parts(&mut self, text: &str) {
+        let (first, last) = text.as_bytes().split_at(text.len() / 2);
+        let part = |bytes: &[u8], data, last| {
+            Message::Frame(Frame::message(bytes.to_vec(), OpCode::Data(data), last))
+        };
+        self.0.send(part(first, Data::Text, false)).await.unwrap();
+        self.0.send(Message::Ping(Bytes::new())).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+        self.0.send(part(last, Data::Continue, true)).await.unwrap();
+    }
+
     async fn ask(&mut self, id: &str, op: &str, d: Value) {
         self.say(json!({"id": id, "op": op, "d": d}).to_string()).await;
     }
@@ -239,7 +252,13 @@ impl Client {
     }
 
     async fn hear(&mut self) -> Value {
-        match timeout(PATIENCE, self.0.next()).await.expect("in time") {
+        let mut next = self.0.next();
+        let mut heard = timeout(PATIENCE, next).await.expect("in time");
+        while matches!(heard, Some(Ok(Message::Pong(_)))) {
+            next = self.0.next();
+            heard = timeout(PATIENCE, next).await.expect("in time");
+        }
+        match heard {
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text).expect("JSON"),
             Some(Ok(Message::Binary(bytes))) => rmp_serde::from_slice(&bytes).expect("msgpack"),
             other => panic!("a frame, not {other:?}"),
@@ -388,7 +407,7 @@ async fn the_first_frame_must_be_auth_and_every_frame_a_frame() {
 #[tokio::test]
 async fn a_frame_that_is_too_big_closes() {
     let node = node(|_| ());
-    let mut client = node.open().await;
+    let client = node.open().await;
     let (mut write, mut read) = client.0.split();
     let big = "x".repeat(70_000);
     let write = async {
@@ -529,15 +548,48 @@ async fn a_panic_ends_one_socket_and_is_counted() {
 }
 
 #[tokio::test]
-async fn the_actor_sweeps_also_after_a_restart() {
-    let node = node(|_| ());
+async fn the_actor_nudges_sockets_also_after_a_restart() {
+    let roll = Roll::new(clock::monotonic());
+    let id = SessionId { node: NodeId(1), boot: BootId(1), count: 1 };
+    let pulse = roll.enter(id);
     for _ in 0..2 {
-        let roll = Arc::clone(&node.env.roll);
-        let (actor, task) = ractor::Actor::spawn(None, Sessions, roll).await.unwrap();
-        assert_eq!(actor.get_status(), ractor::ActorStatus::Running);
+        pulse.set_due(Duration::ZERO);
+        let (actor, task) = ractor::Actor::spawn(None, Sessions, Arc::clone(&roll)).await.unwrap();
+        timeout(PATIENCE, pulse.nudged()).await.expect("in time");
         actor.stop(None);
         task.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn buffers_shrink_without_losing_a_byte() {
+    let node = node(|limits| limits.burst_over = Duration::ZERO);
+    let mut client = node.open().await;
+    for n in 0..50_usize {
+        let body = "x".repeat(n * n * 10);
+        let d = json!({"to": "u:bob", "cid": format!("c{n}"), "kind": "k", "body": body});
+        let text = json!({"id": format!("{n}"), "op": "send", "d": d}).to_string();
+        // Every other message comes in parts, with pings between.
+        if n % 2 == 0 {
+            client.say(text).await;
+        } else {
+            client.say_in_parts(&text).await;
+        }
+        assert_eq!(client.hear().await["re"], json!(n.to_string()));
+    }
+    node.model.push(4..=60, &"y".repeat(3_000));
+    for n in 4..=60 {
+        assert_eq!(client.hear().await["n"], json!(n));
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_small() {
+    let node = node(|_| ());
+    let (_near, far) = tokio::io::duplex(64);
+    let place = node.env.roll.take_place(100).unwrap();
+    let size = size_of_val(&serve(far, Format::Json, Arc::clone(&node.env), place));
+    assert!(size < 2_600, "{size}");
 }
 
 fn headers(changes: &[(&'static str, &'static str)]) -> HeaderMap {

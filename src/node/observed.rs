@@ -100,7 +100,8 @@ impl View {
             leads: 0,
             sessions: 0,
         };
-        let leads = self.place.keys().filter(|shard| self.leader(**shard).is_some_and(|l| l.1 == id));
+        let leads =
+            self.place.keys().filter(|shard| self.leader(**shard).is_some_and(|l| l.1 == id));
         view.leads = u32::try_from(leads.count()).unwrap_or(u32::MAX);
         if id == self.me {
             let draining = self.router.is_draining();

@@ -101,10 +101,7 @@ pub(super) async fn login(
     }
     match verdict? {
         Verdict::Right => admit(&rest, &login.user, StatusCode::OK),
-        Verdict::Wrong => Err(Problem::new(
-            Code::Unauthenticated,
-            "wrong user or password",
-        )),
+        Verdict::Wrong => Err(Problem::new(Code::Unauthenticated, "wrong user or password")),
     }
 }
 
@@ -115,11 +112,7 @@ async fn judge(rest: &Rest, user: &UserId, password: String) -> Result<Verdict, 
 
 /// The stored hash of a user's password; none for an unknown user and for one without a password.
 async fn credentials(rest: &Rest, user: &UserId) -> Result<Option<Box<str>>, Problem> {
-    match rest
-        .homes
-        .ask(user, Question::Credentials, rest.timeout)
-        .await
-    {
+    match rest.homes.ask(user, Question::Credentials, rest.timeout).await {
         Ok(Answer::Credentials(stored)) => Ok(stored),
         Err(Refusal::NotFound) => Ok(None),
         Err(refusal) => Err(refusal.into()),
@@ -144,11 +137,8 @@ fn login_of(bytes: &[u8]) -> Result<Login, Problem> {
 
 fn admit(rest: &Rest, user: &UserId, status: StatusCode) -> Result<Response, Problem> {
     let issued = rest.tokens.issue(user, rest.token_life)?;
-    let admitted = Admitted {
-        user: user.to_string(),
-        token: issued.token,
-        expires_at: issued.expires_at.0,
-    };
+    let admitted =
+        Admitted { user: user.to_string(), token: issued.token, expires_at: issued.expires_at.0 };
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(admitted)).into_response())
 }
 
@@ -166,12 +156,10 @@ fn slow_address(rest: &Rest, address: Option<IpAddr>) -> Result<(), Problem> {
     let Some(address) = address.filter(|ip| !ip.is_loopback() && *ip != loopback_net()) else {
         return Ok(());
     };
-    rest.logins_per_address
-        .take(&address, clock::wall())
-        .map_err(|wait| {
-            let detail = "too many logins and registrations from this address; wait a little";
-            Problem::new(Code::RateLimited, detail).after(wait)
-        })
+    rest.logins_per_address.take(&address, clock::wall()).map_err(|wait| {
+        let detail = "too many logins and registrations from this address; wait a little";
+        Problem::new(Code::RateLimited, detail).after(wait)
+    })
 }
 
 /// What `address` makes of `::1`.

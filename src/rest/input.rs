@@ -23,11 +23,8 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
         Problem::new(Code::Unauthenticated, detail)
     };
     let value = headers.get(AUTHORIZATION).ok_or_else(missing)?;
-    let (scheme, token) = value
-        .to_str()
-        .ok()
-        .and_then(|v| v.split_once(' '))
-        .ok_or_else(missing)?;
+    let (scheme, token) =
+        value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
@@ -42,10 +39,7 @@ pub(super) async fn json(request: Request<Body>, max: usize) -> Result<Vec<u8>, 
         let problem = Problem::new(Code::BadRequest, detail);
         return Err(problem.status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    let length = head
-        .headers
-        .get(CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse().ok());
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > DISCARDED_MAX) {
         return Err(too_large(max));
     }
@@ -59,19 +53,13 @@ pub(super) async fn json(request: Request<Body>, max: usize) -> Result<Vec<u8>, 
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
+    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/json")
 }
 
 fn too_large(max: usize) -> Problem {
-    Problem::new(
-        Code::TooLarge,
-        format!("the body of a request has at most {max} bytes"),
-    )
+    Problem::new(Code::TooLarge, format!("the body of a request has at most {max} bytes"))
 }
 
 async fn collect(mut body: Body, max: usize) -> Result<Vec<u8>, Problem> {
@@ -103,19 +91,13 @@ pub(super) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Probl
     let read = serde_json::from_slice(bytes);
     // An array of the right length would be taken for the object.
     if read.is_ok() && first != Some(&b'{') {
-        return Err(Problem::new(
-            Code::BadRequest,
-            "the body must be a JSON object",
-        ));
+        return Err(Problem::new(Code::BadRequest, "the body must be a JSON object"));
     }
     read.map_err(|error| match error.classify() {
         serde_json::error::Category::Data if first != Some(&b'{') => {
             Problem::new(Code::BadRequest, "the body must be a JSON object")
         }
-        _ => Problem::new(
-            Code::BadRequest,
-            format!("the body is not as it must be: {error}"),
-        ),
+        _ => Problem::new(Code::BadRequest, format!("the body is not as it must be: {error}")),
     })
 }
 

@@ -54,28 +54,17 @@ pub(super) async fn send(
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
     let from = rest.tokens.verify(input::bearer(request.headers())?)?.user;
-    rest.messages_per_user
-        .take(&from, clock::wall())
-        .map_err(|wait| {
-            Problem::new(Code::RateLimited, "too many messages; wait a little").after(wait)
-        })?;
+    rest.messages_per_user.take(&from, clock::wall()).map_err(|wait| {
+        Problem::new(Code::RateLimited, "too many messages; wait a little").after(wait)
+    })?;
     let bytes = input::json(request, rest.body_max).await?;
     let send = compose(&rest, from, &bytes)?;
     if matches!(send.to, Conversation::Group(_)) {
         return Err(Problem::new(Code::NotFound, "no such group").of("to"));
     }
     let Accepted { mid, seq, at, dup } = rest.homes.send_once(send, rest.timeout).await?;
-    let status = if dup {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
-    let ticked = Ticked {
-        mid: mid.to_string(),
-        seq: seq.0,
-        at: at.0,
-        dup,
-    };
+    let status = if dup { StatusCode::OK } else { StatusCode::CREATED };
+    let ticked = Ticked { mid: mid.to_string(), seq: seq.0, at: at.0, dup };
     Ok((status, Json(ticked)).into_response())
 }
 

@@ -124,10 +124,7 @@ pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
         .route("/v1/login", post(accounts::login))
         .route("/v1/messages", post(messages::send))
         .with_state(rest)
-        .route(
-            "/v1/socket",
-            get(move |request| async move { upgrade(request) }),
-        )
+        .route("/v1/socket", get(move |request| async move { upgrade(request) }))
         .merge(health_routes(ready));
     finish(routes)
 }

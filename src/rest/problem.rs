@@ -85,10 +85,7 @@ impl Problem {
     /// A field that is missing or not as it must be.
     pub fn field(field: &'static str, must: &str) -> Self {
         let detail = format!("`{field}` {must}");
-        Self {
-            field: Some(field),
-            ..Self::new(Code::BadRequest, detail)
-        }
+        Self { field: Some(field), ..Self::new(Code::BadRequest, detail) }
     }
 
     /// The same problem under a more exact status.
@@ -100,28 +97,18 @@ impl Problem {
     /// The same problem, naming the field that has it.
     #[must_use]
     pub fn of(self, field: &'static str) -> Self {
-        Self {
-            field: Some(field),
-            ..self
-        }
+        Self { field: Some(field), ..self }
     }
 
     /// The same problem, saying that repeating helps after a while.
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
-        Self {
-            retry: true,
-            retry_after: Some(wait),
-            ..self
-        }
+        Self { retry: true, retry_after: Some(wait), ..self }
     }
 
     /// Our own failure; what it was is for the log and not for the client.
     pub fn internal() -> Self {
-        Self {
-            retry: true,
-            ..Self::new(Code::Internal, "the node failed; repeating may help")
-        }
+        Self { retry: true, ..Self::new(Code::Internal, "the node failed; repeating may help") }
     }
 }
 
@@ -156,20 +143,14 @@ impl IntoResponse for Problem {
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, json).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(wait) = self.retry_after {
             // Whole seconds, upwards: coming back early would be refused again.
-            headers.insert(
-                RETRY_AFTER,
-                HeaderValue::from(millis(wait).div_ceil(1_000).max(1)),
-            );
+            headers.insert(RETRY_AFTER, HeaderValue::from(millis(wait).div_ceil(1_000).max(1)));
         }
         response
     }
@@ -207,10 +188,7 @@ impl From<TokenRefused> for Problem {
             TokenRefused::Invalid => "Bearer error=\"invalid_token\"",
         };
         let problem = Self::new(Code::Unauthenticated, refused.to_string());
-        Self {
-            challenge: Some(challenge),
-            ..problem
-        }
+        Self { challenge: Some(challenge), ..problem }
     }
 }
 

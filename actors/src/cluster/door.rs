@@ -64,11 +64,7 @@ impl Doorway {
             let oldest = waiting.iter().position(|stream| stream.incoming);
             oldest.map(|at| waiting.remove(at));
         }
-        waiting.push_back(Waiting {
-            label: label.clone(),
-            incoming,
-            pass,
-        });
+        waiting.push_back(Waiting { label: label.clone(), incoming, pass });
         drop(waiting);
         let early = Early {
             passed,
@@ -79,15 +75,8 @@ impl Doorway {
         let (read, write) = stream.into_split();
         let guarded = Guarded {
             label,
-            read: GuardedRead {
-                read,
-                early: Some(early),
-                _reading: reading,
-            },
-            write: GuardedWrite {
-                write,
-                read_gone: Some(read_gone),
-            },
+            read: GuardedRead { read, early: Some(early), _reading: reading },
+            write: GuardedWrite { write, read_gone: Some(read_gone) },
         };
         (guarded, fate)
     }
@@ -203,7 +192,7 @@ impl GuardedWrite {
         {
             self.read_gone = None;
         }
-        self.read_gone.is_none()
+        false
     }
 }
 
@@ -255,11 +244,7 @@ impl Actor for Door {
         (listener, shared): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
         myself.cast(Msg::Next)?;
-        Ok(State {
-            listener,
-            shared,
-            count: 0,
-        })
+        Ok(State { listener, shared, count: 0 })
     }
 
     async fn handle(
@@ -301,5 +286,97 @@ impl Shared {
             // A node server that has just died drops the connection; the peer dials again.
             let _ = server.cast(NodeServerMessage::ConnectionOpenedExternal { stream, is_server });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// The two ends of a connection.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        (near.unwrap().0, far.unwrap())
+    }
+
+    fn split(stream: Guarded) -> (BoxRead, BoxWrite) {
+        Box::new(stream).split()
+    }
+
+    async fn refused(read: &mut BoxRead) -> io::ErrorKind {
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(LONG / 3, read.read_to_end(&mut bytes));
+        read.await.expect("it ends").unwrap_err().kind()
+    }
+
+    #[tokio::test]
+    async fn a_silent_stream_is_closed_in_time() {
+        let doorway = Doorway::default();
+        let (near, _far) = pair().await;
+        let (stream, fate) = doorway.guard(near, "a".into(), true, Duration::from_millis(50));
+        let (mut read, _write) = split(stream);
+        assert_eq!(refused(&mut read).await, io::ErrorKind::TimedOut);
+        drop(read);
+        assert!(fate.await.is_err(), "settled");
+        assert_eq!(doorway.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stream_may_not_say_much_before_it_is_ready() {
+        let doorway = Doorway::default();
+        let (near, mut far) = pair().await;
+        let (stream, _fate) = doorway.guard(near, "a".into(), true, LONG);
+        let (mut read, _write) = split(stream);
+        far.write_all(&vec![7; 4 * EARLY_BYTES_MAX]).await.unwrap();
+        assert_eq!(refused(&mut read).await, io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_ready_stream_has_no_limits() {
+        let doorway = Doorway::default();
+        let (near, mut far) = pair().await;
+        let (stream, fate) = doorway.guard(near, "a".into(), false, LONG);
+        let (mut read, _write) = split(stream);
+        doorway.pass("a");
+        far.write_all(&vec![7; 4 * EARLY_BYTES_MAX]).await.unwrap();
+        let mut bytes = vec![0; 4 * EARLY_BYTES_MAX];
+        read.read_exact(&mut bytes).await.unwrap();
+        assert!(fate.await.is_err(), "settled");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_makes_room() {
+        let doorway = Doorway::default();
+        let mut streams = Vec::new();
+        for count in 0..=WAITING_MAX {
+            let (near, far) = pair().await;
+            let (stream, _fate) = doorway.guard(near, count.to_string(), true, LONG);
+            streams.push((split(stream), far));
+        }
+        assert_eq!(doorway.waiting(), WAITING_MAX);
+        let ((oldest, _), _) = &mut streams[0];
+        assert_eq!(refused(oldest).await, io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_stuck_write_ends_with_the_reading_half() {
+        let doorway = Doorway::default();
+        let (near, _far) = pair().await;
+        let (stream, _fate) = doorway.guard(near, "a".into(), true, LONG);
+        let (read, mut write) = split(stream);
+        let bytes = vec![0; 64 * 1024 * 1024];
+        let cut = async {
+            // The write has filled all buffers by the time nothing else is left to do.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(read);
+        };
+        let (written, ()) = tokio::join!(write.write_all(&bytes), cut);
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -166,11 +166,7 @@ pub fn read(frame: &[u8]) -> Result<Head, BadFrame> {
         4 => Kind::Packets(Class::Bulk),
         other => return Err(BadFrame::Kind(other)),
     };
-    let rest = if frame[2] & MORE == 0 {
-        Rest::Whole
-    } else {
-        Rest::More
-    };
+    let rest = if frame[2] & MORE == 0 { Rest::Whole } else { Rest::More };
     Ok(Head {
         kind,
         rest,
@@ -194,9 +190,7 @@ pub fn unpack(mut body: &[u8]) -> (Vec<Packet>, u64) {
             return (packets, undecodable + 1);
         };
         let length = u32::from_le_bytes(array(length, 0));
-        let split = usize::try_from(length)
-            .ok()
-            .and_then(|length| rest.split_at_checked(length));
+        let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
         let Some((packet, rest)) = split else {
             return (packets, undecodable + 1);
         };
@@ -232,10 +226,7 @@ impl Packer {
         self.open.extend([0; LENGTH_BYTES]);
         codec::append(&mut self.open, packet);
         let length = self.open.len() - start - LENGTH_BYTES;
-        let Some(prefix) = u32::try_from(length)
-            .ok()
-            .filter(|_| length <= PACKET_BYTES_MAX)
-        else {
+        let Some(prefix) = u32::try_from(length).ok().filter(|_| length <= PACKET_BYTES_MAX) else {
             self.open.truncate(start);
             return Err(TooLong(length));
         };

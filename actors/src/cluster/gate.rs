@@ -52,15 +52,8 @@ pub(super) struct Counts {
 
 impl Gate {
     pub(super) fn new(node: NodeId, first_life: u32) -> Self {
-        let inner = Inner {
-            life: first_life,
-            ..Inner::default()
-        };
-        Self {
-            node,
-            up: AtomicBool::new(false),
-            inner: Mutex::new(inner),
-        }
+        let inner = Inner { life: first_life, ..Inner::default() };
+        Self { node, up: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -29,10 +29,7 @@ pub(super) enum Msg {
     /// A frame from the peer.
     Arrived { head: Head, bytes: Vec<u8> },
     /// A session to the peer is ready.
-    SessionReady {
-        session: ActorRef<NodeSessionMessage>,
-        boot: BootId,
-    },
+    SessionReady { session: ActorRef<NodeSessionMessage>, boot: BootId },
     /// A session has ended.
     SessionLost(ActorId),
     /// The node server has died, and all sessions with it.
@@ -88,11 +85,7 @@ impl Actor for Link {
         myself: ActorRef<Msg>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let Arguments {
-            shared,
-            gate,
-            address,
-        } = arguments;
+        let Arguments { shared, gate, address } = arguments;
         if gate.close() {
             shared.inbound.down(gate.node);
         }
@@ -249,11 +242,7 @@ impl State {
             session.actor.stop(Some("older boot".to_owned()));
         }
         self.sessions = same;
-        self.sessions.push(Session {
-            actor,
-            boot,
-            router: ActorRef::from(router),
-        });
+        self.sessions.push(Session { actor, boot, router: ActorRef::from(router) });
         self.session_changed();
     }
 
@@ -305,8 +294,7 @@ impl State {
             self.dial_if_due();
         }
         // Armed anew each time: an interval would make up for missed ticks in a burst.
-        self.myself
-            .send_after(self.shared.timing.probe, || Msg::ProbeDue);
+        self.myself.send_after(self.shared.timing.probe, || Msg::ProbeDue);
     }
 
     /// The peer is silent. Ends the sessions ourselves, for nobody else would.
@@ -326,10 +314,7 @@ impl State {
     }
 
     fn say_hello(&mut self) {
-        let hello = Hello {
-            cluster: self.shared.cluster.as_str().into(),
-            to: self.gate.node,
-        };
+        let hello = Hello { cluster: self.shared.cluster.as_str().into(), to: self.gate.node };
         let head = self.head(Kind::Hello);
         self.cast(frame::bare(&head, Some(&hello)));
         self.gate.count(|counts| counts.frames_out += 1);

@@ -98,10 +98,7 @@ impl Shared {
     /// host name makes connection strings differ, which the transport compares to find connections to itself.
     fn names(&self) -> (String, String) {
         let node = self.me;
-        (
-            format!("{node}-{:016x}", self.boot.0),
-            format!("{node}.{}", self.cluster),
-        )
+        (format!("{node}-{:016x}", self.boot.0), format!("{node}.{}", self.cluster))
     }
 
     /// Reads the name another node announces: one of our peers, in our cluster.
@@ -209,7 +206,7 @@ impl Actor for Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(cell, why) => state.died(&cell, &*why.to_string()).await,
+            SupervisionEvent::ActorFailed(cell, why) => state.died(&cell, &why.to_string()).await,
             SupervisionEvent::ActorTerminated(cell, _, why) => {
                 state.died(&cell, why.as_deref().unwrap_or("stopped")).await
             }
@@ -276,11 +273,7 @@ impl State {
                 else {
                     return Ok(());
                 };
-                let arguments = link::Arguments {
-                    shared,
-                    gate,
-                    address: address.clone(),
-                };
+                let arguments = link::Arguments { shared, gate, address: address.clone() };
                 let (link, _) = Actor::spawn_linked(None, Link, arguments, me).await?;
                 link.get_cell()
             }
@@ -300,20 +293,12 @@ impl State {
                 Actor::spawn_linked(None, loopback, (), me).await?.0
             }
         };
-        let subscription = Box::new(Events {
-            shared: self.shared.clone(),
-            supervisor: self.myself.clone(),
-        });
-        let subscribed = server.cast(NodeServerMessage::SubscribeToEvents {
-            id: "links".to_owned(),
-            subscription,
-        });
+        let subscription =
+            Box::new(Events { shared: self.shared.clone(), supervisor: self.myself.clone() });
+        let subscribed = server
+            .cast(NodeServerMessage::SubscribeToEvents { id: "links".to_owned(), subscription });
         subscribed.map_err(|_| SpawnErr::StartupFailed("node server died at once".into()))?;
-        let mut shared = self
-            .shared
-            .server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.server.lock().unwrap_or_else(PoisonError::into_inner);
         *shared = Some(server.clone());
         Ok(server)
     }
@@ -337,12 +322,8 @@ impl State {
         match announced.and_then(|name| self.shared.peer(name)) {
             Some((gate, boot)) => {
                 let actor = session.actor.clone();
-                self.sessions
-                    .insert(actor.get_id(), (gate.node, actor.clone()));
-                gate.tell(link::Msg::SessionReady {
-                    session: actor,
-                    boot,
-                });
+                self.sessions.insert(actor.get_id(), (gate.node, actor.clone()));
+                gate.tell(link::Msg::SessionReady { session: actor, boot });
             }
             None => {
                 tracing::warn!(node = announced, "a stranger knows the cookie; refused");

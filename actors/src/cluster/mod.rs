@@ -140,9 +140,7 @@ pub struct Links {
 
 impl fmt::Debug for Links {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Links")
-            .field("status", &self.status())
-            .finish()
+        f.debug_struct("Links").field("status", &self.status()).finish()
     }
 }
 
@@ -177,10 +175,7 @@ impl Links {
     /// Whether packets can be sent to a node.
     #[must_use]
     pub fn is_up(&self, node: NodeId) -> bool {
-        self.shared
-            .peers
-            .get(&node)
-            .is_some_and(|gate| gate.is_up())
+        self.shared.peers.get(&node).is_some_and(|gate| gate.is_up())
     }
 
     /// What there is to know about each peer.
@@ -268,11 +263,7 @@ async fn run(
         }
     };
     let (_ending, ended) = watch::channel(());
-    let links = Links {
-        shared: shared.clone(),
-        supervisor,
-        ended,
-    };
+    let links = Links { shared: shared.clone(), supervisor, ended };
     let _ = say.send(Ok(links));
     // Ends whether the supervisor stopped, failed or was killed.
     let _ = handle.await;

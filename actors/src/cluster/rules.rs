@@ -359,10 +359,7 @@ impl Pairing {
         let new_life = self.theirs != Some((boot, life));
         self.theirs = Some((boot, life));
         self.known = self.ours == Some(echo);
-        Heard {
-            new_life,
-            answer: self.ours.is_some() && (new_life || !self.known),
-        }
+        Heard { new_life, answer: self.ours.is_some() && (new_life || !self.known) }
     }
 
     /// Whether a frame with this mark belongs to their present life.

@@ -237,10 +237,7 @@ fn through(packets: &[Packet], class: Class) -> (Vec<Packet>, usize) {
     let mut bodies = 0;
     let frames = packer.take();
     for mut frame in frames.clone() {
-        let head = Head {
-            kind: Kind::Packets(class),
-            ..head()
-        };
+        let head = Head { kind: Kind::Packets(class), ..head() };
         frame::stamp(&mut frame, &head);
         let read = frame::read(&frame).unwrap();
         assert_eq!(read.kind, head.kind);
@@ -261,10 +258,7 @@ fn a_head_is_read_as_it_was_written() {
     let mut bytes = vec![0; HEAD_BYTES];
     frame::stamp(&mut bytes, &head());
     assert_eq!(frame::read(&bytes), Ok(head()));
-    let hello = Hello {
-        cluster: "cluster".into(),
-        to: NodeId(4),
-    };
+    let hello = Hello { cluster: "cluster".into(), to: NodeId(4) };
     let bytes = frame::bare(&head(), Some(&hello));
     assert_eq!(frame::unpack_hello(&bytes[HEAD_BYTES..]), Some(hello));
 }
@@ -277,12 +271,7 @@ fn waiting_packets_share_a_frame() {
 
 #[test]
 fn what_does_not_fit_goes_into_more_frames() {
-    let packets = vec![
-        packet(100_000),
-        packet(200_000),
-        packet(10),
-        packet(250_000),
-    ];
+    let packets = vec![packet(100_000), packet(200_000), packet(10), packet(250_000)];
     assert_eq!(through(&packets, Class::Bulk), (packets, 3));
 }
 

@@ -58,10 +58,12 @@ impl Router {
         let deadline = clock::monotonic() + within;
         let mut next = clock::monotonic();
         loop {
-            let to_home = ToHome { shard, user: user.clone(), session: session.1, ask: ask.clone() };
+            let to_home =
+                ToHome { shard, user: user.clone(), session: session.1, ask: ask.clone() };
             let wait = if self.home(to_home).is_ok() { REPEAT_AFTER } else { HOMELESS_WAIT };
             next = (next + wait).min(deadline);
-            while let Ok(Some(inbound)) = tokio::time::timeout_at(next.into(), arrivals.recv()).await
+            while let Ok(Some(inbound)) =
+                tokio::time::timeout_at(next.into(), arrivals.recv()).await
             {
                 match *inbound {
                     Inbound::Tell(Tell::NotHome { .. }) => {

@@ -230,8 +230,10 @@ fn a_broken_stream_repeats_what_waits_in_its_order() {
     session.tell(sent("bob", 1, 1, 1), at(11), &mut out);
     session.tell(Tell::Broken { to: user("bob"), life: 1 }, at(12), &mut out);
     assert_eq!(places(&out), [(2, 1, "c2"), (2, 2, "c3")]);
-    // What the first life still accepted holds; a second break waits.
+    // What the first life still accepted holds, but not what it refused; a second break waits.
     out.clear();
+    let (place, result) = (Place { life: 1, count: 3 }, Err(Refusal::MailboxFull));
+    session.tell(Tell::Sent { to: user("bob"), place, result }, at(13), &mut out);
     session.tell(sent("bob", 1, 2, 2), at(13), &mut out);
     session.tell(Tell::Broken { to: user("bob"), life: 1 }, at(13), &mut out);
     let done = Output::Sent { request: RequestRef(2), result: Ok(accepted(2)) };
@@ -401,6 +403,9 @@ struct World {
     got: Vec<u64>,
     caught_up: u32,
     answers: BTreeMap<RequestRef, Result<Accepted, Refusal>>,
+    asked: BTreeMap<RequestRef, &'static str>,
+    /// Were on their way behind a message that was refused, so must be refused, too.
+    doomed: BTreeSet<RequestRef>,
     over: bool,
 }
 
@@ -420,6 +425,8 @@ impl World {
             got: Vec::new(),
             caught_up: 0,
             answers: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            doomed: BTreeSet::new(),
             over: false,
         };
         let now = at(world.now);
@@ -451,7 +458,7 @@ impl World {
                 }
                 Output::CaughtUp { .. } => self.caught_up += 1,
                 Output::Sent { request, result } => {
-                    assert!(self.answers.insert(request, result).is_none(), "answered twice");
+                    self.answered(request, result);
                 }
                 Output::Unavailable => self.over = true,
                 _ => {}
@@ -462,6 +469,18 @@ impl World {
             let mut out = Vec::new();
             self.session.home_failed(shard, at(self.now), &mut out);
             self.carry(out);
+        }
+    }
+
+    fn answered(&mut self, request: RequestRef, result: Result<Accepted, Refusal>) {
+        assert!(self.answers.insert(request, result).is_none(), "answered twice");
+        let overtakes = result.is_ok() && self.doomed.contains(&request);
+        assert!(!overtakes, "accepted behind a message that was refused");
+        if result.is_err() {
+            let to = self.asked[&request];
+            let behind = self.asked.range(request..).filter(|(_, other)| **other == to);
+            let waiting = behind.filter(|(behind, _)| !self.answers.contains_key(behind));
+            self.doomed.extend(waiting.map(|(behind, _)| *behind));
         }
     }
 
@@ -610,7 +629,6 @@ impl Home {
 fn survives(seed: u64) {
     let mut world = World::new(seed);
     let names = ["bob", "carol", "dave"];
-    let mut asked: BTreeMap<RequestRef, &str> = BTreeMap::new();
     for step in 0..2_000_u32 {
         world.step();
         if world.over {
@@ -620,7 +638,7 @@ fn survives(seed: u64) {
         match world.dice.below(60) {
             0..=9 => {
                 let to = names[usize::try_from(world.dice.below(3)).unwrap()];
-                asked.insert(RequestRef(step), to);
+                world.asked.insert(RequestRef(step), to);
                 let send = message(to, &format!("c{step}"), "hi");
                 world.act(|session, out| session.send(RequestRef(step), send, now, out));
             }
@@ -645,10 +663,10 @@ fn survives(seed: u64) {
     assert!(!world.over, "gave up while its home was there");
     assert_eq!(world.caught_up, 1);
     assert_eq!(world.got, (1..=world.log).collect::<Vec<_>>());
-    assert_eq!(world.answers.len(), asked.len(), "each request is answered");
+    assert_eq!(world.answers.len(), world.asked.len(), "each request is answered");
     assert!(world.session.streams_are_empty() && !world.session.needs_tick());
     for name in names {
-        let accepted = world.answers.iter().filter(|(request, _)| asked[request] == name);
+        let accepted = world.answers.iter().filter(|(request, _)| world.asked[request] == name);
         let order: Vec<_> = accepted.filter_map(|(_, result)| result.ok()).map(|a| a.seq).collect();
         assert!(order.is_sorted(), "a later message overtook: {order:?}");
     }

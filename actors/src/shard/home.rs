@@ -11,9 +11,7 @@ use std::time::Duration;
 use super::post::{Parcel, Post};
 use super::replica::{Origin, Replica};
 use super::state::{Change, Command, Happened, Outcome};
-use crate::ids::{
-    Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
-};
+use crate::ids::{Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of};
 use crate::mailbox::desk;
 use crate::mailbox::log::{Found, Sealed, page};
 use crate::mailbox::rules::{Effect, Policy};
@@ -102,6 +100,8 @@ pub struct Home {
     waiting_count: usize,
     post: Post,
     expire_due: Duration,
+    /// The user up to whom expiry has looked around.
+    expired_to: Option<UserId>,
     clock_due: Duration,
 }
 
@@ -119,6 +119,7 @@ impl Home {
             waiting_count: 0,
             post: Post::default(),
             expire_due: Duration::ZERO,
+            expired_to: None,
             clock_due: Duration::ZERO,
         }
     }
@@ -259,8 +260,7 @@ impl Home {
             Start::Continue(_) if position.resumed == Resumed::Yes => acked,
             _ => position.from,
         };
-        let input =
-            user::Input::Attach { session, life, device, since, start, position, acked };
+        let input = user::Input::Attach { session, life, device, since, start, position, acked };
         out.push(Output::User(user, input));
     }
 
@@ -462,10 +462,11 @@ impl Home {
     }
 
     fn expire(&mut self, replica: &mut Replica, now: Duration) {
-        let due = replica.state().due(EXPIRE_COUNT);
+        let (due, last) = replica.state().due(self.expired_to.as_ref(), EXPIRE_COUNT);
         if due.len() == EXPIRE_COUNT {
             self.expire_due = now;
         }
+        self.expired_to = last;
         let lags = replica.state().now();
         let clock_lags = lags.cautious < lags.wall;
         if due.is_empty() && now >= self.clock_due || clock_lags {

@@ -4,6 +4,7 @@
 //! enter only inside commands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -124,8 +125,16 @@ pub enum Happened {
 /// A mailbox in memory, or only on disk.
 enum Slot {
     Warm(Box<Warm>),
-    /// On disk, with a head of this many chunks.
-    Cold(u16),
+    Cold(Cold),
+}
+
+/// What is known of a mailbox that is only on disk.
+#[derive(Clone, Copy)]
+struct Cold {
+    /// Its head has this many chunks.
+    chunks: u16,
+    /// When time next has something to do; `None` when it was never looked at since the start.
+    due: Option<Option<Timestamp>>,
 }
 
 struct Warm {
@@ -180,7 +189,9 @@ impl State {
         mailboxes: BTreeMap<UserId, u16>,
     ) -> Result<Self, codec::BadBytes> {
         let head = codec::decode(head)?;
-        let slots = mailboxes.into_iter().map(|(user, chunks)| (user, Slot::Cold(chunks)));
+        let slots = mailboxes
+            .into_iter()
+            .map(|(user, chunks)| (user, Slot::Cold(Cold { chunks, due: None })));
         let (applied, applied_term) = at;
         let slots = slots.collect();
         Ok(Self { shard, shards, head, slots, dirty: BTreeSet::new(), applied, applied_term })
@@ -203,8 +214,8 @@ impl State {
     pub fn missing(&self, batch: &Batch) -> Vec<(UserId, u16)> {
         let mut missing = BTreeMap::new();
         let mut need = |user: &UserId| {
-            if let Some(Slot::Cold(chunks)) = self.slots.get(user) {
-                missing.insert(user.clone(), *chunks);
+            if let Some(Slot::Cold(cold)) = self.slots.get(user) {
+                missing.insert(user.clone(), cold.chunks);
             }
         };
         for command in &batch.commands {
@@ -229,7 +240,7 @@ impl State {
     #[must_use]
     pub fn cold(&self, user: &UserId) -> Option<u16> {
         match self.slots.get(user) {
-            Some(Slot::Cold(chunks)) => Some(*chunks),
+            Some(Slot::Cold(cold)) => Some(cold.chunks),
             _ => None,
         }
     }
@@ -409,16 +420,31 @@ impl State {
         self.head.policy
     }
 
-    /// Users in memory for whom time has something to do.
+    /// Users behind `after` for whom time has something to do, at most `most`; of those only on disk that were never
+    /// looked at, a few. The last one looked at comes second, unless the end was reached.
     #[must_use]
-    pub fn due(&self, most: usize) -> Vec<UserId> {
+    pub fn due(&self, after: Option<&UserId>, most: usize) -> (Vec<UserId>, Option<UserId>) {
+        const UNKNOWN_MAX: usize = 4;
         let (policy, clock) = (self.head.policy, self.head.cautious);
-        let due = |slot: &Slot| match slot {
-            Slot::Warm(warm) => warm.mailbox.due(policy).is_some_and(|at| at <= clock),
-            Slot::Cold(_) => false,
-        };
-        let users = self.slots.iter().filter(|(_, slot)| due(slot)).map(|(user, _)| user.clone());
-        users.take(most).collect()
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut due, mut unknown) = (Vec::new(), 0);
+        for (user, slot) in self.slots.range::<UserId, _>((start, Bound::Unbounded)) {
+            let at = match slot {
+                Slot::Warm(warm) => warm.mailbox.due(policy),
+                Slot::Cold(Cold { due: Some(due), .. }) => *due,
+                Slot::Cold(Cold { due: None, .. }) => {
+                    unknown += 1;
+                    Some(clock)
+                }
+            };
+            if at.is_some_and(|at| at <= clock) {
+                due.push(user.clone());
+            }
+            if due.len() >= most || unknown >= UNKNOWN_MAX {
+                return (due, Some(user.clone()));
+            }
+        }
+        (due, None)
     }
 
     /// Whether anything changed since the last checkpoint was taken.
@@ -476,8 +502,8 @@ impl State {
             };
             let Slot::Warm(warm) = &*slot else { continue };
             freed += weight(&warm.mailbox);
-            let chunks = warm.stored.chunks();
-            *slot = Slot::Cold(chunks);
+            let due = Some(warm.mailbox.due(self.head.policy));
+            *slot = Slot::Cold(Cold { chunks: warm.stored.chunks(), due });
         }
         freed
     }

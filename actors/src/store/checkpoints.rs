@@ -33,6 +33,9 @@ pub(super) use opening::open;
 
 const READERS: usize = 2;
 
+/// Keys, as the shard sees them, with their values.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Who takes part in a shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Replicas {
@@ -55,7 +58,7 @@ pub struct Checkpoint {
     /// The shard's own head; stored beside the index.
     pub head: Vec<u8>,
     /// Keys with their new values.
-    pub puts: Vec<(Vec<u8>, Vec<u8>)>,
+    pub puts: Pairs,
     /// Keys that go.
     pub deletes: Vec<Vec<u8>>,
 }
@@ -79,7 +82,7 @@ pub struct Chunk {
     /// The index the checkpoint stood at; when it differs from the first chunk's, begin again.
     pub at: LogStart,
     /// Keys and values, in order.
-    pub pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub pairs: Pairs,
     /// Whether nothing follows.
     pub last: Last,
 }
@@ -194,11 +197,7 @@ impl Checkpoints {
     }
 
     /// All keys with this prefix and their values; blocks, for opening time.
-    pub fn scan(
-        &self,
-        shard: ShardId,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn scan(&self, shard: ShardId, prefix: &[u8]) -> Result<Pairs, StoreError> {
         self.0.disk.scan(shard, prefix)
     }
 
@@ -208,7 +207,7 @@ impl Checkpoints {
     }
 
     /// Takes a part of the snapshot.
-    pub fn import_chunk(&self, shard: ShardId, pairs: Vec<(Vec<u8>, Vec<u8>)>, reply: Reply<()>) {
+    pub fn import_chunk(&self, shard: ShardId, pairs: Pairs, reply: Reply<()>) {
         self.order(writer::Order::ImportChunk { shard, pairs, reply });
     }
 

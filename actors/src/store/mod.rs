@@ -34,8 +34,8 @@ mod journal;
 mod tests;
 
 pub use checkpoints::{
-    Checkpoint, CheckpointOptions, Checkpoints, Chunk, Last, Replicas, Reply, ShardImage, Stored,
-    VALUE_BYTES_MAX,
+    Checkpoint, CheckpointOptions, Checkpoints, Chunk, Last, Pairs, Replicas, Reply, ShardImage,
+    Stored, VALUE_BYTES_MAX,
 };
 pub use error::StoreError;
 pub use fsync::{install_real_fsync, real_fsync_installed};

@@ -8,7 +8,7 @@ use super::{Error, Format};
 
 /// What a node says to one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outgoing {
+pub(crate) enum Outgoing {
     /// `{"re":…,"ok":…}`
     Ok {
         /// The request's `id`.
@@ -43,7 +43,7 @@ pub enum Outgoing {
 
 /// What a request is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
+pub(crate) enum Body {
     /// `{}`
     Done,
     /// To `auth`.
@@ -63,7 +63,7 @@ pub enum Body {
 
 /// What `hello` says.
 #[derive(Debug, Clone)]
-pub struct Greeting<'a> {
+pub(crate) struct Greeting<'a> {
     /// Name and version of the software.
     pub server: &'a str,
     /// The node's name.
@@ -82,7 +82,7 @@ pub struct Greeting<'a> {
 
 /// Writes frames for one socket.
 #[derive(Debug, Clone, Copy)]
-pub struct Teller<'a> {
+pub(crate) struct Teller<'a> {
     /// The socket's format.
     pub format: Format,
     /// The device on it, which is not told its own messages' bodies.
@@ -95,7 +95,7 @@ const FRAME_ABOUT: usize = 240;
 impl Teller<'_> {
     /// The `hello` event.
     #[must_use]
-    pub fn hello(self, greeting: &Greeting<'_>) -> Vec<u8> {
+    pub(crate) fn hello(self, greeting: &Greeting<'_>) -> Vec<u8> {
         let mut frame = self.event("hello", None, FRAME_ABOUT);
         frame.map(8);
         frame.key("server").text(greeting.server);
@@ -111,7 +111,7 @@ impl Teller<'_> {
 
     /// One frame.
     #[must_use]
-    pub fn tell(self, outgoing: &Outgoing) -> Vec<u8> {
+    pub(crate) fn tell(self, outgoing: &Outgoing) -> Vec<u8> {
         match outgoing {
             Outgoing::Ok { re, body } => self.ok(re, body),
             Outgoing::Err { re, error } => self.err(re.as_deref(), error),

@@ -16,8 +16,8 @@ mod writer;
 
 use std::borrow::Cow;
 
-pub use events::{Body, Greeting, Outgoing, Teller};
-pub use request::{Draft, Frame, Request, Unparsable, decode};
+pub(crate) use events::{Body, Greeting, Outgoing, Teller};
+pub(crate) use request::{Draft, Frame, Request, decode};
 
 use actors::message::Refusal;
 

@@ -20,11 +20,11 @@ const PULL_MAX: u64 = 256;
 
 /// The bytes are not a frame: the socket closes with 4300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unparsable;
+pub(crate) struct Unparsable;
 
 /// A request as it came: its `id`, and what it asks or what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Comes back with the reply; without it there is no reply.
     pub id: Option<Box<str>>,
     /// Whether it wants to be an `auth`, right or wrong.
@@ -35,7 +35,7 @@ pub struct Frame {
 
 /// What a client asks.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// `auth`
     Auth {
         /// Says who it is.
@@ -73,7 +73,7 @@ pub enum Request {
 
 /// A message before its sender is known.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Draft {
+pub(crate) struct Draft {
     /// To whom.
     pub to: Conversation,
     /// The sender's id for it.
@@ -83,7 +83,7 @@ pub struct Draft {
 }
 
 /// Reads a frame. `Err` only for what is no frame at all.
-pub fn decode(format: Format, bytes: &[u8]) -> Result<Frame, Unparsable> {
+pub(crate) fn decode(format: Format, bytes: &[u8]) -> Result<Frame, Unparsable> {
     let raw = match format {
         Format::Json => Raw::Json(std::str::from_utf8(bytes).map_err(|_| Unparsable)?),
         Format::Msgpack => Raw::Msgpack(bytes),

@@ -14,25 +14,16 @@ use crate::rest::Peer;
 #[tokio::test]
 async fn who_registers_gets_a_token_and_can_log_in() {
     let stage = stage();
-    let reply = stage
-        .post("/v1/register", account("bob", "correct horse"))
-        .await;
+    let reply = stage.post("/v1/register", account("bob", "correct horse")).await;
     assert_eq!(reply.status, 201, "{}", reply.body);
     assert_eq!(reply.body["user"], "bob");
     assert_eq!(reply.headers[header::CACHE_CONTROL], "no-store");
     let tokens = Tokens::new(SECRET, "dev");
-    let verified = tokens
-        .verify(reply.body["token"].as_str().unwrap())
-        .unwrap();
+    let verified = tokens.verify(reply.body["token"].as_str().unwrap()).unwrap();
     assert_eq!(verified.user.as_str(), "bob");
-    assert_eq!(
-        verified.expires_at.0,
-        reply.body["expires_at"].as_u64().unwrap()
-    );
+    assert_eq!(verified.expires_at.0, reply.body["expires_at"].as_u64().unwrap());
 
-    let reply = stage
-        .post("/v1/login", account("bob", "correct horse"))
-        .await;
+    let reply = stage.post("/v1/login", account("bob", "correct horse")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     assert!(tokens.verify(reply.body["token"].as_str().unwrap()).is_ok());
 }
@@ -40,38 +31,22 @@ async fn who_registers_gets_a_token_and_can_log_in() {
 #[tokio::test]
 async fn a_name_is_taken_once() {
     let stage = stage();
-    stage
-        .post("/v1/register", account("bob", "correct horse"))
-        .await;
-    let again = stage
-        .post("/v1/register", account("bob", "another horse"))
-        .await;
+    stage.post("/v1/register", account("bob", "correct horse")).await;
+    let again = stage.post("/v1/register", account("bob", "another horse")).await;
     again.refuses(409, "conflict", "exists already");
 }
 
 #[tokio::test]
 async fn a_registration_whose_answer_was_lost_is_not_taken_by_another() {
-    let stage = stage_with(
-        Played {
-            forgetful: true,
-            ..Played::default()
-        },
-        |_| {},
-    );
-    let reply = stage
-        .post("/v1/register", account("bob", "correct horse"))
-        .await;
+    let stage = stage_with(Played { forgetful: true, ..Played::default() }, |_| {});
+    let reply = stage.post("/v1/register", account("bob", "correct horse")).await;
     assert_eq!(reply.status, 201, "{}", reply.body);
 }
 
 #[tokio::test]
 async fn a_closed_cluster_takes_no_registrations() {
-    let stage = stage_with(Played::default(), |config| {
-        config.auth.open_registration = false
-    });
-    let reply = stage
-        .post("/v1/register", account("bob", "correct horse"))
-        .await;
+    let stage = stage_with(Played::default(), |config| config.auth.open_registration = false);
+    let reply = stage.post("/v1/register", account("bob", "correct horse")).await;
     reply.refuses(403, "forbidden", "operator");
 }
 
@@ -83,64 +58,24 @@ async fn wrong_fields_of_an_account_are_named() {
         assert_eq!(reply.refuses(400, "bad_request", says).body["field"], field);
     };
     check(json!({"password": "correct horse"}), "user", "is missing").await;
-    check(
-        json!({"user": null, "password": "correct horse"}),
-        "user",
-        "is missing",
-    )
-    .await;
-    check(
-        json!({"user": 5, "password": "correct horse"}),
-        "user",
-        "must be a string",
-    )
-    .await;
-    check(
-        json!({"user": "Bob", "password": "correct horse"}),
-        "user",
-        "a-z",
-    )
-    .await;
-    check(
-        json!({"user": "", "password": "correct horse"}),
-        "user",
-        "1 to 64",
-    )
-    .await;
+    check(json!({"user": null, "password": "correct horse"}), "user", "is missing").await;
+    check(json!({"user": 5, "password": "correct horse"}), "user", "must be a string").await;
+    check(json!({"user": "Bob", "password": "correct horse"}), "user", "a-z").await;
+    check(json!({"user": "", "password": "correct horse"}), "user", "1 to 64").await;
     check(json!({"user": "bob"}), "password", "is missing").await;
-    check(
-        json!({"user": "bob", "password": "1234567"}),
-        "password",
-        "8 to 256",
-    )
-    .await;
-    check(
-        json!({"user": "bob", "password": "x".repeat(257)}),
-        "password",
-        "8 to 256",
-    )
-    .await;
+    check(json!({"user": "bob", "password": "1234567"}), "password", "8 to 256").await;
+    check(json!({"user": "bob", "password": "x".repeat(257)}), "password", "8 to 256").await;
     let odd = json!({"user": "bob", "password": "x".repeat(256), "nonsense": [1, 2]});
     let reply = stage.post("/v1/register", odd.to_string()).await;
-    assert_eq!(
-        reply.status, 201,
-        "unknown fields are ignored: {}",
-        reply.body
-    );
+    assert_eq!(reply.status, 201, "unknown fields are ignored: {}", reply.body);
 }
 
 #[tokio::test]
 async fn an_unknown_user_reads_like_a_wrong_password() {
     let stage = stage();
-    stage
-        .post("/v1/register", account("bob", "correct horse"))
-        .await;
-    let wrong = stage
-        .post("/v1/login", account("bob", "wrong horse!"))
-        .await;
-    let unknown = stage
-        .post("/v1/login", account("nobody", "wrong horse!"))
-        .await;
+    stage.post("/v1/register", account("bob", "correct horse")).await;
+    let wrong = stage.post("/v1/login", account("bob", "wrong horse!")).await;
+    let unknown = stage.post("/v1/login", account("nobody", "wrong horse!")).await;
     wrong.refuses(401, "unauthenticated", "wrong user or password");
     assert_eq!(wrong.headers[header::WWW_AUTHENTICATE], "Bearer");
     assert_eq!(wrong.body, unknown.body);
@@ -149,79 +84,47 @@ async fn an_unknown_user_reads_like_a_wrong_password() {
 
 #[tokio::test]
 async fn guessing_is_slowed_and_logging_in_is_not() {
-    let stage = stage_with(Played::default(), |c| {
-        c.limits.login_failures_per_minute = 2
-    });
-    stage
-        .post("/v1/register", account("bob", "correct horse"))
-        .await;
+    let stage = stage_with(Played::default(), |c| c.limits.login_failures_per_minute = 2);
+    stage.post("/v1/register", account("bob", "correct horse")).await;
     for _ in 0..3 {
-        let reply = stage
-            .post("/v1/login", account("bob", "correct horse"))
-            .await;
+        let reply = stage.post("/v1/login", account("bob", "correct horse")).await;
         assert_eq!(reply.status, 200);
     }
     for _ in 0..2 {
-        stage
-            .post("/v1/login", account("bob", "wrong horse!"))
-            .await;
+        stage.post("/v1/login", account("bob", "wrong horse!")).await;
     }
-    let reply = stage
-        .post("/v1/login", account("bob", "correct horse"))
-        .await;
+    let reply = stage.post("/v1/login", account("bob", "correct horse")).await;
     reply.refuses(429, "rate_limited", "wait");
     let seconds = reply.headers[header::RETRY_AFTER].to_str().unwrap();
-    assert!(
-        (1..=30).contains(&seconds.parse::<u32>().unwrap()),
-        "{seconds}"
-    );
+    assert!((1..=30).contains(&seconds.parse::<u32>().unwrap()), "{seconds}");
     assert!(reply.body["retry_after_ms"].as_u64().unwrap() <= 30_000);
-    let other = stage
-        .post("/v1/login", account("carol", "wrong horse!"))
-        .await;
+    let other = stage.post("/v1/login", account("carol", "wrong horse!")).await;
     other.refuses(401, "unauthenticated", "wrong");
 }
 
 #[tokio::test]
 async fn an_address_is_slowed_and_loopback_is_not() {
-    let stage = stage_with(Played::default(), |c| {
-        c.limits.logins_per_address_per_minute = 2
-    });
+    let stage = stage_with(Played::default(), |c| c.limits.logins_per_address_per_minute = 2);
     let from = async |address: &str| {
         let mut request = Request::post("/v1/login")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(account("bob", "wrong horse!")))
             .unwrap();
-        request
-            .extensions_mut()
-            .insert(Peer(address.parse::<SocketAddr>().unwrap()));
+        request.extensions_mut().insert(Peer(address.parse::<SocketAddr>().unwrap()));
         stage.ask(request).await
     };
     for _ in 0..2 {
-        from("[2001:db8::1]:9")
-            .await
-            .refuses(401, "unauthenticated", "wrong");
+        from("[2001:db8::1]:9").await.refuses(401, "unauthenticated", "wrong");
     }
-    from("[2001:db8::2]:9")
-        .await
-        .refuses(429, "rate_limited", "address");
-    for address in [
-        "127.0.0.1:9",
-        "[::1]:9",
-        "127.0.0.1:9",
-        "[::1]:9",
-        "127.0.0.1:9",
-    ] {
+    from("[2001:db8::2]:9").await.refuses(429, "rate_limited", "address");
+    for address in ["127.0.0.1:9", "[::1]:9", "127.0.0.1:9", "[::1]:9", "127.0.0.1:9"] {
         from(address).await.refuses(401, "unauthenticated", "wrong");
     }
 }
 
 #[tokio::test]
 async fn without_a_majority_nobody_logs_in() {
-    let homes = Played {
-        asks: Err(Refusal::Unavailable),
-        ..Played::default()
-    };
+    let homes = Played { asks: Err(Refusal::Unavailable), ..Played::default() };
     let stage = stage_with(homes, |_| {});
     for path in ["/v1/login", "/v1/register"] {
         let reply = stage.post(path, account("bob", "correct horse")).await;

@@ -37,12 +37,8 @@ struct Played {
 
 impl Default for Played {
     fn default() -> Self {
-        let accepted = Accepted {
-            mid: MessageId(7),
-            seq: Seq(3),
-            at: Timestamp(1_000),
-            dup: false,
-        };
+        let accepted =
+            Accepted { mid: MessageId(7), seq: Seq(3), at: Timestamp(1_000), dup: false };
         Self {
             accounts: Mutex::default(),
             sent: Mutex::default(),
@@ -66,11 +62,7 @@ impl Homes for Played {
             (Ok(()), Question::Register(_)) if accounts.contains_key(user) => Err(Refusal::Taken),
             (Ok(()), Question::Register(hash)) => {
                 accounts.insert(user.clone(), hash);
-                if self.forgetful {
-                    Err(Refusal::Taken)
-                } else {
-                    Ok(Answer::Done)
-                }
+                if self.forgetful { Err(Refusal::Taken) } else { Ok(Answer::Done) }
             }
             (Ok(()), Question::Credentials) => match accounts.get(user) {
                 Some(hash) => Ok(Answer::Credentials(Some(hash.clone()))),
@@ -100,13 +92,7 @@ struct Stage {
 }
 
 fn stage_with(homes: Played, change: impl Fn(&mut Config)) -> Stage {
-    let text = Config::dev(
-        1,
-        8080,
-        std::path::Path::new("data"),
-        SECRET,
-        "0123456789abcdef",
-    );
+    let text = Config::dev(1, 8080, std::path::Path::new("data"), SECRET, "0123456789abcdef");
     let mut config = Config::parse("dev.toml", &text).unwrap();
     change(&mut config);
     let tokens = Arc::new(Tokens::new(SECRET, "dev"));
@@ -118,11 +104,7 @@ fn stage_with(homes: Played, change: impl Fn(&mut Config)) -> Stage {
         let from = super::peer_of(&request).map_or("nowhere".to_owned(), |p| p.to_string());
         (StatusCode::IM_A_TEAPOT, from).into_response()
     });
-    Stage {
-        router: router(rest, Arc::new(|| true), upgrade),
-        homes,
-        token,
-    }
+    Stage { router: router(rest, Arc::new(|| true), upgrade), homes, token }
 }
 
 fn stage() -> Stage {
@@ -143,11 +125,7 @@ impl Stage {
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-        Reply {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-        }
+        Reply { status: head.status.as_u16(), headers: head.headers, body }
     }
 
     async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {
@@ -170,10 +148,7 @@ impl Reply {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.body["code"], code, "{}", self.body);
         assert_eq!(self.body["status"], status, "{}", self.body);
-        assert_eq!(
-            self.headers[header::CONTENT_TYPE],
-            "application/problem+json"
-        );
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         assert!(self.body["title"].is_string() && self.body["retry"].is_boolean());
         let detail = self.body["detail"].as_str().unwrap();
         assert!(detail.contains(says), "{detail}");

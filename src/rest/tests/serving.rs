@@ -15,35 +15,18 @@ use crate::rest::{Seats, bind, serve};
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems_too() {
     let stage = stage();
-    for path in [
-        "/",
-        "/v1",
-        "/v2/login",
-        "/metrics",
-        "/admin/cluster",
-        "/admin/where?user=bob",
-    ] {
-        let reply = stage
-            .ask(Request::get(path).body(Body::empty()).unwrap())
-            .await;
+    for path in ["/", "/v1", "/v2/login", "/metrics", "/admin/cluster", "/admin/where?user=bob"] {
+        let reply = stage.ask(Request::get(path).body(Body::empty()).unwrap()).await;
         reply.refuses(404, "not_found", "nothing at this path");
     }
-    let reply = stage
-        .ask(Request::get("/v1/login").body(Body::empty()).unwrap())
-        .await;
+    let reply = stage.ask(Request::get("/v1/login").body(Body::empty()).unwrap()).await;
     reply.refuses(405, "bad_request", "method");
     assert_eq!(reply.headers[header::ALLOW], "POST");
-    let reply = stage
-        .ask(Request::delete("/healthz").body(Body::empty()).unwrap())
-        .await;
+    let reply = stage.ask(Request::delete("/healthz").body(Body::empty()).unwrap()).await;
     reply.refuses(405, "bad_request", "method");
-    let reply = stage
-        .ask(Request::get("/healthz").body(Body::empty()).unwrap())
-        .await;
+    let reply = stage.ask(Request::get("/healthz").body(Body::empty()).unwrap()).await;
     assert_eq!((reply.status, reply.body), (200, json!({"status": "ok"})));
-    let reply = stage
-        .ask(Request::get("/readyz").body(Body::empty()).unwrap())
-        .await;
+    let reply = stage.ask(Request::get("/readyz").body(Body::empty()).unwrap()).await;
     assert_eq!(reply.status, 200);
 }
 
@@ -60,19 +43,13 @@ fn served(connections_max: u32) -> Served {
     let (stop, stopped) = watch::channel(false);
     let seats = Seats::new(connections_max);
     let done = tokio::spawn(serve(listener, stage().router, seats, stopped));
-    Served {
-        address,
-        stop,
-        done,
-    }
+    Served { address, stop, done }
 }
 
 /// Opens a connection, writes to it and reads until it is closed or silent.
 fn talk(address: SocketAddr, text: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     stream.write_all(text.as_bytes()).unwrap();
     let mut bytes = Vec::new();
     // A time-out means that the connection stays open, which is what some tests want to see.
@@ -81,35 +58,21 @@ fn talk(address: SocketAddr, text: &str) -> (TcpStream, String) {
 }
 
 async fn talks(address: SocketAddr, text: String) -> (TcpStream, String) {
-    tokio::task::spawn_blocking(move || talk(address, &text))
-        .await
-        .unwrap()
+    tokio::task::spawn_blocking(move || talk(address, &text)).await.unwrap()
 }
 
 #[tokio::test]
 async fn requests_are_served_over_a_socket_until_the_stop() {
     let served = served(10);
-    let (_open, text) = talks(
-        served.address,
-        "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".into(),
-    )
-    .await;
+    let (_open, text) =
+        talks(served.address, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".into()).await;
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-    let (_, text) = talks(
-        served.address,
-        "GET /v1/socket HTTP/1.1\r\nHost: x\r\n\r\n".into(),
-    )
-    .await;
-    assert!(
-        text.contains("127.0.0.1:"),
-        "the socket's handler knows the peer: {text}"
-    );
+    let (_, text) =
+        talks(served.address, "GET /v1/socket HTTP/1.1\r\nHost: x\r\n\r\n".into()).await;
+    assert!(text.contains("127.0.0.1:"), "the socket's handler knows the peer: {text}");
     served.stop.send(true).unwrap();
     let done = tokio::time::timeout(Duration::from_secs(5), served.done).await;
-    assert!(
-        done.unwrap().unwrap().is_ok(),
-        "an idle connection does not hold the stop up"
-    );
+    assert!(done.unwrap().unwrap().is_ok(), "an idle connection does not hold the stop up");
     assert!(TcpStream::connect(served.address).is_err());
 }
 
@@ -131,21 +94,13 @@ async fn long_heads_are_refused() {
 #[tokio::test]
 async fn past_the_seats_connections_are_told_to_come_back() {
     let served = served(1);
-    let ask = || {
-        talks(
-            served.address,
-            "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".into(),
-        )
-    };
+    let ask = || talks(served.address, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".into());
     let (open, text) = ask().await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     let (_, text) = talks(served.address, String::new()).await;
     assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.ends_with(&format!("Content-Length: {}", body.len())),
-        "{text}"
-    );
+    assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{text}");
     let problem: Value = serde_json::from_str(body).unwrap();
     assert_eq!(problem["code"], "unavailable");
     drop(open);

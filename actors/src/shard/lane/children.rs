@@ -14,9 +14,11 @@ use crate::packet::{Closed, Tell};
 use crate::restart::{Restarts, Verdict};
 use crate::user::{self, User, rules as user_rules};
 
-/// Failures of one kind of child after which the lane itself starts anew.
+/// Failures of one kind of child after which their supervisor fails, too, and all of them start anew.
 const FAILURES_MAX: usize = 100;
 const FAILURES_WINDOW: Duration = Duration::from_secs(10);
+/// Failures of the supervisors themselves after which the lane gives up.
+const SUPERVISOR_FAILURES_MAX: usize = 5;
 
 /// Which kind of child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +100,13 @@ struct Active {
     sent: u64,
 }
 
+/// Starts the supervisor of one kind of child.
+async fn supervise(lane: &ActorRef<Msg>, kind: Kind) -> Result<ActorRef<()>, ActorProcessingErr> {
+    let arguments = (kind, lane.clone());
+    let (supervisor, _) = Actor::spawn_linked(None, Supervisor, arguments, lane.get_cell()).await?;
+    Ok(supervisor)
+}
+
 impl Connected {
     fn hand(&mut self, input: user_rules::Input) {
         self.sent += 1;
@@ -115,6 +124,7 @@ pub(super) struct Children {
     by_user: HashMap<UserId, Connected>,
     owners: HashMap<ActorId, UserId>,
     loading: HashSet<UserId>,
+    supervisor_failures: Restarts,
 }
 
 /// Carries what an actor wants done to the lane, under the term it was started in.
@@ -143,12 +153,8 @@ impl Children {
         lane: &ActorRef<Msg>,
         limits: user_rules::Limits,
     ) -> Result<Self, ActorProcessingErr> {
-        let start = async |kind| {
-            let arguments = (kind, lane.clone());
-            Actor::spawn_linked(None, Supervisor, arguments, lane.get_cell()).await
-        };
-        let (mailboxes, _) = start(Kind::Mailboxes).await?;
-        let (users, _) = start(Kind::Users).await?;
+        let mailboxes = supervise(lane, Kind::Mailboxes).await?;
+        let users = supervise(lane, Kind::Users).await?;
         Ok(Self {
             lane: lane.clone(),
             limits,
@@ -158,6 +164,7 @@ impl Children {
             by_user: HashMap::new(),
             owners: HashMap::new(),
             loading: HashSet::new(),
+            supervisor_failures: Restarts::new(SUPERVISOR_FAILURES_MAX, FAILURES_WINDOW),
         })
     }
 
@@ -173,8 +180,7 @@ impl Children {
             let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
             let arguments = mailbox::Arguments { owner: user.clone(), port };
             let parent = self.mailboxes.get_cell();
-            let Ok((actor, _)) = Actor::spawn_linked(None, Mailbox, arguments, parent).await
-            else {
+            let Ok((actor, _)) = Actor::spawn_linked(None, Mailbox, arguments, parent).await else {
                 return;
             };
             self.owners.insert(actor.get_id(), user.clone());
@@ -333,6 +339,40 @@ impl Children {
 }
 
 impl State {
+    /// A supervisor failed, and its children with it: another takes its place, and sessions attach again.
+    pub(super) async fn supervisor_failed(
+        &mut self,
+        id: ActorId,
+        error: &ActorProcessingErr,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = self.now();
+        let children = &mut self.children;
+        let kind = match id {
+            id if id == children.mailboxes.get_id() => Kind::Mailboxes,
+            id if id == children.users.get_id() => Kind::Users,
+            _ => return Ok(()),
+        };
+        tracing::error!(?kind, %error, "a supervisor failed; its actors start anew");
+        if children.supervisor_failures.allow(now) == Verdict::GiveUp {
+            return Err(format!("supervisors of {kind:?} fail again and again: {error}").into());
+        }
+        let supervisor = supervise(&children.lane, kind).await?;
+        let ids: Vec<ActorId> = match kind {
+            Kind::Mailboxes => {
+                children.mailboxes = supervisor;
+                children.by_mailbox.values().map(|active| active.actor.get_id()).collect()
+            }
+            Kind::Users => {
+                children.users = supervisor;
+                children.by_user.values().map(|connected| connected.actor.get_id()).collect()
+            }
+        };
+        for id in ids {
+            self.child_gone(kind, id);
+        }
+        Ok(())
+    }
+
     pub(super) fn child_gone(&mut self, kind: Kind, id: ActorId) {
         let told: BTreeSet<(SessionId, u32)> = self.children.gone(kind, id).into_iter().collect();
         for (session, life) in told {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rand::Rng;
+
 use super::storing::Storing;
 use super::transfer::{Arrival, Transfer};
 use super::{Msg, ShardStatus, State};
@@ -87,7 +89,7 @@ impl State {
             return;
         }
         let mut out = Vec::new();
-        hosted.home.ask(&mut hosted.replica, ask, wall, rand::random::<u128>(), &mut out);
+        hosted.home.ask(&mut hosted.replica, ask, wall, rand::rng().random(), &mut out);
         self.touch(shard);
         self.carry_out(shard, out).await;
     }

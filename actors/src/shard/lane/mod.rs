@@ -18,23 +18,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{
-    Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
-};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use super::home::{Quota, Read};
 use super::replica::{Pace, Role};
 use crate::clock;
 use crate::ids::{NodeId, ShardId, UserId};
+use crate::mailbox::desk;
 use crate::mailbox::image::Stored;
 use crate::mailbox::rules::{Mailbox, Policy};
-use crate::mailbox::desk;
 use crate::message::Entry;
 use crate::packet::{Packet, ToHome};
 use crate::router::Router;
-use crate::store::{Checkpoints, Chunk};
-use crate::store::StoreError;
 use crate::store::Journal;
+use crate::store::StoreError;
+use crate::store::{Checkpoints, Chunk};
 use crate::user;
 use children::Children;
 use outlet::Outlet;
@@ -236,12 +234,11 @@ impl Actor for Lane {
         &self,
         _myself: ActorRef<Msg>,
         event: SupervisionEvent,
-        _state: &mut State,
+        state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            // A supervisor of mailboxes or users has seen too many failures: so has this lane.
             SupervisionEvent::ActorFailed(who, error) => {
-                Err(format!("{} failed: {error}", who.get_id()).into())
+                state.supervisor_failed(who.get_id(), &error).await
             }
             _ => Ok(()),
         }

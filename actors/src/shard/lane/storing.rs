@@ -17,8 +17,8 @@ use crate::shard::home::{Home, Read};
 use crate::shard::raft_log::{Place, RaftLog};
 use crate::shard::replica::Replica;
 use crate::shard::state::State as Agreed;
-use crate::store::{Checkpoint, Checkpoints, Replicas};
 use crate::store::StoreError;
+use crate::store::{Checkpoint, Checkpoints, Replicas};
 use crate::store::{LogStart, Record};
 use crate::store::{ShardRecovery, Wholeness};
 

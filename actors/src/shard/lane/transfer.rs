@@ -4,8 +4,8 @@
 //! the checkpoint travels in the last piece: it is stepped only when everything before it is on disk.
 
 use bytes::Bytes;
-use raft::eraftpb::{Message, Snapshot};
 use ractor::ActorProcessingErr;
+use raft::eraftpb::{Message, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use super::storing;
@@ -16,9 +16,9 @@ use crate::codec;
 use crate::ids::{NodeId, ShardId};
 use crate::packet::Packet;
 use crate::shard::wire;
-use crate::store::{Chunk, Last, Replicas, ShardImage};
-use crate::store::StoreError;
 use crate::store::LogStart;
+use crate::store::StoreError;
+use crate::store::{Chunk, Last, Replicas, ShardImage};
 
 /// Bytes of keys and values in one piece, about; a single value is at most 64 KiB.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -103,8 +103,8 @@ impl State {
             return;
         }
         transfer.after = chunk.pairs.last().map(|(key, _)| key.clone());
-        let end = (chunk.last == Last::Yes)
-            .then(|| (head, wire::encode(&transfer.message).to_vec()));
+        let end =
+            (chunk.last == Last::Yes).then(|| (head, wire::encode(&transfer.message).to_vec()));
         let piece = Piece {
             index: at.index,
             term: at.term,

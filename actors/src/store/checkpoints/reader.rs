@@ -1,7 +1,7 @@
 //! Reader: answers questions about the valid generation, and checks every value it hands out.
 
 use super::layout::{self, PREFIX};
-use super::{Chunk, Disk, Last, Reply, StoreError};
+use super::{Chunk, Disk, Last, Pairs, Reply, StoreError};
 use crate::ids::ShardId;
 
 /// How often a read that was overtaken by a change begins again.
@@ -110,11 +110,7 @@ impl Disk {
         keys.map(|key| key.map(|key| key[PREFIX..].to_vec()).map_err(self.failed())).collect()
     }
 
-    pub(super) fn scan(
-        &self,
-        shard: ShardId,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub(super) fn scan(&self, shard: ShardId, prefix: &[u8]) -> Result<Pairs, StoreError> {
         let Some((generation, _)) = self.generation(shard) else { return Ok(Vec::new()) };
         let mut pairs = Vec::new();
         for item in self.db.scan_prefix(layout::key(shard, generation, prefix)) {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::layout::{self, IMAGE};
 use super::opening::Found;
-use super::{Checkpoint, Disk, Reply, ShardImage, StoreError, Stored};
+use super::{Checkpoint, Disk, Pairs, Reply, ShardImage, StoreError, Stored};
 use crate::ids::ShardId;
 use crate::store::Fatal;
 
@@ -18,7 +18,7 @@ const TRASH_KEYS: usize = 256;
 pub(super) enum Order {
     Write(Vec<Checkpoint>, Stored),
     ImportBegin { shard: ShardId, reply: Reply<()> },
-    ImportChunk { shard: ShardId, pairs: Vec<(Vec<u8>, Vec<u8>)>, reply: Reply<()> },
+    ImportChunk { shard: ShardId, pairs: Pairs, reply: Reply<()> },
     ImportFinish { shard: ShardId, image: ShardImage, reply: Reply<()> },
     ImportAbort { shard: ShardId },
     Close,

@@ -25,7 +25,7 @@ fn voted_dir() -> tempfile::TempDir {
     dir
 }
 
-fn pairs(all: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn pairs(all: &[(&str, &str)]) -> Pairs {
     all.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
@@ -216,6 +216,24 @@ fn after_close_questions_are_refused() {
     assert!(matches!(answer, Err(StoreError::Stopped)), "{answer:?}");
 }
 
+/// Changes the model and says how; of several changes to a key the last one counts.
+fn changed(
+    changes: &[(u8, Option<usize>)],
+    fill: u8,
+    model: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+) -> (Pairs, Vec<Vec<u8>>) {
+    let last: BTreeMap<u8, Option<usize>> = changes.iter().copied().collect();
+    let (puts, deletes): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, size)| size.is_some());
+    let puts: Pairs = puts
+        .into_iter()
+        .filter_map(|(key, size)| size.map(|size| (vec![key], vec![fill; size])))
+        .collect();
+    let deletes: Vec<Vec<u8>> = deletes.into_iter().map(|(key, _)| vec![key]).collect();
+    model.retain(|key, _| !deletes.contains(key));
+    model.extend(puts.iter().cloned());
+    (puts, deletes)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
 
@@ -229,23 +247,7 @@ proptest! {
         let (mut open, _) = store(dir.path());
         let mut model = BTreeMap::<Vec<u8>, Vec<u8>>::new();
         for (index, changes) in rounds.iter().enumerate() {
-            let mut changed = BTreeMap::new();
-            for (key, size) in changes {
-                changed.insert(vec![*key], size.map(|size| vec![index as u8; size]));
-            }
-            let (mut puts, mut deletes) = (Vec::new(), Vec::new());
-            for (key, value) in changed {
-                match value {
-                    Some(value) => {
-                        model.insert(key.clone(), value.clone());
-                        puts.push((key, value));
-                    }
-                    None => {
-                        model.remove(&key);
-                        deletes.push(key);
-                    }
-                }
-            }
+            let (puts, deletes) = changed(changes, index as u8, &mut model);
             let base = checkpoint(5, index as u64 + 1, &[], &[]);
             stored(&open.checkpoints, vec![Checkpoint { puts, deletes, ..base }]);
             if index % reopen_every == 0 {
