@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use actors::ids::{Conversation, DeviceId, Number, Seq};
 use actors::ids::{ShardId, Timestamp, UserId};
 use actors::message::{Resume, Send};
 use actors::packet::Packet;
 use actors::session::{Output, RequestRef};
-use actors::ids::{Conversation, DeviceId, Number, Seq};
 use bytes::Bytes;
 
 use crate::chance::Chance;

@@ -255,7 +255,9 @@ impl Client {
     fn had(&mut self, stored: u64, around: &mut Around) {
         let stored = usize::try_from(stored).unwrap().max(self.counted);
         let log = around.oracle.logs.remove(&self.user).unwrap_or_default();
-        log[self.counted..stored].iter().for_each(|entry| around.oracle.acknowledged(&self.user, entry));
+        log[self.counted..stored]
+            .iter()
+            .for_each(|entry| around.oracle.acknowledged(&self.user, entry));
         self.counted = stored;
         around.oracle.logs.insert(self.user.clone(), log);
     }

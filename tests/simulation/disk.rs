@@ -70,7 +70,9 @@ impl Disk {
         }
         self.pending.clear();
         self.syncing = 0;
-        if self.lies && let Some(before) = self.undo.pop_front() {
+        if self.lies
+            && let Some(before) = self.undo.pop_front()
+        {
             self.logs = before;
         }
         self.undo.clear();

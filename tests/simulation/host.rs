@@ -282,7 +282,8 @@ impl Node {
 
     fn accept(&mut self, client: usize, connection: u64, around: &mut Around) {
         self.count += 1;
-        let id = SessionId { node: node_id(self.place), boot: BootId(self.boot), count: self.count };
+        let id =
+            SessionId { node: node_id(self.place), boot: BootId(self.boot), count: self.count };
         let session = Session::new(id, around.shards, Arc::clone(&self.limits));
         let socket = Socket { session, inbox: VecDeque::new(), client, connection };
         self.sockets.insert(self.count, socket);
@@ -333,14 +334,18 @@ impl Node {
             match output {
                 Told::Home(ask) => {
                     let shard = ask.shard;
-                    if !self.home(ask, around) && let Some(socket) = self.sockets.get_mut(&count) {
+                    if !self.home(ask, around)
+                        && let Some(socket) = self.sockets.get_mut(&count)
+                    {
                         let mut more = Vec::new();
                         socket.session.home_failed(shard, now, &mut more);
                         out.extend(more);
                     }
                 }
                 Told::Watch(shard) => drop(self.watchers.entry(shard).or_default().insert(count)),
-                Told::Unwatch(shard) => drop(self.watchers.entry(shard).or_default().remove(&count)),
+                Told::Unwatch(shard) => {
+                    drop(self.watchers.entry(shard).or_default().remove(&count))
+                }
                 output => {
                     let frame = Event::Client(client, connection, Box::new(output));
                     around.socket(client, false, frame);
@@ -367,8 +372,7 @@ impl Node {
         around: &mut Around,
     ) -> bool {
         let Some(life) = self.peers.get(&to) else { return false };
-        let when =
-            around.network.arrival((self.place, to), class, around.now, &mut around.chance);
+        let when = around.network.arrival((self.place, to), class, around.now, &mut around.chance);
         // The boot does not matter: the life of the link does.
         around.at(when, Event::Node(to, 0, At::Packets(self.place, *life, packets)));
         true

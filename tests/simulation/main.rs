@@ -2,11 +2,7 @@
 //!
 //! `ROOKERY_SEED=7 cargo test --test simulation` runs one seed, `ROOKERY_SEEDS=5000` a longer campaign.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test says so by failing"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says so by failing")]
 
 mod around;
 mod chance;

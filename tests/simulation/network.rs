@@ -88,7 +88,11 @@ impl Network {
         for (&(a, b), link) in &mut self.links {
             let cut = self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a));
             let dead = !alive[a] || !alive[b];
-            let silent = cut || dead || !awake[a] || !awake[b] || self.doomed.contains(&(a, b))
+            let silent = cut
+                || dead
+                || !awake[a]
+                || !awake[b]
+                || self.doomed.contains(&(a, b))
                 || self.doomed.contains(&(b, a));
             if link.up {
                 link.silent = silent.then(|| link.silent.unwrap_or(now));

@@ -107,7 +107,9 @@ impl Oracle {
         assert!(log.last().is_none_or(|last| last.at <= entry.at), "in time");
         log.push(entry.clone());
         match &entry.what {
-            What::Message { from, seq, content, .. } => self.message(user, from, *seq, &content.body),
+            What::Message { from, seq, content, .. } => {
+                self.message(user, from, *seq, &content.body)
+            }
             What::Sent { mid, seq, cid, .. } => {
                 let sending = &self.sendings[cid];
                 assert_eq!(sending.from, *user);
@@ -133,7 +135,10 @@ impl Oracle {
 
     fn receipt(&mut self, (user, by): (UserId, UserId), delivered: Seq, read: Seq) {
         let had = self.had.get(&(by.clone(), user.clone())).copied().unwrap_or_default();
-        assert!(read <= delivered && delivered <= had, "{by} has what {user} is told: {delivered} of {had}");
+        assert!(
+            read <= delivered && delivered <= had,
+            "{by} has what {user} is told: {delivered} of {had}"
+        );
         let ticks = self.ticks.entry((user, by)).or_default();
         assert!(ticks.0 <= delivered && ticks.1 <= read, "ticks never go back");
         assert!(*ticks != (delivered, read), "a receipt says something new");

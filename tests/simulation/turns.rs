@@ -30,8 +30,12 @@ impl Node {
                 self.touch(shard);
             }
             Lane::Written(tickets) => self.written(&tickets, around),
-            Lane::Desk(shard, term, user, outputs) => self.desk(shard, term, &user, outputs, around),
-            Lane::User(shard, term, user, outputs) => self.user(shard, term, &user, outputs, around),
+            Lane::Desk(shard, term, user, outputs) => {
+                self.desk(shard, term, &user, outputs, around)
+            }
+            Lane::User(shard, term, user, outputs) => {
+                self.user(shard, term, &user, outputs, around)
+            }
             Lane::Tick => self.tick(around),
             Lane::Flush => self.flush(around),
             Lane::LinkDown(node) => {
@@ -306,7 +310,9 @@ impl Node {
         for output in outputs {
             match output {
                 desk::Output::Propose { ticket, change } => {
-                    if let (Plant::AnswersEarly, Change::Append { mid, .. }) = (around.plant, &change) {
+                    if let (Plant::AnswersEarly, Change::Append { mid, .. }) =
+                        (around.plant, &change)
+                    {
                         early.push((ticket, *mid));
                     }
                     let origin = match ticket {

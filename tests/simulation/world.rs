@@ -338,7 +338,12 @@ impl World {
         eprintln!("missing: {:?}", self.missing());
         for node in self.nodes.iter().flatten() {
             let roles = node.shards.values().map(|hosted| hosted.replica.role());
-            eprintln!("node {}: {:?}, peers {:?}", node.place, roles.collect::<Vec<_>>(), node.peers);
+            eprintln!(
+                "node {}: {:?}, peers {:?}",
+                node.place,
+                roles.collect::<Vec<_>>(),
+                node.peers
+            );
         }
     }
 }

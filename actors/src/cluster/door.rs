@@ -192,7 +192,7 @@ impl GuardedWrite {
         {
             self.read_gone = None;
         }
-        false
+        self.read_gone.is_none()
     }
 }
 
@@ -376,7 +376,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             drop(read);
         };
-        let (written, ()) = tokio::join!(write.write_all(&bytes), cut);
-        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        let writing = tokio::time::timeout(LONG / 3, write.write_all(&bytes));
+        let (written, ()) = tokio::join!(writing, cut);
+        assert_eq!(written.expect("it ends").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

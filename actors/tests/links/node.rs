@@ -76,8 +76,6 @@ impl Inbound for Recorder {
             sessions: 0,
             version: "test".into(),
             draining: false,
-            pid: 0,
-            health: Vec::new(),
         }
     }
 }
