@@ -313,7 +313,9 @@ impl Node {
         });
         if gone {
             self.sockets.remove(&count);
-            self.watchers.values_mut().for_each(|watchers| drop(watchers.remove(&count)));
+            self.watchers.values_mut().for_each(|watchers| {
+                watchers.remove(&count);
+            });
         }
     }
 
@@ -342,9 +344,11 @@ impl Node {
                         out.extend(more);
                     }
                 }
-                Told::Watch(shard) => drop(self.watchers.entry(shard).or_default().insert(count)),
+                Told::Watch(shard) => {
+                    self.watchers.entry(shard).or_default().insert(count);
+                }
                 Told::Unwatch(shard) => {
-                    drop(self.watchers.entry(shard).or_default().remove(&count))
+                    self.watchers.entry(shard).or_default().remove(&count);
                 }
                 output => {
                     let frame = Event::Client(client, connection, Box::new(output));
@@ -388,7 +392,7 @@ impl Node {
     }
 
     /// Something for the leader of another shard; lost when there is none.
-    pub(crate) fn to_leader(&mut self, shard: ShardId, packet: Packet, around: &Around) {
+    pub(crate) fn leader_gets(&mut self, shard: ShardId, packet: Packet, around: &Around) {
         if around.plant == Plant::LosesEnvelopes && matches!(packet, Packet::Envelopes { .. }) {
             return;
         }

@@ -218,11 +218,11 @@ impl Node {
                 Output::Post(parcel) => {
                     let (to, first, envelopes) = (parcel.to, parcel.first, parcel.envelopes);
                     let packet = Packet::Envelopes { from: shard, to, first, envelopes };
-                    self.to_leader(to, packet, around);
+                    self.leader_gets(to, packet, around);
                 }
                 Output::Taken(from, upto) => {
                     let packet = Packet::EnvelopesTaken { from, to: shard, upto };
-                    self.to_leader(from, packet, around);
+                    self.leader_gets(from, packet, around);
                 }
                 Output::Load(..) | Output::LoadRun(..) => panic!("all is in memory"),
             }

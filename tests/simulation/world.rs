@@ -125,10 +125,10 @@ impl World {
 
     fn node(&mut self, place: usize, boot: u64, at: At) {
         match &at {
-            At::Packets(from, life, _) if boot == 0 => {
-                if !self.around.network.passes(*from, place, *life) {
-                    return;
-                }
+            At::Packets(from, life, _)
+                if boot == 0 && !self.around.network.passes(*from, place, *life) =>
+            {
+                return;
             }
             At::Raft(from, ..) if self.around.network.is_cut(*from, place) => return,
             _ => {}

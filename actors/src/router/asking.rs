@@ -65,16 +65,16 @@ impl Router {
             while let Ok(Some(inbound)) =
                 tokio::time::timeout_at(next.into(), arrivals.recv()).await
             {
-                match *inbound {
+                let answer = match *inbound {
                     Inbound::Tell(Tell::NotHome { .. }) => {
                         next = next.min(clock::monotonic() + HOMELESS_WAIT);
+                        None
                     }
-                    Inbound::Tell(tell) => {
-                        if let Some(answer) = answered(tell) {
-                            return answer;
-                        }
-                    }
-                    Inbound::HomeMoved(_) | Inbound::Drain { .. } => {}
+                    Inbound::Tell(tell) => answered(tell),
+                    Inbound::HomeMoved(_) | Inbound::Drain { .. } => None,
+                };
+                if let Some(answer) = answer {
+                    return answer;
                 }
             }
             if clock::monotonic() >= deadline {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use super::post::{Parcel, Post};
 use super::replica::{Origin, Replica};
 use super::state::{Change, Command, Happened, Outcome};
-use crate::ids::{Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of};
+use crate::ids::{
+    DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
+};
 use crate::mailbox::desk;
 use crate::mailbox::log::{Found, Sealed, page};
 use crate::mailbox::rules::{Effect, Policy};
@@ -98,6 +100,9 @@ pub struct Home {
     next_ask: u64,
     waiting: BTreeMap<UserId, Vec<ToHome>>,
     waiting_count: usize,
+    /// Acknowledged by a device, and perhaps not yet committed: cursors are merged before they are proposed, and a
+    /// device that comes back meanwhile goes on from here.
+    acked: BTreeMap<(UserId, DeviceId), Number>,
     post: Post,
     expire_due: Duration,
     /// The user up to whom expiry has looked around.
@@ -117,6 +122,7 @@ impl Home {
             next_ask: 0,
             waiting: BTreeMap::new(),
             waiting_count: 0,
+            acked: BTreeMap::new(),
             post: Post::default(),
             expire_due: Duration::ZERO,
             expired_to: None,
@@ -194,6 +200,20 @@ impl Home {
         waited
     }
 
+    /// A device has acknowledged up to `n`; the cursor follows.
+    pub fn acknowledged(&mut self, user: &UserId, device: DeviceId, n: Number) {
+        let known = self.acked.entry((user.clone(), device)).or_default();
+        *known = n.max(*known);
+    }
+
+    /// Forgets acknowledgements that are in the state by now.
+    fn forget_acked(&mut self, replica: &Replica) {
+        self.acked.retain(|(user, device), n| {
+            let device = replica.state().mailbox(user).and_then(|m| m.device(device));
+            device.is_some_and(|device| device.acked < *n)
+        });
+    }
+
     fn send(
         &self,
         replica: &Replica,
@@ -246,20 +266,21 @@ impl Home {
         let ToHome { user, session, ask, .. } = ask;
         let Ask::Attach { life, device, start, acked, since } = ask else { return };
         let Some(mailbox) = replica.state().mailbox(&user) else { return };
-        let position = mailbox.position(&device, start);
+        let mut position = mailbox.position(&device, start);
         let has = match start {
             Start::Resume(resume) if position.resumed == Resumed::Yes => resume.n.max(acked),
             Start::Continue(_) if position.resumed == Resumed::Yes => acked,
+            Start::Device => {
+                let acked = self.acked.get(&(user.clone(), device.clone())).copied();
+                position.from = acked.unwrap_or_default().clamp(position.from, position.head);
+                position.from
+            }
             _ => Number(0),
         };
         if mailbox.device(&device).is_some_and(|known| has > known.acked) {
             let input = desk::Input::Acknowledge { device: device.clone(), n: has };
             out.push(Output::Mailbox(user.clone(), input));
         }
-        let acked = match start {
-            Start::Continue(_) if position.resumed == Resumed::Yes => acked,
-            _ => position.from,
-        };
         let input = user::Input::Attach { session, life, device, since, start, position, acked };
         out.push(Output::User(user, input));
     }
@@ -457,6 +478,7 @@ impl Home {
         }
         if now >= self.expire_due {
             self.expire_due = now + EXPIRE_EVERY;
+            self.forget_acked(replica);
             self.expire(replica, now);
         }
     }

@@ -320,6 +320,12 @@ impl Children {
         connected.flat_map(|c| &c.sessions).map(|a| (a.session.node, a.device.clone())).collect()
     }
 
+    /// The device of an attached session.
+    pub(super) fn device_of(&self, user: &UserId, session: SessionId) -> Option<DeviceId> {
+        let sessions = &self.by_user.get(user)?.sessions;
+        sessions.iter().find(|a| a.session == session).map(|a| a.device.clone())
+    }
+
     pub(super) fn crash(&self, user: &UserId) {
         if let Some(active) = self.by_mailbox.get(user) {
             let _gone = active.actor.cast(mailbox::Msg::Crash);

@@ -88,6 +88,11 @@ impl State {
             self.schedule();
             return;
         }
+        if let Ask::Acknowledge { n, .. } = ask.ask
+            && let Some(device) = self.children.device_of(&ask.user, ask.session)
+        {
+            hosted.home.acknowledged(&ask.user, device, n);
+        }
         let mut out = Vec::new();
         hosted.home.ask(&mut hosted.replica, ask, wall, rand::rng().random(), &mut out);
         self.touch(shard);
