@@ -1,16 +1,19 @@
 //! Session: the rules of one socket's attachment to its own mailbox, and of what it asks there.
 
-use std::collections::{BTreeMap, VecDeque};
+mod asks;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+use asks::Waiting;
 
 use super::streams::{Streams, Turn};
 use super::{AckedTooFar, Limits, Output, RequestRef};
 use crate::ids::{
-    Conversation, DeviceId, Epoch, Number, Seq, SessionId, ShardId, Timestamp, UserId, shard_of,
+    Conversation, DeviceId, Epoch, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
 };
 use crate::message::{Entry, Position, Refusal, Resume, Send, What};
-use crate::packet::{Answer, Ask, Closed, Question, Start, Tell, ToHome};
+use crate::packet::{Ask, Closed, Start, Tell, ToHome};
 
 /// One socket, as seen from its gateway.
 #[derive(Debug)]
@@ -60,31 +63,6 @@ enum Stage {
 enum CaughtUp {
     No,
     Told,
-}
-
-/// What was asked of the own mailbox and may have to be repeated.
-#[derive(Debug, Default)]
-struct Waiting {
-    questions: BTreeMap<RequestRef, (Question, Duration)>,
-    /// The first one is asked, the others wait for their turn.
-    pulls: VecDeque<Pull>,
-    /// Has no answer: repeated for a while in case its home is lost with it.
-    reads: BTreeMap<Conversation, (Seq, Duration)>,
-}
-
-#[derive(Debug)]
-struct Pull {
-    request: RequestRef,
-    after: Number,
-    limit: u16,
-    since: Duration,
-    asked: Option<Duration>,
-}
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.questions.is_empty() && self.pulls.is_empty() && self.reads.is_empty()
-    }
 }
 
 impl Session {
@@ -175,46 +153,6 @@ impl Session {
         Ok(())
     }
 
-    /// The user has read a conversation up to and including `seq`.
-    pub fn read(
-        &mut self,
-        conv: Conversation,
-        seq: Seq,
-        now: Duration,
-        out: &mut Vec<Output>,
-    ) -> Result<(), Refusal> {
-        let max = self.limits.asks_max;
-        let reads = &mut self.waiting().reads;
-        if reads.len() >= max && !reads.contains_key(&conv) {
-            return Err(Refusal::Overloaded);
-        }
-        let read = reads.entry(conv.clone()).or_insert((seq, now));
-        *read = (read.0.max(seq), now);
-        if self.stage == Stage::Attached {
-            self.ask(Ask::Read { conv, seq }, out);
-        }
-        Ok(())
-    }
-
-    /// Asks for entries after `after` again; answered by `Pulled`.
-    pub fn pull(
-        &mut self,
-        request: RequestRef,
-        after: Number,
-        limit: u16,
-        now: Duration,
-        out: &mut Vec<Output>,
-    ) {
-        let max = self.limits.asks_max;
-        let pulls = &mut self.waiting().pulls;
-        if pulls.len() >= max {
-            out.push(Output::Pulled { request, result: Err(Refusal::Overloaded) });
-            return;
-        }
-        pulls.push_back(Pull { request, after, limit, since: now, asked: None });
-        self.ask_pull(now, out);
-    }
-
     /// The client is alive; the home hears it now and then.
     pub fn alive(&mut self, now: Duration, out: &mut Vec<Output>) {
         let due = self.alive.is_none_or(|told| now.saturating_sub(told) >= self.limits.alive);
@@ -223,26 +161,6 @@ impl Session {
             self.ask(Ask::Alive, out);
             // An acknowledgement lost on the way is made good here.
             self.acknowledge(out);
-        }
-    }
-
-    /// Asks something of the own mailbox; answered by `Answered`.
-    pub fn question(
-        &mut self,
-        request: RequestRef,
-        question: Question,
-        now: Duration,
-        out: &mut Vec<Output>,
-    ) {
-        let max = self.limits.asks_max;
-        let questions = &mut self.waiting().questions;
-        if questions.len() >= max {
-            out.push(Output::Answered { request, answer: Err(Refusal::Overloaded) });
-            return;
-        }
-        questions.insert(request, (question.clone(), now));
-        if self.stage == Stage::Attached {
-            self.ask(Ask::Question { request: request.0, question }, out);
         }
     }
 
@@ -407,27 +325,6 @@ impl Session {
         self.repeat(now, out);
     }
 
-    /// Says again what the home before may not have heard.
-    fn repeat(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.life > 1 {
-            self.acknowledge(out);
-        }
-        let Some(mut waiting) = self.waiting.take() else {
-            return;
-        };
-        for (conv, (seq, _)) in &waiting.reads {
-            self.ask(Ask::Read { conv: conv.clone(), seq: *seq }, out);
-        }
-        for (request, (question, _)) in &waiting.questions {
-            self.ask(Ask::Question { request: request.0, question: question.clone() }, out);
-        }
-        if let Some(pull) = waiting.pulls.front_mut() {
-            pull.asked = None;
-        }
-        self.waiting = Some(waiting);
-        self.ask_pull(now, out);
-    }
-
     fn entries(
         &mut self,
         life: u32,
@@ -480,46 +377,6 @@ impl Session {
         }
     }
 
-    fn pulled(&mut self, life: u32, mut entries: Vec<Entry>, now: Duration, out: &mut Vec<Output>) {
-        if self.stage != Stage::Attached || life != self.life {
-            return;
-        }
-        let Some(waiting) = &mut self.waiting else {
-            return;
-        };
-        let Some(pull) = waiting.pulls.front() else {
-            return;
-        };
-        // Entries from elsewhere answer an earlier pull, twice.
-        let wanted = pull.after.0 + 1..=pull.after.0.saturating_add(u64::from(pull.limit));
-        let strange = entries.first().is_some_and(|entry| !wanted.contains(&entry.n.0));
-        if pull.asked.is_none() || strange {
-            return;
-        }
-        let request = pull.request;
-        // What was not pushed yet comes by itself, within the window.
-        entries.retain(|entry| entry.n <= self.sent && wanted.contains(&entry.n.0));
-        waiting.pulls.pop_front();
-        out.push(Output::Pulled { request, result: Ok(entries) });
-        self.ask_pull(now, out);
-        self.tidy();
-    }
-
-    fn answered(
-        &mut self,
-        request: RequestRef,
-        answer: Result<Answer, Refusal>,
-        out: &mut Vec<Output>,
-    ) {
-        let Some(waiting) = &mut self.waiting else {
-            return;
-        };
-        if waiting.questions.remove(&request).is_some() {
-            out.push(Output::Answered { request, answer });
-            self.tidy();
-        }
-    }
-
     fn closed(&mut self, life: u32, why: Closed, now: Duration, out: &mut Vec<Output>) {
         if life != self.life || matches!(self.stage, Stage::New | Stage::Over) {
             return;
@@ -558,49 +415,6 @@ impl Session {
         }
     }
 
-    fn ask_pull(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.stage != Stage::Attached {
-            return;
-        }
-        let life = self.life;
-        let Some(pull) = self.waiting.as_mut().and_then(|w| w.pulls.front_mut()) else {
-            return;
-        };
-        if pull.asked.is_none() {
-            pull.asked = Some(now);
-            let ask = Ask::Pull { life, after: pull.after, limit: pull.limit };
-            self.ask(ask, out);
-        }
-    }
-
-    fn tick_waiting(&mut self, now: Duration, out: &mut Vec<Output>) {
-        let Some(waiting) = &mut self.waiting else {
-            return;
-        };
-        let (parked, answer) = (self.limits.parked, self.limits.answer);
-        let late = |since: Duration| now.saturating_sub(since) >= parked;
-        waiting.reads.retain(|_, (_, since)| !late(*since));
-        waiting.questions.retain(|request, (_, since)| {
-            if late(*since) {
-                let answer = Err(Refusal::Unavailable);
-                out.push(Output::Answered { request: *request, answer });
-            }
-            !late(*since)
-        });
-        while waiting.pulls.front().is_some_and(|pull| late(pull.since)) {
-            let Some(pull) = waiting.pulls.pop_front() else {
-                break;
-            };
-            let result = Err(Refusal::Unavailable);
-            out.push(Output::Pulled { request: pull.request, result });
-        }
-        if let Some(pull) = waiting.pulls.front_mut() {
-            pull.asked = pull.asked.filter(|asked| now.saturating_sub(*asked) < answer);
-        }
-        self.ask_pull(now, out);
-        self.tidy();
-    }
-
     fn acknowledge(&self, out: &mut Vec<Output>) {
         if self.stage == Stage::Attached && self.acked > Number(0) {
             self.ask(Ask::Acknowledge { life: self.life, n: self.acked }, out);
@@ -611,17 +425,6 @@ impl Session {
         if let Some((user, _)) = &self.who {
             let (shard, user, session) = (self.home, user.clone(), self.id);
             out.push(Output::Home(ToHome { shard, user, session, ask }));
-        }
-    }
-
-    fn waiting(&mut self) -> &mut Waiting {
-        self.waiting.get_or_insert_default()
-    }
-
-    /// Gives back the memory of an idle session.
-    fn tidy(&mut self) {
-        if self.waiting.as_ref().is_some_and(|waiting| waiting.is_empty()) {
-            self.waiting = None;
         }
     }
 

@@ -76,6 +76,8 @@ impl Inbound for Recorder {
             sessions: 0,
             version: "test".into(),
             draining: false,
+            pid: 0,
+            health: Vec::new(),
         }
     }
 }
