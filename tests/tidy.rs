@@ -16,7 +16,6 @@ const TEST_LINES_MAX: usize = 800;
 const LONGER: &[(&str, usize)] = &[
     ("actors/src/mailbox/rules.rs", 541),
     ("actors/src/session/rules.rs", 634),
-    ("actors/src/shard/home.rs", 519),
     ("actors/src/shard/replica.rs", 531),
     ("actors/src/shard/state.rs", 555),
 ];

@@ -211,7 +211,7 @@ impl User {
                     reading,
                     pulling,
                 };
-                self.attach(new, position, out);
+                self.attach(new, start, position, out);
             }
             Input::Detach { session, life } => {
                 self.sessions.retain(|a| a.session != session || a.life > life);
@@ -240,13 +240,13 @@ impl User {
         }
     }
 
-    fn attach(&mut self, new: Attachment, position: Position, out: &mut Vec<Output>) {
+    fn attach(&mut self, new: Attachment, start: Start, position: Position, out: &mut Vec<Output>) {
         if self.sessions.iter().any(|a| a.session == new.session && a.life >= new.life) {
             return;
         }
         let rival = |a: &Attachment| a.device == new.device && a.session != new.session;
         if let Some(at) = self.sessions.iter().position(rival) {
-            let stays = is_newer(&self.sessions[at], &new);
+            let stays = stays(&self.sessions[at], &new, start);
             let gone = if stays { &new } else { &self.sessions[at] };
             out.push(closed(gone, Closed::Replaced));
             if stays {
@@ -476,12 +476,19 @@ impl Attachment {
 
 /// Of two sockets of one device the one that authenticated last is the newer one. A gateway's own count is surer than the
 /// clocks of two.
-fn is_newer(a: &Attachment, b: &Attachment) -> bool {
+/// Whether an attached session stays when another session of its device attaches: only if it is the newer one.
+///
+/// Why not simply compare when they authenticated: the gateways' clocks differ. Within what honest clocks may differ by,
+/// who comes now is newer, unless it only goes on after a failover.
+fn stays(attached: &Attachment, new: &Attachment, start: Start) -> bool {
+    const CLOCKS_APART_MS: u64 = 2_000;
     let boot = |a: &Attachment| (a.session.node, a.session.boot);
-    if boot(a) == boot(b) {
-        return a.session.count > b.session.count;
+    if boot(attached) == boot(new) {
+        return attached.session.count > new.session.count;
     }
-    (a.since, a.session) > (b.since, b.session)
+    let goes_on = matches!(start, Start::Continue(_));
+    let decided = attached.since.0.abs_diff(new.since.0) > CLOCKS_APART_MS;
+    (decided || goes_on) && (attached.since, attached.session) > (new.since, new.session)
 }
 
 fn closed(gone: &Attachment, why: Closed) -> Output {

@@ -139,6 +139,29 @@ fn the_newest_socket_of_a_device_stays() {
 }
 
 #[test]
+fn of_two_gateways_whose_clocks_differ_a_little_the_one_that_comes_last_is_newer() {
+    let at = |node: u16, since: u64, start: Start| Input::Attach {
+        session: SessionId { node: NodeId(node), boot: BootId(node.into()), count: 1 },
+        life: 1,
+        device: device(1),
+        since: Timestamp(since),
+        start,
+        position: position(0, 0, Resumed::NotAsked),
+        acked: Number(0),
+    };
+    let on = |user: &User| user.sessions().first().map(|s| s.session.node);
+    let mut user = User::new(LIMITS);
+    give(&mut user, at(2, 10_500, Start::Device));
+    give(&mut user, at(1, 10_000, Start::Device));
+    assert_eq!(on(&user), Some(NodeId(1)), "who comes now is newer");
+    let resume = Resume { n: Number(0), epoch: Epoch(1) };
+    give(&mut user, at(3, 9_900, Start::Continue(resume)));
+    assert_eq!(on(&user), Some(NodeId(1)), "who only goes on is not");
+    give(&mut user, at(4, 5_000, Start::Device));
+    assert_eq!(on(&user), Some(NodeId(1)), "what was long on its way is not");
+}
+
+#[test]
 fn a_session_that_attaches_again_replaces_itself() {
     let mut user = User::new(LIMITS);
     give(&mut user, attach(1, 2, 1, 0, 0));

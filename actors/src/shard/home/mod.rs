@@ -5,6 +5,8 @@
 //! Never     changes the state: it proposes.
 //! Fails by  forgetting; sessions attach again, and envelopes are sent again.
 
+mod passing;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -25,11 +27,6 @@ use crate::user::rules as user;
 const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Asks that wait for mailboxes to be read from disk.
 const WAITING_MAX: usize = 10_000;
-/// An idle shard still commits the time this often, so that its clock moves.
-const CLOCK_EVERY: Duration = Duration::from_secs(600);
-/// How often expiry looks around, and how many mailboxes it treats at once.
-const EXPIRE_EVERY: Duration = Duration::from_secs(10);
-const EXPIRE_COUNT: usize = 64;
 
 /// What a mailbox may hold.
 #[derive(Debug, Clone, Copy)]
@@ -204,14 +201,6 @@ impl Home {
     pub fn acknowledged(&mut self, user: &UserId, device: DeviceId, n: Number) {
         let known = self.acked.entry((user.clone(), device)).or_default();
         *known = n.max(*known);
-    }
-
-    /// Forgets acknowledgements that are in the state by now.
-    fn forget_acked(&mut self, replica: &Replica) {
-        self.acked.retain(|(user, device), n| {
-            let device = replica.state().mailbox(user).and_then(|m| m.device(device));
-            device.is_some_and(|device| device.acked < *n)
-        });
     }
 
     fn send(
@@ -460,45 +449,6 @@ impl Home {
     /// The leader of another shard changed.
     pub fn moved(&mut self, shard: ShardId) {
         self.post.reroute(shard);
-    }
-
-    /// Time passes (each 50 ms or so) on a replica that serves.
-    pub fn tick(&mut self, replica: &mut Replica, now: Duration, out: &mut Vec<Output>) {
-        if !replica.role().serves {
-            return;
-        }
-        for (by, upto) in self.post.take_taken() {
-            let _lost_is_resent = replica.propose(Command::Taken { by, upto }, Origin::Shard);
-        }
-        let parcels = self.post.resend(replica.state().outbox(), now);
-        out.extend(parcels.into_iter().map(Output::Post));
-        if replica.state().policy() != self.policy && now >= self.clock_due {
-            let _again_next_time = replica.propose(Command::Policy(self.policy), Origin::Shard);
-            self.clock_due = now + EXPIRE_EVERY;
-        }
-        if now >= self.expire_due {
-            self.expire_due = now + EXPIRE_EVERY;
-            self.forget_acked(replica);
-            self.expire(replica, now);
-        }
-    }
-
-    fn expire(&mut self, replica: &mut Replica, now: Duration) {
-        let (due, last) = replica.state().due(self.expired_to.as_ref(), EXPIRE_COUNT);
-        if due.len() == EXPIRE_COUNT {
-            self.expire_due = now;
-        }
-        self.expired_to = last;
-        let lags = replica.state().now();
-        let clock_lags = lags.cautious < lags.wall;
-        if due.is_empty() && now >= self.clock_due || clock_lags {
-            self.clock_due = now + CLOCK_EVERY;
-            let _again_next_time = replica.propose(Command::Policy(self.policy), Origin::Shard);
-        }
-        for user in due {
-            let command = Command::Mailbox(user, Change::Expire);
-            let _again_next_time = replica.propose(command, Origin::Shard);
-        }
     }
 
     /// A page of a user's log, for their `User` actor.
