@@ -1,4 +1,44 @@
 //! The chat itself: actors, mailboxes, agreement and storage. It has never heard of HTTP, WebSocket or JSON.
+//!
+//! # Who watches whom
+//!
+//! ```text
+//! Root                         tells the process to stop when a lane fails for good            (node)
+//! ├─ Lane, one per thread      drives its share of the shards: Raft, journal, state, homes     (shard::lane)
+//! │   ├─ Mailboxes             supervises ─► Mailbox(user): admission, merging of cursors      (mailbox)
+//! │   │                          started on demand where the shard leads, passivated when idle
+//! │   └─ Users                 supervises ─► User(user): sessions, windows, paging             (user)
+//! │                              while somebody is connected
+//! └─ Links                     node server, router actor, door, and one Link per peer          (cluster)
+//! ```
+//! Sockets are lean tasks, watched by the `Sessions` actor of the node that has them; what a session *decides* is here
+//! ([`session`]). Journal and checkpoints have threads of their own ([`store`]): nothing here waits for a disk.
+//!
+//! A failed `Mailbox` or `User` loses only what can be had again: state is the shard's, sessions attach again, sends are
+//! repeated under their `cid`. Too many failures fail their supervisor, and too many of those the lane.
+//!
+//! # Rooms, upper before lower
+//!
+//! | room | job |
+//! |---|---|
+//! | [`node`] | starts the parts in order and stops them in reverse |
+//! | [`router`] | knows who leads each shard and how to reach them; hands sessions what is for them |
+//! | [`session`] | one client's side: order across failures, gapless numbers, parking (pure) |
+//! | [`shard`] | one Raft group: log, state machine, outbox, and the leader's side, the home |
+//! | [`mailbox`] | what a user has not fetched yet: log, ledger, devices, expiry |
+//! | [`user`] | hands a connected user's log to their sessions |
+//! | [`store`] | raft-engine journal, sled checkpoints, identity of a data directory |
+//! | [`cluster`] | links between nodes over ractor_cluster |
+//! | [`placement`], [`restart`] | which nodes keep a shard; how often a child may die |
+//! | [`packet`], [`message`], [`codec`], [`clock`], [`ids`] | leaves: what nodes and users say, bytes, time, names |
+//!
+//! # What is deliberately absent
+//!
+//! - No file called `rules.rs`, nor `replica`, `state`, `home`, `outbox` or `post`, reads a clock, draws chance or waits: the
+//!   same code runs in the simulation, whole clusters in one thread from one seed.
+//! - No key per message: entries lie in runs of about 16 KiB.
+//! - No consensus of our own: Raft is the `raft` crate's.
+//! - No remote actor but one router per node: users and mailboxes are local types.
 
 pub mod clock;
 pub mod cluster;
