@@ -199,18 +199,20 @@ impl Replica {
         self.role
     }
 
-    /// One tick of Raft's clock.
-    pub fn tick(&mut self) {
+    /// One tick of Raft's clock; answers whether there may be something to do.
+    pub fn tick(&mut self) -> bool {
         // Until a checkpoint is installed the library must neither tick nor step.
         if self.installing {
-            return;
+            return false;
         }
         if !self.lacks_state {
-            self.raft.tick();
-        } else if self.role.leader.is_some() {
+            return self.raft.tick();
+        }
+        if self.role.leader.is_some() {
             // Refused while one is on its way, or when the leader is not known for sure: asked again at the next tick.
             let _later = self.raft.request_snapshot();
         }
+        true
     }
 
     /// The checkpoint is gone: from now on this replica votes and keeps entries, but applies nothing, leads nothing and
@@ -232,13 +234,6 @@ impl Replica {
         }
         if let Err(error) = self.raft.step(message) {
             tracing::debug!(shard = %self.shard(), %error, "raft message refused");
-        }
-    }
-
-    /// Stands for election at once.
-    pub fn campaign(&mut self) {
-        if !self.installing && !self.lacks_state {
-            let _lost_is_fine = self.raft.campaign();
         }
     }
 
@@ -489,12 +484,6 @@ impl Replica {
     #[must_use]
     pub fn log(&self) -> &RaftLog {
         self.raft.store()
-    }
-
-    /// Entries committed and not yet applied.
-    #[must_use]
-    pub fn backlog(&self) -> usize {
-        self.committed.len()
     }
 
     /// Commands proposed and not yet answered.

@@ -28,6 +28,8 @@ pub struct Hosted {
     pub(super) storing: Storing,
     pub(super) transfers: BTreeMap<NodeId, Transfer>,
     pub(super) arrival: Option<Arrival>,
+    /// Bytes of state in memory, as of the last time they were counted.
+    pub(super) bytes: usize,
     /// Writes held back until the image of a checkpoint that is being taken over is on disk.
     pub(super) held: Vec<Record>,
 }
@@ -44,6 +46,7 @@ impl Hosted {
             place,
             transfers: BTreeMap::new(),
             arrival: None,
+            bytes: 0,
             held: Vec::new(),
         }
     }
@@ -67,7 +70,7 @@ impl Hosted {
             last: self.replica.last_index(),
             progress: progress.collect(),
             mailboxes: state.users().count(),
-            state_bytes: state.weight(),
+            state_bytes: self.bytes,
         }
     }
 }

@@ -306,13 +306,14 @@ impl State {
         let shards: Vec<ShardId> = self.shards.keys().copied().collect();
         for shard in shards {
             let Some(hosted) = self.shards.get_mut(&shard) else { continue };
-            hosted.replica.tick();
+            let ticked = hosted.replica.tick();
             let mut out = Vec::new();
             hosted.home.tick(&mut hosted.replica, now, &mut out);
-            self.due.insert(shard);
+            if ticked || hosted.replica.has_pending() {
+                self.touch(shard);
+            }
             self.carry_out(shard, out).await;
         }
-        self.schedule();
         self.checkpoint_some();
         self.continue_transfers();
         if self.ticks.is_multiple_of(10) {

@@ -111,7 +111,10 @@ impl State {
 
     /// Lets cold mailboxes leave memory when there is too much of it.
     fn cool(&mut self) {
-        let total: usize = self.shards.values().map(|h| h.replica.state().weight()).sum();
+        for hosted in self.shards.values_mut() {
+            hosted.bytes = hosted.replica.state().weight();
+        }
+        let total: usize = self.shards.values().map(|hosted| hosted.bytes).sum();
         let lanes = self.router.lanes().len().max(1);
         let Some(over) = total.checked_sub(self.settings.memory_budget / lanes) else { return };
         let count = self.shards.len().max(1);
