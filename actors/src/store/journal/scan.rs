@@ -20,6 +20,8 @@ use super::{Durability, StoreError};
 use crate::store::error::io;
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
+/// What follows the magic text in every file this program writes: format version 2, no alignment.
+const VERSION: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
 const CRC: usize = 4;
 
 /// Suffix of the files that records are appended to.
@@ -89,7 +91,8 @@ pub(super) fn files(dir: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, Sto
 fn check_file(path: &Path, number: u64, end: End) -> Result<(), StoreError> {
     let bytes = std::fs::read(path).map_err(io("read", path))?;
     let signature = (number & u64::from(u32::MAX)) as u32;
-    let headed = bytes.len() >= FILE_HEAD && bytes.starts_with(MAGIC);
+    // With a damaged version raft-engine would take the newest file for an empty one.
+    let headed = bytes.starts_with(MAGIC) && bytes[MAGIC.len()..].starts_with(&VERSION);
     let mut at = if headed { FILE_HEAD } else { 0 };
     while headed && at < bytes.len() {
         match batch(&bytes[at..], signature) {

@@ -125,6 +125,20 @@ fn damage_to_rewritten_entries_is_an_error_below_the_anchor_only() {
     is_damage(reopened(dir.path()), &name);
 }
 
+#[test]
+fn a_damaged_head_of_the_newest_file_is_an_error_at_every_byte() {
+    const HEAD_BYTES: usize = 69;
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 70);
+    let newest = files(dir.path(), ".raftlog").pop().unwrap();
+    for at in 0..HEAD_BYTES {
+        flip(&newest, at);
+        assert!(reopened(dir.path()).is_err(), "byte {at}");
+        flip(&newest, at);
+    }
+    assert_eq!(reopened(dir.path()).unwrap(), 70);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
