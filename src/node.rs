@@ -104,7 +104,9 @@ async fn serve(
         runtime.spawn(rest::serve(listener, client_routes.clone(), seats.clone(), closed.clone()));
     }
     let operators = Seats::new(64);
-    let admin_served = rest::serve(operator, admin_routes, operators, watch_for_ever(&closing));
+    // The operator's listener stays to the end.
+    let (_open, never_closed) = watch::channel(false);
+    let admin_served = rest::serve(operator, admin_routes, operators, never_closed);
     let admin_served = tokio::spawn(admin_served);
     tracing::info!(node = name, url = own.url, "node runs");
     let ended = tokio::select! {
@@ -145,17 +147,6 @@ async fn drain(
     if tokio::time::timeout(within, gone).await.is_err() {
         tracing::warn!(sockets = roll.sockets(), "some clients did not go");
     }
-}
-
-/// The operator's listener stays to the end.
-fn watch_for_ever(closing: &watch::Sender<bool>) -> watch::Receiver<bool> {
-    let (sender, receiver) = watch::channel(false);
-    let closing = closing.clone();
-    tokio::spawn(async move {
-        closing.closed().await;
-        drop(sender);
-    });
-    receiver
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, NodeError> {

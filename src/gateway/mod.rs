@@ -23,12 +23,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::clock;
-use actors::ids::{SessionId, ShardId, Timestamp, UserId};
+use actors::ids::{SessionId, ShardId, Timestamp};
 use actors::packet::ToHome;
 use actors::router::{Inbound, NoHome, Router};
 use actors::session;
 use tokio::sync::mpsc::UnboundedSender;
 
+pub use crate::auth::{TokenRefused, Verified};
 pub use sessions::{Msg, Roll, Sessions};
 pub use socket::serve;
 pub use upgrade::upgrade;
@@ -119,26 +120,6 @@ impl Default for Limits {
             session: Arc::default(),
         }
     }
-}
-
-/// Who a token belongs to, and until when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified {
-    /// The user.
-    pub user: UserId,
-    /// When it ends.
-    pub expires_at: Timestamp,
-}
-
-/// Why a token was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenRefused {
-    /// It was good once: get a new one.
-    #[error("the token has expired")]
-    Expired,
-    /// It never was.
-    #[error("the token is not valid")]
-    Invalid,
 }
 
 /// Checks tokens.

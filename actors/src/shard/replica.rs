@@ -485,12 +485,6 @@ impl Replica {
     pub fn log(&self) -> &RaftLog {
         self.raft.store()
     }
-
-    /// Commands proposed and not yet answered.
-    #[must_use]
-    pub fn unanswered(&self) -> usize {
-        self.proposed.iter().map(|p| p.origins.len()).sum::<usize>() + self.pending.len()
-    }
 }
 
 /// Whether a message carries a checkpoint's place, so that its image must go before it.

@@ -6,7 +6,7 @@ use rand::Rng;
 
 use super::storing::Storing;
 use super::transfer::{Arrival, Transfer};
-use super::{Msg, ShardStatus, State};
+use super::{ShardStatus, State};
 use crate::clock;
 use crate::ids::{NodeId, ShardId, UserId};
 use crate::mailbox::desk;
@@ -311,10 +311,5 @@ impl State {
         }
         self.touch(shard);
         self.carry_out(shard, out).await;
-    }
-
-    /// Waits for nothing: a message the lane sends itself.
-    pub(super) fn later(&self, message: Msg) {
-        let _stopping = self.myself.cast(message);
     }
 }

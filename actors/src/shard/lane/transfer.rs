@@ -230,7 +230,6 @@ impl State {
         // All is on disk: Raft decides whether it still wants this checkpoint (`install`), or drops it.
         hosted.replica.step(message);
         self.touch(shard);
-        self.later(Msg::Flush);
         Ok(())
     }
 
