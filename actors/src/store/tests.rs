@@ -16,7 +16,7 @@ mod damage;
 mod directory;
 mod journal;
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(120);
 
 fn no_failure() -> Fatal {
     Arc::new(|error| panic!("the store failed: {error}"))

@@ -104,15 +104,27 @@ fn sweep(dir: &Path) -> Result<(), StoreError> {
 fn open_within(dir: &Path, cache_bytes: u64, within: Duration) -> Result<sled::Db, StoreError> {
     let (answer, opened) = channel();
     let config = sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(None);
+    let lock = dir.join("db");
     std::thread::Builder::new()
         .name("checkpoints-open".to_owned())
         .spawn(move || {
-            let _ = answer.send(config.open());
+            let _ =
+                answer.send(wait_for_lock(&lock).map_err(Into::into).and_then(|()| config.open()));
         })
         .map_err(io("start a thread for", dir))?;
     let hangs = || sled::Error::Io(std::io::Error::other("sled did not open in time or panicked"));
     let result = opened.recv_timeout(within).unwrap_or_else(|_| Err(hangs()));
     result.map_err(|source| StoreError::Checkpoints { dir: dir.to_owned(), source })
+}
+
+/// Waits until the threads of an earlier database in this process have let go of its file: they do so some time after
+/// it is dropped, and sled refuses a file that is locked. Other processes are kept out by the data directory's lock.
+fn wait_for_lock(file: &Path) -> std::io::Result<()> {
+    match std::fs::File::open(file) {
+        Ok(file) => file.lock().and_then(|()| file.unlock()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Finds each shard's image, hopping from generation to generation.

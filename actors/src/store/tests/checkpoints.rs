@@ -193,6 +193,30 @@ fn a_database_that_does_not_open_is_set_aside() {
 }
 
 #[test]
+fn a_database_whose_last_owner_lets_go_late_is_not_set_aside() {
+    let dir = voted_dir();
+    let (store, _) = store(dir.path());
+    stored(&store.checkpoints, vec![checkpoint(5, 3, &[("a", "1")], &[])]);
+    store.close();
+    drop(store);
+    let held = std::fs::File::open(dir.path().join("state/1/db")).unwrap();
+    held.lock().unwrap();
+    let (tell, told) = channel();
+    let path = dir.path().to_owned();
+    let opening = std::thread::spawn(move || {
+        let opened = super::store(&path);
+        tell.send(()).unwrap();
+        opened
+    });
+    let early = told.recv_timeout(Duration::from_millis(200));
+    assert!(early.is_err(), "opened under another's lock");
+    drop(held);
+    let (store, recovery) = opening.join().unwrap();
+    assert!(!recovery.checkpoints_lost);
+    assert_eq!(load(&store.checkpoints, &["a"]), [text("1")]);
+}
+
+#[test]
 fn a_half_written_snapshot_of_sled_is_removed() {
     let dir = voted_dir();
     let (store, _) = store(dir.path());
