@@ -106,6 +106,12 @@ impl Outputs {
     }
 }
 
+impl Write {
+    fn is_empty(&self) -> bool {
+        self.reset.is_none() && self.entries.is_empty() && self.hard_state.is_none()
+    }
+}
+
 /// What a node may know of a replica it hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Role {
@@ -131,7 +137,9 @@ pub struct Replica {
     pending: Vec<(Command, Origin)>,
     proposed: VecDeque<Proposed>,
     committed: VecDeque<Entry>,
-    /// Messages that may leave once their write is durable.
+    /// Steps that are not durable yet: the ticket of a write, and the last step that is durable with it.
+    writing: VecDeque<(u64, u64)>,
+    /// Messages that may leave once their step is durable.
     held: VecDeque<(u64, Vec<Message>)>,
     installing: bool,
     role: Role,
@@ -156,6 +164,9 @@ impl Replica {
             pre_vote: true,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: 4 * 1024 * 1024,
+            // Followers learn what is committed with the next entry or heartbeat: they answer nobody, and a message and
+            // its answer per commit and follower are saved.
+            skip_bcast_commit: true,
             ..raft::Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -168,6 +179,7 @@ impl Replica {
             pending: Vec::new(),
             proposed: VecDeque::new(),
             committed: VecDeque::new(),
+            writing: VecDeque::new(),
             held: VecDeque::new(),
             installing: false,
             role,
@@ -373,14 +385,32 @@ impl Replica {
         }
         self.committed.extend(ready.take_committed_entries());
         self.raft.advance_append_async(ready);
-        out.writes.push(write);
+        if !write.is_empty() {
+            self.writing.push_back((write.ticket, write.ticket));
+            out.writes.push(write);
+        } else if let Some((_, upto)) = self.writing.back_mut() {
+            *upto = write.ticket;
+        } else {
+            self.durable(write.ticket, out);
+        }
     }
 
-    /// Everything up to this ticket is on disk.
+    /// The write with this ticket, and all before it, are on disk.
     pub fn persisted(&mut self, ticket: u64, out: &mut Outputs) {
-        self.raft.on_persist_ready(ticket);
-        while self.held.front().is_some_and(|(number, _)| *number <= ticket) {
-            out.messages.extend(self.held.pop_front().map(|(_, held)| held).unwrap_or_default());
+        let mut upto = None;
+        while let Some((_, last)) = self.writing.pop_front_if(|(written, _)| *written <= ticket) {
+            upto = Some(last);
+        }
+        if let Some(upto) = upto {
+            self.durable(upto, out);
+        }
+    }
+
+    /// All steps up to this one are durable.
+    fn durable(&mut self, number: u64, out: &mut Outputs) {
+        self.raft.on_persist_ready(number);
+        while let Some((_, held)) = self.held.pop_front_if(|(held, _)| *held <= number) {
+            out.messages.extend(held);
         }
     }
 

@@ -335,6 +335,11 @@ impl Children {
         }
     }
 
+    /// Whether a mailbox has its actor.
+    pub(super) fn has_mailbox(&self, user: &UserId) -> bool {
+        self.by_mailbox.contains_key(user)
+    }
+
     /// Whether a user has an actor of any kind here.
     pub(super) fn has(&self, user: &UserId) -> bool {
         self.by_mailbox.contains_key(user) || self.by_user.contains_key(user)

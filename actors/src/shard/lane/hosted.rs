@@ -8,12 +8,12 @@ use super::storing::Storing;
 use super::transfer::{Arrival, Transfer};
 use super::{ShardStatus, State};
 use crate::clock;
-use crate::ids::{NodeId, ShardId, UserId};
+use crate::ids::{NodeId, Number, ShardId, UserId};
 use crate::mailbox::desk;
 use crate::packet::{Answer, Ask, Packet, Question, Tell, ToHome};
 use crate::shard::home::{Home, Output, Read};
 use crate::shard::replica::{Origin, Outputs, Replica, Role, carries_image};
-use crate::shard::state::Command;
+use crate::shard::state::{Change, Command};
 use crate::shard::wire;
 use crate::store::{LogStart, Record};
 use crate::user::rules as user;
@@ -303,8 +303,14 @@ impl State {
                     let input = desk::Input::Acknowledge { device, n };
                     out.push(Output::Mailbox(user.clone(), input));
                 }
-                user::Output::Seen { device } => {
+                user::Output::Seen { device } if self.children.has_mailbox(user) => {
                     out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));
+                }
+                // Not worth an actor: all connected users are seen every few minutes.
+                user::Output::Seen { device } => {
+                    let change = Change::Acknowledge { device, n: Number(0) };
+                    let command = Command::Mailbox(user.clone(), change);
+                    let _no_longer_leads = hosted.replica.propose(command, Origin::Shard);
                 }
                 user::Output::Empty { handled } => self.children.left(user, handled),
             }

@@ -6,11 +6,13 @@
 //! Fails by  stopping; its supervisor starts it again from journal and checkpoints, and sessions attach again.
 //!
 //! Why messages only mark a shard as due and a `Flush` sent to itself does the work: the flush queues behind whatever
-//! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing.
+//! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing. A busy one
+//! is paced: each flush costs a write, a cast per peer and several wake-ups, here and on the nodes that answer it.
 
 mod children;
 mod hosted;
 mod outlet;
+mod pacer;
 mod storing;
 mod transfer;
 
@@ -36,6 +38,7 @@ use crate::store::{Checkpoints, Chunk};
 use crate::user;
 use children::Children;
 use outlet::Outlet;
+use pacer::Pacer;
 
 pub use hosted::Hosted;
 pub use storing::open;
@@ -161,6 +164,7 @@ pub struct State {
     shards: BTreeMap<ShardId, Hosted>,
     due: BTreeSet<ShardId>,
     flushing: bool,
+    pacer: Pacer,
     announce: bool,
     draining: bool,
     ticks: u64,
@@ -191,6 +195,7 @@ impl Actor for Lane {
             shards: shards.into_iter().map(|hosted| (hosted.shard(), hosted)).collect(),
             due: BTreeSet::new(),
             flushing: false,
+            pacer: Pacer::default(),
             announce: false,
             draining: false,
             ticks: 0,
@@ -245,6 +250,16 @@ impl Actor for Lane {
     }
 }
 
+/// How many of Raft's ticks one of the lane's is: leaders take theirs together, so that all their heartbeats leave in
+/// one cast per peer.
+fn raft_ticks(hosted: &Hosted, ticks: u64, pace: Pace) -> usize {
+    match (hosted.role.leads, ticks.is_multiple_of(pace.heartbeat_ticks.max(1) as u64)) {
+        (true, true) => pace.heartbeat_ticks.max(1),
+        (true, false) => 0,
+        (false, _) => 1,
+    }
+}
+
 /// Ticks until the lane is gone. A late tick is not made up for.
 fn start_ticking(lane: ActorRef<Msg>, every: Duration) {
     tokio::spawn(async move {
@@ -271,9 +286,15 @@ impl State {
     }
 
     fn schedule(&mut self) {
-        if !self.flushing {
-            self.flushing = true;
+        if self.flushing {
+            return;
+        }
+        self.flushing = true;
+        let wait = self.pacer.next(self.now());
+        if wait.is_zero() {
             let _stopping = self.myself.cast(Msg::Flush);
+        } else {
+            self.myself.send_after(wait, || Msg::Flush);
         }
     }
 
@@ -306,7 +327,8 @@ impl State {
         let shards: Vec<ShardId> = self.shards.keys().copied().collect();
         for shard in shards {
             let Some(hosted) = self.shards.get_mut(&shard) else { continue };
-            let ticked = hosted.replica.tick();
+            let ticked = (0..raft_ticks(hosted, self.ticks, self.settings.pace))
+                .fold(false, |due, _| hosted.replica.tick() | due);
             let mut out = Vec::new();
             hosted.home.tick(&mut hosted.replica, now, &mut out);
             if ticked || hosted.replica.has_pending() {
