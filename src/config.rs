@@ -314,7 +314,7 @@ pub struct Raft {
 
 impl Default for Raft {
     fn default() -> Self {
-        Self { tick: Duration::from_millis(50), election_ticks: 10, heartbeat_ticks: 3 }
+        Self { tick: Duration::from_millis(100), election_ticks: 15, heartbeat_ticks: 5 }
     }
 }
 

@@ -86,7 +86,7 @@ fn wrong_types_are_refused() {
     check("window = 256", "window = \"256\"", "limits.window", "u32");
     check("window = 256", "window = -1", "limits.window", "u32");
     check("shards = 64 ", "shards = 70000 ", "cluster.shards", "u16");
-    check("tick_ms = 50", "tick_ms = 1.5", "raft.tick_ms", "u32");
+    check("tick_ms = 100", "tick_ms = 1.5", "raft.tick_ms", "u32");
     check("\"disk\" ", "\"tape\" ", "storage.durability", "`disk` or `memory`");
     check("127.0.0.1:8082\"", "localhost:8082\"", "node[3].listen", "socket address");
     check("127.0.0.1:8281\"", "127.0.0.1:99999\"", "node[2].cluster_listen", "socket address");
@@ -133,14 +133,14 @@ fn values_out_of_their_range_are_refused() {
     check("body_bytes_max = 32768", "body_bytes_max = 32769", "limits.body_bytes_max", "32768");
     check("checkpoint_seconds = 5", "checkpoint_seconds = 0", "storage.checkpoint_seconds", "1 to");
     check("lanes = 1", "lanes = 0", "process.lanes", "1 to 256");
-    check("tick_ms = 50", "tick_ms = 1", "raft.tick_ms", "5 to 1000");
+    check("tick_ms = 100", "tick_ms = 1", "raft.tick_ms", "5 to 1000");
 }
 
 #[test]
 fn values_that_contradict_each_other_are_refused() {
     let frame = "frame_bytes_max = 65536";
     check(frame, "frame_bytes_max = 33000", "limits.frame_bytes_max", "2048");
-    check("election_ticks = 10", "election_ticks = 5", "raft.election_ticks", "twice");
+    check("election_ticks = 15", "election_ticks = 9", "raft.election_ticks", "twice");
     check("suspect_ms = 600", "suspect_ms = 200", "link.suspect_ms", "twice");
 }
 

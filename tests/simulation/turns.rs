@@ -39,7 +39,12 @@ impl Node {
             Lane::Tick => self.tick(around),
             Lane::Flush => self.flush(around),
             Lane::LinkDown(node) => {
-                self.shards.values_mut().for_each(|hosted| hosted.replica.unreachable(node));
+                let linked: Vec<_> = self.peers.keys().map(|peer| node_id(*peer)).collect();
+                for (shard, hosted) in &mut self.shards {
+                    hosted.replica.link_lost(node, |other| linked.contains(&other));
+                    self.due.insert(*shard);
+                }
+                self.schedule();
             }
             Lane::HomeMoved(shard) => {
                 self.shards.values_mut().for_each(|hosted| hosted.home.moved(shard));
@@ -374,7 +379,8 @@ impl Node {
                     let mailbox = hosted.replica.state().mailbox(user);
                     let known = mailbox.and_then(|mailbox| mailbox.device(&device));
                     if known.is_none_or(|known| known.acked < n) {
-                        let input = desk::Input::Acknowledge { device, n };
+                        let delivers = mailbox.is_some_and(|mailbox| mailbox.delivers(n));
+                        let input = desk::Input::Acknowledge { device, n, delivers };
                         out.push(Output::Mailbox(user.clone(), input));
                     }
                 }

@@ -23,8 +23,10 @@ pub const STREAMS_MAX: usize = 1024;
 pub const IN_FLIGHT_MAX: usize = 4096;
 /// Devices and conversations whose acknowledgements and reads wait; more go out early.
 pub const PENDING_MAX: usize = 128;
-/// How long acknowledgements and reads are merged.
+/// How long reads, and acknowledgements that a sender is to be told of, are merged.
 pub const MERGE: Duration = Duration::from_millis(50);
+/// How long other acknowledgements are merged: nobody waits for them.
+pub const MERGE_QUIET: Duration = Duration::from_millis(500);
 /// The ticket of proposals nobody waits for; real ones start at 1. Their outcomes need not be told.
 pub const NOBODY: u64 = 0;
 
@@ -53,6 +55,8 @@ pub enum Input {
         device: DeviceId,
         /// The newest entry it has.
         n: Number,
+        /// Whether a sender is to be told of it.
+        delivers: bool,
     },
     /// The user has read a conversation.
     Read {
@@ -130,9 +134,10 @@ pub struct Desk {
     handled: u64,
     acks: BTreeMap<DeviceId, Number>,
     reads: BTreeMap<Conversation, Seq>,
-    /// Until then acknowledgements and reads wait.
-    merge_until: Duration,
-    flush_asked: bool,
+    /// When acknowledgements and reads went out last.
+    flushed: Option<Duration>,
+    /// When the next flush was asked for.
+    flush_at: Option<Duration>,
 }
 
 impl Desk {
@@ -147,8 +152,8 @@ impl Desk {
             handled: 0,
             acks: BTreeMap::new(),
             reads: BTreeMap::new(),
-            merge_until: Duration::ZERO,
-            flush_asked: false,
+            flushed: None,
+            flush_at: None,
         }
     }
 
@@ -168,13 +173,19 @@ impl Desk {
             Input::Send { session, place, send, mid, admission } => {
                 self.send(session, place, (mid, send), admission, out);
             }
-            Input::Acknowledge { device, n } => self.acknowledge(device, n, now, out),
-            Input::Seen { device } => self.acknowledge(device, Number(0), now, out),
+            Input::Acknowledge { device, n, delivers } => {
+                self.acknowledge(device, n);
+                self.merge(if delivers { MERGE } else { MERGE_QUIET }, now, out);
+            }
+            Input::Seen { device } => {
+                self.acknowledge(device, Number(0));
+                self.merge(MERGE_QUIET, now, out);
+            }
             Input::Read { conv, seq } => self.read(conv, seq, now, out),
             Input::Outcome { ticket, outcome } => self.answer(ticket, outcome, out),
             Input::Lost { ticket } => self.lose(ticket, out),
             Input::FlushDue => {
-                self.flush_asked = false;
+                self.flush_at = None;
                 self.flush(now, out);
             }
         }
@@ -301,25 +312,25 @@ impl Desk {
         Output::Tell(session, Tell::Broken { to: self.owner.clone(), life: place.life })
     }
 
-    fn acknowledge(&mut self, device: DeviceId, n: Number, now: Duration, out: &mut Vec<Output>) {
+    fn acknowledge(&mut self, device: DeviceId, n: Number) {
         let newest = self.acks.entry(device).or_default();
         *newest = n.max(*newest);
-        self.merge(now, out);
     }
 
     fn read(&mut self, conv: Conversation, seq: Seq, now: Duration, out: &mut Vec<Output>) {
         let newest = self.reads.entry(conv).or_default();
         *newest = seq.max(*newest);
-        self.merge(now, out);
+        self.merge(MERGE, now, out);
     }
 
-    /// The first after a quiet time goes at once, what follows waits for company.
-    fn merge(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if now >= self.merge_until || self.acks.len() + self.reads.len() >= PENDING_MAX {
+    /// What comes within `wait` of the last flush waits for company until that is over; all else goes at once.
+    fn merge(&mut self, wait: Duration, now: Duration, out: &mut Vec<Output>) {
+        let due = self.flushed.map_or(now, |flushed| flushed + wait);
+        if now >= due || self.acks.len() + self.reads.len() >= PENDING_MAX {
             self.flush(now, out);
-        } else if !self.flush_asked {
-            self.flush_asked = true;
-            out.push(Output::FlushIn(self.merge_until - now));
+        } else if self.flush_at.is_none_or(|at| due < at) {
+            self.flush_at = Some(due);
+            out.push(Output::FlushIn(due - now));
         }
     }
 
@@ -327,7 +338,7 @@ impl Desk {
         if !self.has_pending() {
             return;
         }
-        self.merge_until = now + MERGE;
+        self.flushed = Some(now);
         let acks = std::mem::take(&mut self.acks).into_iter();
         let acks = acks.map(|(device, n)| Change::Acknowledge { device, n });
         let reads = std::mem::take(&mut self.reads).into_iter();
@@ -368,7 +379,7 @@ impl Desk {
         assert!(self.streams.len() <= STREAMS_MAX, "a bounded number of streams");
         assert!(self.in_flight.len() <= IN_FLIGHT_MAX, "a bounded number of sends in flight");
         assert!(self.acks.len() + self.reads.len() < PENDING_MAX, "little waits");
-        assert!(self.flush_asked || !self.has_pending(), "what waits will go out");
+        assert!(self.flush_at.is_some() || !self.has_pending(), "what waits will go out");
         assert!(self.in_flight.keys().all(|t| (1..=self.tickets).contains(t)), "tickets given");
         assert!(self.streams.values().all(|s| s.life > 0 && s.next != 1), "streams are open");
     }

@@ -167,7 +167,7 @@ fn streams_and_sends_in_flight_are_bounded() {
 #[test]
 fn acknowledgements_and_reads_are_merged() {
     let mut bench = Bench::new();
-    let ack = |n| Input::Acknowledge { device: device("phone"), n: Number(n) };
+    let ack = |n| Input::Acknowledge { device: device("phone"), n: Number(n), delivers: true };
     let acked = |n| {
         let change = Change::Acknowledge { device: device("phone"), n: Number(n) };
         Output::Propose { ticket: NOBODY, change }
@@ -188,8 +188,30 @@ fn acknowledgements_and_reads_are_merged() {
     assert!(bench.desk.is_idle());
     assert_eq!(bench.desk.handled(), 7);
     assert_eq!(bench.give(Input::FlushDue), []);
-    bench.wait_ms(60);
+    bench.wait_ms(500);
     assert_eq!(bench.give(Input::Seen { device: device("phone") }), [acked(0)]);
+}
+
+#[test]
+fn what_no_sender_waits_for_is_merged_for_longer() {
+    let mut bench = Bench::new();
+    let device = device("phone");
+    let ack = |n, delivers| Input::Acknowledge { device: device.clone(), n: Number(n), delivers };
+    let acked = |n| {
+        let change = Change::Acknowledge { device: device.clone(), n: Number(n) };
+        Output::Propose { ticket: NOBODY, change }
+    };
+    assert_eq!(bench.give(ack(1, false)), [acked(1)]);
+    bench.wait_ms(20);
+    assert_eq!(bench.give(ack(2, false)), [Output::FlushIn(Duration::from_millis(480))]);
+    assert_eq!(bench.give(ack(3, true)), [Output::FlushIn(Duration::from_millis(30))]);
+    assert_eq!(bench.give(ack(4, false)), []);
+    bench.desk.check();
+    bench.wait_ms(30);
+    assert_eq!(bench.give(Input::FlushDue), [acked(4)]);
+    bench.wait_ms(60);
+    assert_eq!(bench.give(ack(5, true)), [acked(5)]);
+    bench.desk.check();
 }
 
 #[test]

@@ -288,6 +288,12 @@ impl Mailbox {
         self.settle(now);
     }
 
+    /// Whether a device's having everything up to `n` is news to a sender.
+    #[must_use]
+    pub fn delivers(&self, n: Number) -> bool {
+        n > self.delivered && self.ledger.between(self.delivered, n).next().is_some()
+    }
+
     /// Tells the senders of everything up to `n` that it has arrived.
     fn deliver(&mut self, n: Number, effects: &mut Vec<Effect>) {
         if n <= self.delivered {

@@ -609,7 +609,8 @@ mod actor {
         let arguments = Arguments { owner: user("bob"), tickets: 0, port };
         let (actor, handle) = Mailbox::spawn(None, Mailbox, arguments).await.unwrap();
         for n in 1..=3 {
-            let input = Input::Acknowledge { device: device("phone"), n: Number(n) };
+            let input =
+                Input::Acknowledge { device: device("phone"), n: Number(n), delivers: true };
             actor.cast(Msg::Input(input)).unwrap();
         }
         done.1.notified().await;

@@ -31,6 +31,9 @@ const UNCOMMITTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const TAIL_BYTES: usize = 1024 * 1024;
 const TAIL_ENTRIES: u64 = 4096;
 
+/// Within so many ticks the followers of a leader that is out of reach stand for election, one after the other.
+const HURRY_TICKS: usize = 4;
+
 /// How the replicas of a cluster beat.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -256,10 +259,37 @@ impl Replica {
         }
     }
 
-    /// The link to a node is gone.
+    /// Messages to a node were lost.
     pub fn unreachable(&mut self, node: NodeId) {
         if !self.installing {
             self.raft.report_unreachable(u64::from(node.0));
+        }
+    }
+
+    /// The link to a node is gone; `linked` tells which other nodes there is a link to. A leader that reaches no majority
+    /// steps down at once, and a follower of a leader that is out of reach stands for election within a few ticks:
+    /// links notice a dead, frozen or cut-off node sooner than Raft's own clock, whose time-outs can so be long. A vote is
+    /// still refused by everybody who hears the leader.
+    pub fn link_lost(&mut self, node: NodeId, linked: impl Fn(NodeId) -> bool) {
+        if self.installing {
+            return;
+        }
+        self.raft.report_unreachable(u64::from(node.0));
+        let raft = &mut self.raft.raft;
+        if self.role.leads {
+            let me = raft.id;
+            let voters = self.raft.store().conf_state().voters.clone();
+            let reached = voters.iter().filter(|voter| {
+                **voter == me || u16::try_from(**voter).is_ok_and(|voter| linked(NodeId(voter)))
+            });
+            if reached.count() <= voters.len() / 2 {
+                let term = self.raft.raft.term;
+                self.raft.raft.become_follower(term, raft::INVALID_ID);
+            }
+        } else if self.role.leader == Some(node) {
+            let (timeout, drawn) = (raft.election_timeout(), raft.randomized_election_timeout());
+            raft.election_elapsed = timeout;
+            raft.set_randomized_election_timeout(timeout + drawn % HURRY_TICKS.min(timeout));
         }
     }
 

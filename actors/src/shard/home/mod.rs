@@ -102,6 +102,7 @@ pub struct Home {
     acked: BTreeMap<(UserId, DeviceId), Number>,
     post: Post,
     expire_due: Duration,
+    taken_due: Duration,
     /// The user up to whom expiry has looked around.
     expired_to: Option<UserId>,
     clock_due: Duration,
@@ -122,6 +123,7 @@ impl Home {
             acked: BTreeMap::new(),
             post: Post::default(),
             expire_due: Duration::ZERO,
+            taken_due: Duration::ZERO,
             expired_to: None,
             clock_due: Duration::ZERO,
         }
@@ -267,7 +269,8 @@ impl Home {
             _ => Number(0),
         };
         if mailbox.device(&device).is_some_and(|known| has > known.acked) {
-            let input = desk::Input::Acknowledge { device: device.clone(), n: has };
+            let delivers = mailbox.delivers(has);
+            let input = desk::Input::Acknowledge { device: device.clone(), n: has, delivers };
             out.push(Output::Mailbox(user.clone(), input));
         }
         let input = user::Input::Attach { session, life, device, since, start, position, acked };

@@ -8,6 +8,8 @@ use crate::shard::state::{Change, Command};
 
 /// An idle shard still commits the time this often, so that its clock moves.
 const CLOCK_EVERY: Duration = Duration::from_secs(600);
+/// How often the replicas are told what other shards have applied, so that it leaves the outbox.
+const TAKEN_EVERY: Duration = Duration::from_millis(500);
 /// How often expiry looks around, and how many mailboxes it treats at once.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_COUNT: usize = 64;
@@ -18,8 +20,11 @@ impl Home {
         if !replica.role().serves {
             return;
         }
-        for (by, upto) in self.post.take_taken() {
-            let _lost_is_resent = replica.propose(Command::Taken { by, upto }, Origin::Shard);
+        if now >= self.taken_due && self.post.has_taken() {
+            self.taken_due = now + TAKEN_EVERY;
+            for (by, upto) in self.post.take_taken() {
+                let _lost_is_resent = replica.propose(Command::Taken { by, upto }, Origin::Shard);
+            }
         }
         let parcels = self.post.resend(replica.state().outbox(), now);
         out.extend(parcels.into_iter().map(Output::Post));

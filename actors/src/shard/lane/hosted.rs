@@ -300,7 +300,8 @@ impl State {
                     if known.is_some_and(|known| known.acked >= n) {
                         continue;
                     }
-                    let input = desk::Input::Acknowledge { device, n };
+                    let delivers = mailbox.is_some_and(|mailbox| mailbox.delivers(n));
+                    let input = desk::Input::Acknowledge { device, n, delivers };
                     out.push(Output::Mailbox(user.clone(), input));
                 }
                 user::Output::Seen { device } if self.children.has_mailbox(user) => {

@@ -97,13 +97,8 @@ pub enum Msg {
     Tick,
     /// Do all that is due.
     Flush,
-    /// A link came up or went down.
-    Link {
-        /// To which node.
-        node: NodeId,
-        /// Whether there is one now.
-        up: bool,
-    },
+    /// The link to a node is gone.
+    LinkLost(NodeId),
     /// A shard (of any lane) has another leader.
     HomeMoved(ShardId),
     /// A child failed or stopped.
@@ -224,7 +219,7 @@ impl Actor for Lane {
             Msg::Imported(shard, done) => state.imported(shard, done)?,
             Msg::Tick => state.tick().await,
             Msg::Flush => state.flush().await,
-            Msg::Link { node, up } => state.link(node, up),
+            Msg::LinkLost(node) => state.link_lost(node),
             Msg::HomeMoved(shard) => state.home_moved(shard),
             Msg::ChildGone(kind, id) => state.child_gone(kind, id),
             Msg::Drain => state.draining = true,
@@ -338,7 +333,7 @@ impl State {
         }
         self.checkpoint_some();
         self.continue_transfers();
-        if self.ticks.is_multiple_of(10) {
+        if self.ticks.is_multiple_of(5) {
             self.move_leaders();
         }
     }
@@ -384,12 +379,12 @@ impl State {
         }
     }
 
-    fn link(&mut self, node: NodeId, up: bool) {
-        for hosted in self.shards.values_mut() {
-            if !up {
-                hosted.replica.unreachable(node);
-            }
+    fn link_lost(&mut self, node: NodeId) {
+        for (shard, hosted) in &mut self.shards {
+            hosted.replica.link_lost(node, |other| self.router.is_up(other));
+            self.due.insert(*shard);
         }
+        self.schedule();
     }
 
     fn home_moved(&mut self, shard: ShardId) {
