@@ -177,7 +177,11 @@ fn options(
             heartbeat_ticks: config.raft.heartbeat_ticks as usize,
         },
         tick: config.raft.tick,
-        quota: Quota { entries_max: u64::from(config.mailbox.entries_max), ..Quota::default() },
+        quota: Quota {
+            entries_max: u64::from(config.mailbox.entries_max),
+            bytes_max: config.mailbox.bytes_max,
+            ..Quota::default()
+        },
         policy: Policy { expiry: config.mailbox.expiry, history: config.mailbox.history },
         limits: UserLimits { window, ..UserLimits::default() },
         checkpoint_every: config.storage.checkpoint,
