@@ -2,7 +2,7 @@
 //!
 //! Owns      the sockets of this node and how many there may be; nothing that outlives them.
 //! Promises  every refusal and every close code of the protocol page; an idle socket costs a few KiB; a client that
-//!           does not read costs no more than its window.
+//!           does not read costs no more than its window; nothing overtakes a message that was refused for now.
 //! Never     reads a mailbox, or waits for one client on behalf of another.
 //! Fails by  losing the socket: a panic in one ends that one, is counted, and its user is told offline.
 //!
@@ -10,7 +10,9 @@
 //! three times the memory.
 
 mod flight;
+mod goodbye;
 mod lean;
+mod order;
 mod rules;
 mod sessions;
 mod socket;

@@ -102,6 +102,32 @@ async fn requests_are_answered_once_and_refused_by_name() {
 }
 
 #[tokio::test]
+async fn nothing_overtakes_a_message_that_was_refused_for_now() {
+    let node = node(|_| ());
+    let mut client = node.open().await;
+    let mut send = async |cid: &str, to: &str| {
+        let d = json!({"to": to, "cid": cid, "kind": "text", "body": "hi"});
+        client.ask(cid, "send", d).await;
+        let reply = client.hear().await;
+        assert_eq!(reply["re"], json!(cid));
+        reply["err"].clone()
+    };
+    *node.model.refusal.lock().unwrap() = Some(Refusal::MailboxFull);
+    assert_eq!(send("c1", "u:bob").await["code"], json!("mailbox_full"));
+    *node.model.refusal.lock().unwrap() = None;
+    for cid in ["c2", "c3"] {
+        let refused = send(cid, "u:bob").await;
+        assert_eq!((&refused["code"], &refused["retry"]), (&json!("mailbox_full"), &json!(true)));
+        assert!(refused["retry_after_ms"].as_u64() > Some(0), "{refused}");
+    }
+    assert_eq!(send("d1", "u:carol").await, Value::Null);
+    assert_eq!(send("c3", "u:bob").await["code"], json!("mailbox_full"));
+    for cid in ["c1", "c2", "c3", "c4"] {
+        assert_eq!(send(cid, "u:bob").await, Value::Null, "{cid}");
+    }
+}
+
+#[tokio::test]
 async fn too_many_requests_are_refused() {
     let node = node(|limits| limits.requests_max = 2);
     let mut client = node.open().await;

@@ -21,6 +21,7 @@ mod delivery;
 mod devices;
 mod failover;
 mod greeting;
+mod limits;
 mod msgpack;
 mod sending;
 mod sizes;
