@@ -40,11 +40,12 @@ const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids"];
 const NODE: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("node", &["admin", "auth", "config", "gateway", "rest"]),
-    ("gateway", &["auth", "config"]),
+    ("gateway", &["auth", "codes", "config"]),
     ("admin", &["rest"]),
-    ("rest", &["auth", "config"]),
+    ("rest", &["auth", "codes", "config"]),
     ("client", &[]),
     ("auth", &["config"]),
+    ("codes", &[]),
     ("config", &[]),
 ];
 
