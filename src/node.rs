@@ -114,7 +114,7 @@ async fn serve(
         _ = failed.wait_for(|failed| *failed) => Err(NodeError::Failed),
     };
     if ended.is_ok() {
-        drain(&config, &node, &roll, &closing).await;
+        drain(&config, &node, &roll, &view, &closing).await;
     }
     watching.abort();
     admin_served.abort();
@@ -129,6 +129,7 @@ async fn drain(
     config: &Config,
     node: &chat::Node,
     roll: &Arc<Roll>,
+    view: &View,
     closing: &watch::Sender<bool>,
 ) {
     const HAND_OVER: Duration = Duration::from_secs(5);
@@ -138,7 +139,11 @@ async fn drain(
     closing.send_replace(true);
     node.hand_over(HAND_OVER.min(within)).await;
     let spread = u64::try_from(within.as_millis() / 4).unwrap_or(u64::MAX).clamp(1, 3_000);
-    node.router().drain_sessions(|| rand::rng().random_range(0..spread));
+    // Each client is told one of the nodes that go on, in turn.
+    let elsewhere = view.elsewhere();
+    let mut turn = elsewhere.iter().cycle();
+    let mut farewell = || (rand::rng().random_range(0..spread), turn.next().cloned());
+    node.router().drain_sessions(&mut farewell);
     let gone = async {
         while roll.sockets() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

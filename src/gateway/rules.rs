@@ -152,10 +152,10 @@ impl Connection {
         match inbound {
             Inbound::Tell(tell) => self.session.tell(tell, now.running, &mut out),
             Inbound::HomeMoved(shard) => self.session.home_moved(shard, now.running, &mut out),
-            Inbound::Drain { wait_ms } => {
+            Inbound::Drain { wait_ms, elsewhere: url } => {
                 let wait = Duration::from_millis(wait_ms) + DRAIN_GRACE;
                 self.drained = Some(now.running + wait);
-                acts.push(Act::Tell(Outgoing::GoAway { wait_ms }));
+                acts.push(Act::Tell(Outgoing::GoAway { wait_ms, url }));
             }
         }
         self.carry(out, now, acts);

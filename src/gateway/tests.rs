@@ -298,10 +298,16 @@ async fn a_user_has_only_so_many_sockets() {
 async fn a_drained_client_is_told_when_to_come_back() {
     let node = node(|_| ());
     let mut client = node.open().await;
-    node.model.tell_all(&Inbound::Drain { wait_ms: 20 });
+    let mut other = node.open().await;
+    node.model.tell_all(&Inbound::Drain { wait_ms: 20, elsewhere: None });
+    let told = json!({"ev": "goaway", "d": {"reason": "drain", "wait_ms": 20}});
+    assert_eq!([client.hear().await, other.hear().await], [told.clone(), told]);
+    let elsewhere = Some("http://b:1".into());
+    node.model.tell_all(&Inbound::Drain { wait_ms: 30, elsewhere });
+    let told = json!({"reason": "drain", "wait_ms": 30, "url": "http://b:1"});
     assert_eq!(
-        client.hear().await,
-        json!({"ev": "goaway", "d": {"reason": "drain", "wait_ms": 20}})
+        [client.hear().await, other.hear().await].map(|e| e["d"].clone()),
+        [told.clone(), told]
     );
     client.ask("1", "send", message("c1")).await;
     assert_eq!(client.hear().await["re"], json!("1"));

@@ -31,6 +31,8 @@ pub enum Inbound {
     Drain {
         /// Milliseconds to wait before reconnecting.
         wait_ms: u64,
+        /// Where clients reach another node, if one is known to take them.
+        elsewhere: Option<Arc<str>>,
     },
 }
 
@@ -231,10 +233,12 @@ impl Router {
         }
     }
 
-    /// Puts the same into every session's inbox, with the wait each of them should keep.
-    pub fn drain_sessions(&self, mut wait_ms: impl FnMut() -> u64) {
+    /// Tells every session to go, with the wait and the address that `farewell` finds for each.
+    pub fn drain_sessions(&self, mut farewell: impl FnMut() -> (u64, Option<Arc<str>>)) {
         for present in read(&self.0.sessions).values() {
-            let _closed_is_gone = present.inbox.send(Box::new(Inbound::Drain { wait_ms: wait_ms() }));
+            let (wait_ms, elsewhere) = farewell();
+            let drain = Inbound::Drain { wait_ms, elsewhere };
+            let _closed_is_gone = present.inbox.send(Box::new(drain));
         }
     }
 
