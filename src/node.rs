@@ -236,6 +236,9 @@ fn routes(
             frames_burst: limits.frames_burst,
             sockets_max: limits.connections_max as usize,
             sockets_per_user_max: limits.sockets_per_user_max as usize,
+            sockets_per_second: limits.sockets_per_second,
+            sockets_burst: limits.sockets_burst,
+            strangers_per_address_max: limits.strangers_per_address_max as usize,
             session: Arc::new(session::Limits::default()),
             ..gateway::Limits::default()
         },
@@ -249,7 +252,10 @@ fn routes(
     let client_routes = rest::router(
         Arc::new(rest),
         Arc::new(move || admin::Observed::ready(&*ready)),
-        Arc::new(move |request| gateway::upgrade(&env, request)),
+        Arc::new(move |request| {
+            let from = rest::peer_of(&request).map(|peer| peer.ip());
+            gateway::upgrade(&env, from, request)
+        }),
     );
     let recorder = Recorder::install().map_err(|error| other(error.to_string()))?;
     tokio::spawn(recorder.clone().upkeep());
