@@ -16,6 +16,7 @@ mod web;
 
 mod agreement;
 mod command_line;
+mod crowd;
 mod damage;
 mod delivery;
 mod devices;
@@ -25,3 +26,4 @@ mod limits;
 mod msgpack;
 mod sending;
 mod sizes;
+mod slow;
