@@ -216,6 +216,12 @@ pub struct Limits {
     pub connections_max: u32,
     /// Most sockets of one user on one node.
     pub sockets_per_user_max: u32,
+    /// Sockets one node takes each second, on average.
+    pub sockets_per_second: u32,
+    /// Sockets one node takes at once after a quiet time.
+    pub sockets_burst: u32,
+    /// Most sockets from one address that have not authenticated; loopback is exempt.
+    pub strangers_per_address_max: u32,
     /// Most requests unanswered on a socket.
     pub requests_in_flight_max: u32,
     /// Frames a socket may send each second, on average.
@@ -248,6 +254,9 @@ impl Default for Limits {
             window: 256,
             connections_max: 20_000,
             sockets_per_user_max: 64,
+            sockets_per_second: 2_000,
+            sockets_burst: 10_000,
+            strangers_per_address_max: 1_000,
             requests_in_flight_max: 256,
             frames_per_second: 2_000,
             frames_burst: 4_000,

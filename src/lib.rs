@@ -29,6 +29,7 @@
 //! | [`rest`] | register, login, and what else clients ask by HTTP |
 //! | [`admin`] | health, metrics, where things are; on a listener of its own |
 //! | [`auth`] | passwords and tokens |
+//! | [`codes`] | why something is refused, in the protocol's words |
 //! | [`client`] | the client that examples, tests and the load generator share |
 //! | crate [`actors`] | the chat itself: ids, messages, sessions, mailboxes, shards, storage, links |
 //!
@@ -44,6 +45,7 @@
 pub mod admin;
 pub mod auth;
 pub mod client;
+pub mod codes;
 pub mod config;
 pub mod gateway;
 pub mod node;

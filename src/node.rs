@@ -114,7 +114,7 @@ async fn serve(
         _ = failed.wait_for(|failed| *failed) => Err(NodeError::Failed),
     };
     if ended.is_ok() {
-        drain(&config, &node, &roll, &closing).await;
+        drain(&config, &node, &roll, &view, &closing).await;
     }
     watching.abort();
     admin_served.abort();
@@ -129,6 +129,7 @@ async fn drain(
     config: &Config,
     node: &chat::Node,
     roll: &Arc<Roll>,
+    view: &View,
     closing: &watch::Sender<bool>,
 ) {
     const HAND_OVER: Duration = Duration::from_secs(5);
@@ -138,7 +139,11 @@ async fn drain(
     closing.send_replace(true);
     node.hand_over(HAND_OVER.min(within)).await;
     let spread = u64::try_from(within.as_millis() / 4).unwrap_or(u64::MAX).clamp(1, 3_000);
-    node.router().drain_sessions(|| rand::rng().random_range(0..spread));
+    // Each client is told one of the nodes that go on, in turn.
+    let elsewhere = view.elsewhere();
+    let mut turn = elsewhere.iter().cycle();
+    let mut farewell = || (rand::rng().random_range(0..spread), turn.next().cloned());
+    node.router().drain_sessions(&mut farewell);
     let gone = async {
         while roll.sockets() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -177,7 +182,11 @@ fn options(
             heartbeat_ticks: config.raft.heartbeat_ticks as usize,
         },
         tick: config.raft.tick,
-        quota: Quota { entries_max: u64::from(config.mailbox.entries_max), ..Quota::default() },
+        quota: Quota {
+            entries_max: u64::from(config.mailbox.entries_max),
+            bytes_max: config.mailbox.bytes_max,
+            ..Quota::default()
+        },
         policy: Policy { expiry: config.mailbox.expiry, history: config.mailbox.history },
         limits: UserLimits { window, ..UserLimits::default() },
         checkpoint_every: config.storage.checkpoint,
@@ -227,6 +236,9 @@ fn routes(
             frames_burst: limits.frames_burst,
             sockets_max: limits.connections_max as usize,
             sockets_per_user_max: limits.sockets_per_user_max as usize,
+            sockets_per_second: limits.sockets_per_second,
+            sockets_burst: limits.sockets_burst,
+            strangers_per_address_max: limits.strangers_per_address_max as usize,
             session: Arc::new(session::Limits::default()),
             ..gateway::Limits::default()
         },
@@ -240,7 +252,10 @@ fn routes(
     let client_routes = rest::router(
         Arc::new(rest),
         Arc::new(move || admin::Observed::ready(&*ready)),
-        Arc::new(move |request| gateway::upgrade(&env, request)),
+        Arc::new(move |request| {
+            let from = rest::peer_of(&request).map(|peer| peer.ip());
+            gateway::upgrade(&env, from, request)
+        }),
     );
     let recorder = Recorder::install().map_err(|error| other(error.to_string()))?;
     tokio::spawn(recorder.clone().upkeep());

@@ -14,7 +14,7 @@ const TEST_LINES_MAX: usize = 800;
 
 /// Files that may be longer, and how long: a ratchet, to be lowered and never raised.
 const LONGER: &[(&str, usize)] = &[
-    ("actors/src/mailbox/rules.rs", 541),
+    ("actors/src/mailbox/rules.rs", 536),
     ("actors/src/shard/replica.rs", 514),
     ("actors/src/shard/state.rs", 555),
 ];
@@ -40,11 +40,12 @@ const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids"];
 const NODE: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("node", &["admin", "auth", "config", "gateway", "rest"]),
-    ("gateway", &["auth", "config"]),
+    ("gateway", &["auth", "codes", "config"]),
     ("admin", &["rest"]),
-    ("rest", &["auth", "config"]),
+    ("rest", &["auth", "codes", "config"]),
     ("client", &[]),
     ("auth", &["config"]),
+    ("codes", &[]),
     ("config", &[]),
 ];
 

@@ -245,6 +245,10 @@ fn limits(findings: &mut Findings, config: &Config) {
     findings.within("limits.window", limits.window, 1..=4_096);
     findings.within("limits.connections_max", limits.connections_max, 1..=1_000_000);
     findings.within("limits.sockets_per_user_max", limits.sockets_per_user_max, 1..=100_000);
+    findings.within("limits.sockets_per_second", limits.sockets_per_second, 1..=1_000_000);
+    findings.within("limits.sockets_burst", limits.sockets_burst, 1..=1_000_000);
+    let strangers = limits.strangers_per_address_max;
+    findings.within("limits.strangers_per_address_max", strangers, 1..=1_000_000);
     findings.within("limits.requests_in_flight_max", limits.requests_in_flight_max, 1..=65_536);
     findings.within("limits.frames_per_second", limits.frames_per_second, 1..=1_000_000);
     findings.within("limits.frames_burst", limits.frames_burst, 1..=1_000_000);

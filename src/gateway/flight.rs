@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use actors::session::RequestRef;
 
+use super::order::Mark;
+
 /// The `id`s of requests in flight.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     newest: u32,
-    waiting: Vec<(RequestRef, Option<Box<str>>)>,
+    waiting: Vec<(RequestRef, Option<Box<str>>, Option<Mark>)>,
 }
 
 impl Flight {
@@ -20,25 +22,28 @@ impl Flight {
     }
 
     pub(super) fn has(&self, id: &str) -> bool {
-        self.waiting.iter().any(|(_, waiting)| waiting.as_deref() == Some(id))
+        self.waiting.iter().any(|(_, waiting, _)| waiting.as_deref() == Some(id))
     }
 
-    /// Takes a request in, under a number that is not in flight.
-    pub(super) fn start(&mut self, id: Option<Box<str>>) -> RequestRef {
+    /// Takes a request in, under a number that is not in flight; a send with its mark.
+    pub(super) fn start(&mut self, id: Option<Box<str>>, mark: Option<Mark>) -> RequestRef {
         self.newest = self.newest.wrapping_add(1);
         let request = RequestRef(self.newest);
-        self.waiting.push((request, id));
+        self.waiting.push((request, id, mark));
         request
     }
 
-    /// Gives back the `id` of a request that is answered now.
-    pub(super) fn finish(&mut self, request: RequestRef) -> Option<Box<str>> {
-        let place = self.waiting.iter().position(|(waiting, _)| *waiting == request)?;
-        let (_, id) = self.waiting.swap_remove(place);
+    /// Gives back the `id` of a request that is answered now, and its mark.
+    pub(super) fn finish(&mut self, request: RequestRef) -> (Option<Box<str>>, Option<Mark>) {
+        let found = self.waiting.iter().position(|(waiting, ..)| *waiting == request);
+        let Some(place) = found else {
+            return (None, None);
+        };
+        let (_, id, mark) = self.waiting.swap_remove(place);
         if self.waiting.is_empty() && self.waiting.capacity() > Self::KEPT {
             self.waiting = Vec::new();
         }
-        id
+        (id, mark)
     }
 }
 

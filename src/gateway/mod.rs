@@ -2,7 +2,7 @@
 //!
 //! Owns      the sockets of this node and how many there may be; nothing that outlives them.
 //! Promises  every refusal and every close code of the protocol page; an idle socket costs a few KiB; a client that
-//!           does not read costs no more than its window.
+//!           does not read costs no more than its window; nothing overtakes a message that was refused for now.
 //! Never     reads a mailbox, or waits for one client on behalf of another.
 //! Fails by  losing the socket: a panic in one ends that one, is counted, and its user is told offline.
 //!
@@ -10,7 +10,9 @@
 //! three times the memory.
 
 mod flight;
+mod goodbye;
 mod lean;
+mod order;
 mod rules;
 mod sessions;
 mod socket;
@@ -30,7 +32,7 @@ use actors::session;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use crate::auth::{TokenRefused, Verified};
-pub use sessions::{Msg, Roll, Sessions};
+pub use sessions::{Crowded, Msg, Roll, Sessions};
 pub use socket::serve;
 pub use upgrade::upgrade;
 pub use wire::{Code, Error, Format};
@@ -96,6 +98,12 @@ pub struct Limits {
     pub sockets_max: usize,
     /// Sockets of one user on this node.
     pub sockets_per_user_max: usize,
+    /// Sockets a second that this node goes on taking; 0: no limit.
+    pub sockets_per_second: u32,
+    /// Sockets it takes at once.
+    pub sockets_burst: u32,
+    /// Sockets from one address that have not authenticated; loopback is exempt.
+    pub strangers_per_address_max: usize,
     /// After how long a login should be tried again when there are too many.
     pub retry_after: Duration,
     /// What a session may hold.
@@ -116,6 +124,9 @@ impl Default for Limits {
             frames_burst: 4_000,
             sockets_max: 20_000,
             sockets_per_user_max: 64,
+            sockets_per_second: 2_000,
+            sockets_burst: 10_000,
+            strangers_per_address_max: 1_000,
             retry_after: Duration::from_secs(2),
             session: Arc::default(),
         }

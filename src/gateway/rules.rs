@@ -9,6 +9,8 @@ use actors::router::Inbound;
 use actors::session::{Output, RequestRef, Session};
 
 use super::flight::{Bucket, Flight};
+use super::goodbye::Goodbye;
+use super::order::{Mark, Order};
 use super::wire::{Body, Code, Draft, Error, Format, Frame, Outgoing, Request};
 use super::{Limits, Now, TokenRefused, Verified};
 
@@ -30,56 +32,6 @@ pub(super) enum Act {
     Unwatch(ShardId),
     /// End the socket with this code.
     Close(Goodbye),
-}
-
-/// Why the node ends a socket: the close codes of the protocol page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Goodbye {
-    GoAway,
-    HeartbeatLost,
-    SlowConsumer,
-    Unavailable,
-    TokenExpired,
-    BadFrame,
-    TooBig,
-    AuthenticationFailed,
-    DeviceRemoved,
-    Replaced,
-    TooManyConnections,
-}
-
-impl Goodbye {
-    pub(super) const fn code(self) -> u16 {
-        match self {
-            Self::GoAway => 4001,
-            Self::HeartbeatLost => 4002,
-            Self::SlowConsumer => 4008,
-            Self::Unavailable => 4010,
-            Self::TokenExpired => 4101,
-            Self::BadFrame => 4300,
-            Self::TooBig => 4302,
-            Self::AuthenticationFailed => 4303,
-            Self::DeviceRemoved => 4304,
-            Self::Replaced => 4305,
-            Self::TooManyConnections => 4307,
-        }
-    }
-
-    pub(super) const fn reason(self) -> &'static str {
-        match self {
-            Self::GoAway => "goaway",
-            Self::HeartbeatLost => "heartbeat lost",
-            Self::SlowConsumer => "slow consumer",
-            Self::Unavailable => "shard unavailable",
-            Self::TokenExpired => "token expired",
-            Self::BadFrame => "bad frame",
-            Self::TooBig => "too big",
-            Self::AuthenticationFailed => "authentication failed",
-            Self::DeviceRemoved => "device removed",
-            Self::Replaced => "replaced by a newer socket",
-            Self::TooManyConnections => "too many connections",
-        }
-    }
 }
 
 /// Why a client was not let in.
@@ -113,6 +65,7 @@ pub(super) struct Connection {
     stage: Stage,
     flight: Flight,
     bucket: Bucket,
+    order: Order,
     heard: Duration,
     token_ends: Option<Duration>,
     drained: Option<Duration>,
@@ -126,6 +79,7 @@ impl Connection {
             stage: Stage::Greeted { until: now.running + limits.auth_deadline },
             flight: Flight::default(),
             bucket: Bucket::default(),
+            order: Order::default(),
             heard: now.running,
             token_ends: None,
             drained: None,
@@ -198,10 +152,10 @@ impl Connection {
         match inbound {
             Inbound::Tell(tell) => self.session.tell(tell, now.running, &mut out),
             Inbound::HomeMoved(shard) => self.session.home_moved(shard, now.running, &mut out),
-            Inbound::Drain { wait_ms } => {
+            Inbound::Drain { wait_ms, elsewhere: url } => {
                 let wait = Duration::from_millis(wait_ms) + DRAIN_GRACE;
                 self.drained = Some(now.running + wait);
-                acts.push(Act::Tell(Outgoing::GoAway { wait_ms }));
+                acts.push(Act::Tell(Outgoing::GoAway { wait_ms, url }));
             }
         }
         self.carry(out, now, acts);
@@ -283,7 +237,11 @@ impl Connection {
             Ok(request) => request,
             Err(error) => return acts.push(refuse(id, error)),
         };
-        if let Err(error) = self.may(id.as_deref(), &request, limits, now) {
+        let mark = match &request {
+            Request::Send(draft) => Some(self.order.mark(draft)),
+            _ => None,
+        };
+        if let Err(error) = self.may(id.as_deref(), &request, mark, limits, now) {
             return acts.push(refuse(id, error));
         }
         let mut out = Vec::new();
@@ -312,10 +270,10 @@ impl Connection {
                 }
             }
             Request::Pull { after, limit } => {
-                let request = self.flight.start(id);
+                let request = self.flight.start(id, None);
                 self.session.pull(request, after, limit, now.running, &mut out);
             }
-            Request::Send(draft) => self.send(id, *draft, now, &mut out, acts),
+            Request::Send(draft) => self.send(id, mark, *draft, now, &mut out, acts),
             Request::Devices => self.ask(id, Question::Devices, now, &mut out),
             Request::RemoveDevice(device) => {
                 self.ask(id, Question::RemoveDevice(device), now, &mut out);
@@ -324,8 +282,29 @@ impl Connection {
         self.carry(out, now, acts);
     }
 
-    /// Whether there is room for one more request.
+    /// Whether a request may go on now; a send also for the sake of those before it.
     fn may(
+        &mut self,
+        id: Option<&str>,
+        request: &Request,
+        mark: Option<Mark>,
+        limits: &Limits,
+        now: Now,
+    ) -> Result<(), Error> {
+        let Some(mark) = mark else {
+            return self.has_room(id, request, limits, now);
+        };
+        self.order.may(mark, now.running)?;
+        let room = self.has_room(id, request, limits, now);
+        if let Err(error) = &room
+            && error.code.retry()
+        {
+            self.order.answered(mark, Some(error), now.running);
+        }
+        room
+    }
+
+    fn has_room(
         &mut self,
         id: Option<&str>,
         request: &Request,
@@ -336,7 +315,11 @@ impl Connection {
         let weight = if matches!(request, Request::Ack(_) | Request::Ping(_)) { 1 } else { 10 };
         let (rate, burst) = (limits.frames_per_second, limits.frames_burst);
         if let Err(wait) = self.bucket.take(weight, rate, burst, now.running) {
-            return Err(slow_down("too many frames", wait));
+            let error = slow_down("too many frames", wait);
+            if matches!(request, Request::Send(_)) {
+                self.order.pause(&error, wait, now.running);
+            }
+            return Err(error);
         }
         if id.is_some_and(|id| self.flight.has(id)) {
             return Err(Error::new(Code::BadRequest, "id: is in flight already"));
@@ -357,6 +340,7 @@ impl Connection {
     fn send(
         &mut self,
         id: Option<Box<str>>,
+        mark: Option<Mark>,
         draft: Draft,
         now: Now,
         out: &mut Vec<Output>,
@@ -369,12 +353,15 @@ impl Connection {
             return acts.push(refuse(id, Error::new(Code::NotFound, "to: no such group")));
         };
         let send = Send { from: from.clone(), device: device.clone(), to, cid, content };
-        let request = self.flight.start(id);
+        let request = self.flight.start(id, mark);
+        if let Some(mark) = mark {
+            self.order.under_way(mark);
+        }
         self.session.send(request, send, now.running, out);
     }
 
     fn ask(&mut self, id: Option<Box<str>>, question: Question, now: Now, out: &mut Vec<Output>) {
-        let request = self.flight.start(id);
+        let request = self.flight.start(id, None);
         self.session.question(request, question, now.running, out);
     }
 
@@ -391,17 +378,17 @@ impl Connection {
                 Output::Entries { entries, .. } => tell_all(entries, acts),
                 Output::CaughtUp { head } => acts.push(Act::Tell(Outgoing::CaughtUp(head))),
                 Output::Sent { request, result } => {
-                    self.answer(request, result.map(Body::Sent), acts);
+                    self.answer(request, result.map(Body::Sent), now, acts);
                 }
                 Output::Pulled { request, result } => {
                     let result = result.map(|entries| {
                         tell_all(entries, acts);
                         Body::Done
                     });
-                    self.answer(request, result, acts);
+                    self.answer(request, result, now, acts);
                 }
                 Output::Answered { request, answer } => {
-                    self.answer(request, answer.map(body), acts);
+                    self.answer(request, answer.map(body), now, acts);
                 }
                 Output::Close(Closed::DeviceRemoved) => self.close(Goodbye::DeviceRemoved, acts),
                 Output::Close(Closed::Replaced) => self.close(Goodbye::Replaced, acts),
@@ -442,12 +429,22 @@ impl Connection {
         self.close(Goodbye::Unavailable, acts);
     }
 
-    fn answer(&mut self, request: RequestRef, result: Result<Body, Refusal>, acts: &mut Vec<Act>) {
-        let re = self.flight.finish(request);
+    fn answer(
+        &mut self,
+        request: RequestRef,
+        result: Result<Body, Refusal>,
+        now: Now,
+        acts: &mut Vec<Act>,
+    ) {
+        let (re, mark) = self.flight.finish(request);
+        let result = result.map_err(Error::from);
+        if let Some(mark) = mark {
+            self.order.answered(mark, result.as_ref().err(), now.running);
+        }
         match (re, result) {
             (Some(re), Ok(body)) => acts.push(Act::Tell(Outgoing::Ok { re, body })),
             (None, Ok(_)) => {}
-            (re, Err(refusal)) => acts.push(refuse(re, refusal.into())),
+            (re, Err(error)) => acts.push(refuse(re, error)),
         }
     }
 

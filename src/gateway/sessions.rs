@@ -1,6 +1,7 @@
 //! Sessions: accounts for every socket of this node, and looks after those that have waited long enough.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,9 @@ use actors::clock;
 use actors::ids::{SessionId, UserId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::Notify;
+
+use super::Limits;
+use super::flight::Bucket;
 
 /// How often sockets are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -67,6 +71,10 @@ pub struct Roll {
     crashed: AtomicU64,
     sockets: Mutex<BTreeMap<SessionId, Arc<Pulse>>>,
     users: Mutex<BTreeMap<UserId, usize>>,
+    /// How fast sockets come.
+    coming: Mutex<Bucket>,
+    /// Sockets that have not authenticated, by where they come from.
+    strangers: Mutex<BTreeMap<IpAddr, usize>>,
 }
 
 /// When one socket wants to be looked at, and how it is told.
@@ -92,11 +100,62 @@ impl Pulse {
 
 /// One socket's place among those a node takes; given back when dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Roll>);
+pub struct Place {
+    roll: Arc<Roll>,
+    stranger: Option<Stranger>,
+}
+
+impl Place {
+    /// Whose socket it is is known now.
+    pub(super) fn is_known(&mut self) {
+        self.stranger = None;
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.places.fetch_sub(1, Ordering::Relaxed);
+        self.roll.places.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One socket's place among those that have not authenticated; given back when dropped.
+#[derive(Debug)]
+struct Stranger(Arc<Roll>, IpAddr);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut strangers = lock(&self.0.strangers);
+        if let Some(sockets) = strangers.get_mut(&self.1) {
+            *sockets -= 1;
+            if *sockets == 0 {
+                strangers.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// Why a node takes no more sockets now, and when to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Crowded {
+    /// It has as many as it may have, or is being stopped: try another node.
+    #[error("too many connections to this node")]
+    Full,
+    /// They come too fast: try again after this.
+    #[error("too many logins at once")]
+    TooFast(Duration),
+    /// Too many from this address have not authenticated: let those finish first.
+    #[error("too many connections from this address that have not authenticated")]
+    Strangers,
+}
+
+impl Crowded {
+    /// The name under which refusals are counted.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::TooFast(_) => "too_fast",
+            Self::Strangers => "strangers",
+        }
     }
 }
 
@@ -127,6 +186,8 @@ impl Roll {
             crashed: AtomicU64::new(0),
             sockets: Mutex::default(),
             users: Mutex::default(),
+            coming: Mutex::default(),
+            strangers: Mutex::default(),
         })
     }
 
@@ -153,13 +214,44 @@ impl Roll {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Takes a place for one more socket, if there is one.
-    pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
+    /// Takes a place for one more socket from this address, if there is one.
+    pub fn take_place(
+        self: &Arc<Self>,
+        limits: &Limits,
+        from: Option<IpAddr>,
+        now: Duration,
+    ) -> Result<Place, Crowded> {
         if self.draining.load(Ordering::Relaxed) {
-            return None;
+            return Err(Crowded::Full);
         }
-        let place = Place(Arc::clone(self));
-        (self.places.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+        let stranger = from.map(|from| self.take_stranger(from, limits)).transpose()?.flatten();
+        if self.places.fetch_add(1, Ordering::Relaxed) >= limits.sockets_max {
+            self.places.fetch_sub(1, Ordering::Relaxed);
+            return Err(Crowded::Full);
+        }
+        let place = Place { roll: Arc::clone(self), stranger };
+        let (rate, burst) = (limits.sockets_per_second, limits.sockets_burst);
+        lock(&self.coming).take(10, rate, burst, now).map_err(Crowded::TooFast)?;
+        Ok(place)
+    }
+
+    /// Counts a socket among the strangers; loopback is exempt: a proxy on the machine speaks for many.
+    fn take_stranger(
+        self: &Arc<Self>,
+        from: IpAddr,
+        limits: &Limits,
+    ) -> Result<Option<Stranger>, Crowded> {
+        let from = network(from);
+        if from.is_loopback() {
+            return Ok(None);
+        }
+        let mut strangers = lock(&self.strangers);
+        let sockets = strangers.get(&from).copied().unwrap_or_default();
+        if sockets >= limits.strangers_per_address_max {
+            return Err(Crowded::Strangers);
+        }
+        strangers.insert(from, sockets + 1);
+        Ok(Some(Stranger(Arc::clone(self), from)))
     }
 
     /// Takes a place for one more socket of this user, if there is one.
@@ -200,6 +292,17 @@ impl Roll {
             }
         }
         metrics::gauge!("rookery_sessions").set(u32::try_from(sockets.len()).unwrap_or(u32::MAX));
+    }
+}
+
+/// What counts as one address: of IPv6 the first half, all of which one customer has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) if !v6.is_loopback() => {
+            let kept = u128::MAX << 64;
+            IpAddr::V6((v6.to_bits() & kept).into())
+        }
+        other => other,
     }
 }
 

@@ -17,8 +17,9 @@ use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
+use super::goodbye::Goodbye;
 use super::lean::Lean;
-use super::rules::{Act, Connection, Goodbye, NotAdmitted};
+use super::rules::{Act, Connection, NotAdmitted};
 use super::sessions::{Guest, Place, Pulse};
 use super::wire::{Format, Greeting, Outgoing, Teller, decode};
 use super::{GatewayEnv, Verified};
@@ -109,7 +110,7 @@ struct Seat {
     inbox: UnboundedReceiver<Box<Inbound>>,
     pulse: Arc<Pulse>,
     guest: Option<Guest>,
-    _place: Place,
+    place: Place,
 }
 
 impl Seat {
@@ -119,7 +120,7 @@ impl Seat {
         let session = Session::new(id, env.homes.shards(), Arc::clone(&env.limits.session));
         let connection = Connection::new(session, &env.limits, env.now());
         let pulse = env.roll.enter(id);
-        Self { env, id, connection, inbox, pulse, guest: None, _place: place }
+        Self { env, id, connection, inbox, pulse, guest: None, place }
     }
 }
 
@@ -354,12 +355,13 @@ impl Seat {
         let Ok(frame) = decode(format, bytes) else {
             return self.connection.bad_frame(acts);
         };
-        let (env, guest) = (&self.env, &mut self.guest);
+        let (env, guest, own) = (&self.env, &mut self.guest, &mut self.place);
         let admit = |token: &str| {
             let verified: Verified = env.tokens.verify(token)?;
             let max = env.limits.sockets_per_user_max;
             let place = env.roll.take_guest(&verified.user, max).ok_or(NotAdmitted::TooMany)?;
             *guest = Some(place);
+            own.is_known();
             Ok(verified)
         };
         self.connection.frame(frame, &env.limits, env.now(), admit, acts);

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::upgrade::{NotUpgraded, check};
-use super::{Format, Roll, Sessions, serve, upgrade};
+use super::{Crowded, Format, Roll, Sessions, serve, upgrade};
 use model::{PATIENCE, node};
 
 fn message(cid: &str) -> Value {
@@ -99,6 +99,32 @@ async fn requests_are_answered_once_and_refused_by_name() {
         (&refused["err"]["code"], &refused["err"]["retry"]),
         (&json!("mailbox_full"), &json!(true))
     );
+}
+
+#[tokio::test]
+async fn nothing_overtakes_a_message_that_was_refused_for_now() {
+    let node = node(|_| ());
+    let mut client = node.open().await;
+    let mut send = async |cid: &str, to: &str| {
+        let d = json!({"to": to, "cid": cid, "kind": "text", "body": "hi"});
+        client.ask(cid, "send", d).await;
+        let reply = client.hear().await;
+        assert_eq!(reply["re"], json!(cid));
+        reply["err"].clone()
+    };
+    *node.model.refusal.lock().unwrap() = Some(Refusal::MailboxFull);
+    assert_eq!(send("c1", "u:bob").await["code"], json!("mailbox_full"));
+    *node.model.refusal.lock().unwrap() = None;
+    for cid in ["c2", "c3"] {
+        let refused = send(cid, "u:bob").await;
+        assert_eq!((&refused["code"], &refused["retry"]), (&json!("mailbox_full"), &json!(true)));
+        assert!(refused["retry_after_ms"].as_u64() > Some(0), "{refused}");
+    }
+    assert_eq!(send("d1", "u:carol").await, Value::Null);
+    assert_eq!(send("c3", "u:bob").await["code"], json!("mailbox_full"));
+    for cid in ["c1", "c2", "c3", "c4"] {
+        assert_eq!(send(cid, "u:bob").await, Value::Null, "{cid}");
+    }
 }
 
 #[tokio::test]
@@ -272,10 +298,16 @@ async fn a_user_has_only_so_many_sockets() {
 async fn a_drained_client_is_told_when_to_come_back() {
     let node = node(|_| ());
     let mut client = node.open().await;
-    node.model.tell_all(&Inbound::Drain { wait_ms: 20 });
+    let mut other = node.open().await;
+    node.model.tell_all(&Inbound::Drain { wait_ms: 20, elsewhere: None });
+    let told = json!({"ev": "goaway", "d": {"reason": "drain", "wait_ms": 20}});
+    assert_eq!([client.hear().await, other.hear().await], [told.clone(), told]);
+    let elsewhere = Some("http://b:1".into());
+    node.model.tell_all(&Inbound::Drain { wait_ms: 30, elsewhere });
+    let told = json!({"reason": "drain", "wait_ms": 30, "url": "http://b:1"});
     assert_eq!(
-        client.hear().await,
-        json!({"ev": "goaway", "d": {"reason": "drain", "wait_ms": 20}})
+        [client.hear().await, other.hear().await].map(|e| e["d"].clone()),
+        [told.clone(), told]
     );
     client.ask("1", "send", message("c1")).await;
     assert_eq!(client.hear().await["re"], json!("1"));
@@ -334,9 +366,45 @@ async fn buffers_shrink_without_losing_a_byte() {
 async fn a_socket_is_small() {
     let node = node(|_| ());
     let (_near, far) = tokio::io::duplex(64);
-    let place = node.env.roll.take_place(100).unwrap();
+    let place = node.env.roll.take_place(&node.env.limits, None, Duration::ZERO).unwrap();
     let size = size_of_val(&serve(far, Format::Json, Arc::clone(&node.env), place));
     assert!(size < 2_600, "{size}");
+}
+
+#[tokio::test]
+async fn a_storm_of_logins_is_spread_over_time() {
+    let node = node(|limits| (limits.sockets_per_second, limits.sockets_burst) = (10, 3));
+    let ms = Duration::from_millis;
+    let take = |now| node.env.roll.take_place(&node.env.limits, None, ms(now)).map(drop);
+    for _ in 0..3 {
+        take(0).unwrap();
+    }
+    assert_eq!(take(0), Err(Crowded::TooFast(ms(100))));
+    assert_eq!(take(60), Err(Crowded::TooFast(ms(40))));
+    take(100).unwrap();
+    assert_eq!(take(100), Err(Crowded::TooFast(ms(100))));
+}
+
+#[tokio::test]
+async fn one_address_has_only_so_many_sockets_that_say_not_whose_they_are() {
+    let node = node(|limits| limits.strangers_per_address_max = 2);
+    let take = |from: &str| {
+        let from = from.parse().ok();
+        node.env.roll.take_place(&node.env.limits, from, Duration::ZERO)
+    };
+    let (mut first, second) = (take("192.0.2.1").unwrap(), take("::ffff:192.0.2.1").unwrap());
+    assert_eq!(take("192.0.2.1").unwrap_err(), Crowded::Strangers);
+    let neighbours = ["192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(take);
+    assert!(neighbours.iter().all(Result::is_ok), "{neighbours:?}");
+    assert_eq!(take("2001:db8::3").unwrap_err(), Crowded::Strangers);
+    first.is_known();
+    let third = take("192.0.2.1").unwrap();
+    assert_eq!(take("192.0.2.1").unwrap_err(), Crowded::Strangers);
+    drop((first, second));
+    take("192.0.2.1").unwrap();
+    drop(third);
+    let many: Vec<_> = (0..50).map(|_| take("127.0.0.1").unwrap()).collect();
+    assert_eq!(many.len(), 50, "loopback is exempt");
 }
 
 fn headers(changes: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -374,7 +442,8 @@ fn a_handshake_is_checked() {
 async fn an_http_request_becomes_a_socket_while_there_is_room() {
     let node = node(|limits| limits.sockets_max = 1);
     let env = Arc::clone(&node.env);
-    let handler = move |request: axum::extract::Request| async move { upgrade(&env, request) };
+    let handler =
+        move |request: axum::extract::Request| async move { upgrade(&env, None, request) };
     let app = axum::Router::new().route("/v1/socket", axum::routing::get(handler));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,6 +1,8 @@
 //! Upgrade: turns an HTTP request into a WebSocket, or says why not.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -15,19 +17,20 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::rules::choose;
 use super::wire::Code;
-use super::{Format, GatewayEnv, serve};
+use super::{Crowded, Format, GatewayEnv, serve};
 
 /// Characters of a `Sec-WebSocket-Key`: 16 bytes in base64.
 const KEY_CHARACTERS: usize = 24;
 
-/// Answers `GET /v1/socket`: 101 and a socket of its own task, or an HTTP error.
-pub fn upgrade(env: &Arc<GatewayEnv>, mut request: Request) -> Response {
+/// Answers `GET /v1/socket` from some address: 101 and a socket of its own task, or an HTTP error.
+pub fn upgrade(env: &Arc<GatewayEnv>, from: Option<IpAddr>, mut request: Request) -> Response {
     let (format, accept) = match check(request.method(), request.headers()) {
         Ok(checked) => checked,
         Err(refused) => return refused.response(),
     };
-    let Some(place) = env.roll.take_place(env.limits.sockets_max) else {
-        return busy(env.limits.retry_after.as_secs().max(1));
+    let place = match env.roll.take_place(&env.limits, from, env.now().running) {
+        Ok(place) => place,
+        Err(crowded) => return busy(crowded, env.limits.retry_after),
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let task_env = Arc::clone(env);
@@ -116,10 +119,18 @@ fn words<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
         .filter(|word| !word.is_empty())
 }
 
-fn busy(retry_after_s: u64) -> Response {
+fn busy(crowded: Crowded, retry_after: Duration) -> Response {
+    metrics::counter!("rookery_sockets_refused_total", "why" => crowded.label()).increment(1);
+    let wait = match crowded {
+        Crowded::TooFast(wait) => wait,
+        Crowded::Full | Crowded::Strangers => retry_after,
+    };
+    // Whole seconds, upwards: coming back early would be refused again.
+    let seconds = wait.as_millis().div_ceil(1_000).max(1);
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let mut response = problem(status, Code::Unavailable, "too many connections to this node");
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
+    let mut response = problem(status, Code::Unavailable, &crowded.to_string());
+    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -124,6 +124,13 @@ impl View {
         view
     }
 
+    /// Where clients reach the other nodes that are up and not being drained.
+    pub(super) fn elsewhere(&self) -> Vec<Arc<str>> {
+        let others = self.config.ids().filter(|(id, _)| *id != self.me);
+        let views = others.map(|(id, node)| self.node(id, node));
+        views.filter(|view| view.state == NodeState::Up).map(|view| view.url.into()).collect()
+    }
+
     fn shard(&self, shard: ShardId, health: &BTreeMap<ShardId, ShardHealth>) -> ShardView {
         let leader = self.leader(shard);
         let health = health.get(&shard).filter(|_| leader.is_some());

@@ -12,47 +12,22 @@ use serde::Serialize;
 
 use crate::auth::{PasswordRefused, SigningFailed, TokenRefused};
 
-/// The protocol's error codes that HTTP uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// The request cannot be understood: correct it.
-    BadRequest,
-    /// No valid token or password: log in.
-    Unauthenticated,
-    /// Not allowed here, or not to this user.
-    Forbidden,
-    /// Nothing has this name.
-    NotFound,
-    /// It contradicts what is there.
-    Conflict,
-    /// Too many bytes.
-    TooLarge,
-    /// The recipient has too much waiting.
-    MailboxFull,
-    /// Too often: wait.
-    RateLimited,
-    /// No majority, or the node is too busy: repeat.
-    Unavailable,
-    /// Our own failure.
-    Internal,
-}
+pub use crate::codes::Code;
 
-impl Code {
-    /// The status that goes with it when no other is more exact.
-    const fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Conflict => StatusCode::CONFLICT,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::MailboxFull => StatusCode::INSUFFICIENT_STORAGE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+/// The status that goes with a code when no other is more exact.
+const fn status(code: Code) -> StatusCode {
+    match code {
+        Code::BadRequest | Code::UnknownOp => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Forbidden | Code::Blocked => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::Conflict => StatusCode::CONFLICT,
+        Code::Gone => StatusCode::GONE,
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::MailboxFull => StatusCode::INSUFFICIENT_STORAGE,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -63,7 +38,6 @@ pub struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
     field: Option<&'static str>,
-    retry: bool,
     retry_after: Option<Duration>,
     challenge: Option<&'static str>,
 }
@@ -73,10 +47,9 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
-            status: code.status(),
+            status: status(code),
             detail: detail.into(),
             field: None,
-            retry: false,
             retry_after: None,
             challenge: matches!(code, Code::Unauthenticated).then_some("Bearer"),
         }
@@ -103,12 +76,12 @@ impl Problem {
     /// The same problem, saying that repeating helps after a while.
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
-        Self { retry: true, retry_after: Some(wait), ..self }
+        Self { retry_after: Some(wait), ..self }
     }
 
     /// Our own failure; what it was is for the log and not for the client.
     pub fn internal() -> Self {
-        Self { retry: true, ..Self::new(Code::Internal, "the node failed; repeating may help") }
+        Self::new(Code::Internal, "the node failed; repeating may help")
     }
 }
 
@@ -119,7 +92,7 @@ struct Body<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
-    code: Code,
+    code: &'static str,
     retry: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
@@ -135,8 +108,8 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
-            code: self.code,
-            retry: self.retry,
+            code: self.code.as_str(),
+            retry: self.code.retry(),
             retry_after_ms: self.retry_after.map(millis),
             field: self.field,
         };
@@ -164,14 +137,14 @@ impl From<BadName> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (code, wait_s) = match refusal {
-            Refusal::NotFound => (Code::NotFound, None),
-            Refusal::Conflict | Refusal::Taken | Refusal::TooManyDevices => (Code::Conflict, None),
-            Refusal::MailboxFull => (Code::MailboxFull, Some(60)),
-            Refusal::Unavailable => (Code::Unavailable, Some(1)),
-            Refusal::Overloaded => (Code::RateLimited, Some(1)),
+        let wait_s = match refusal {
+            Refusal::MailboxFull => Some(60),
+            Refusal::Unavailable | Refusal::Overloaded => Some(1),
+            Refusal::NotFound | Refusal::Conflict | Refusal::Taken | Refusal::TooManyDevices => {
+                None
+            }
         };
-        let problem = Self::new(code, refusal.to_string());
+        let problem = Self::new(refusal.into(), refusal.to_string());
         match wait_s {
             Some(seconds) => problem.after(Duration::from_secs(seconds)),
             None => problem,

@@ -1,6 +1,9 @@
 //! Promise: kill any node: nothing with a check mark is lost, nobody sees anything twice, and the chat goes on.
 
+use std::time::Duration;
+
 use crate::harness::{Cluster, User, eventually};
+use crate::socket::Socket;
 use crate::traffic::Traffic;
 
 /// Two users and the three nodes: the recipient's mailbox is led by `leader`, the sender's by somebody else.
@@ -49,6 +52,62 @@ async fn the_chat_survives_the_death_of_a_follower_and_of_the_gateways() {
     }
     traffic.goes_on(100).await;
     traffic.finish().await;
+}
+
+/// Says how long messages waited for their check marks; a figure to read, not a promise.
+fn show(what: &str, mut waited: Vec<Duration>) {
+    waited.sort_unstable();
+    let at = |share: usize| waited[(waited.len() - 1) * share / 100];
+    println!(
+        "{what}: {} messages, p50 {:?}, p99 {:?}, max {:?}",
+        waited.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+}
+
+#[tokio::test]
+async fn who_is_on_a_node_that_lives_only_waits_a_little_when_another_dies() {
+    let cluster = Cluster::start(3).await;
+    let mut pairs = Vec::new();
+    for leader in ["a", "b", "c", "c"] {
+        let (from, to) = (cluster.user("alice").await, cluster.user_led_by("bob", leader).await);
+        let roads = ["a", "b"].map(|name| cluster.url(name));
+        pairs.push((leader, Traffic::start(&from, &roads[..1], &to, &roads[1..])));
+    }
+    for (_, traffic) in &pairs {
+        traffic.goes_on(100).await;
+    }
+    cluster.kill9("c");
+    for (_, traffic) in &pairs {
+        traffic.goes_on(200).await;
+    }
+    for (leader, traffic) in pairs {
+        show(&format!("to a mailbox led by {leader}, c killed"), traffic.finish_timed().await);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_stopped_names_another_to_its_clients() {
+    let cluster = Cluster::start(3).await;
+    let alice = cluster.user("alice").await;
+    cluster.kill9("b");
+    eventually("node b should be known to be down", || async {
+        let view = cluster.view("a").await;
+        let nodes = view["nodes"].as_array().expect("nodes");
+        nodes.iter().any(|node| node["name"] == "b" && node["state"] == "down").then_some(())
+    })
+    .await;
+    let mut socket = Socket::login(&cluster.url("a"), &alice.token, "phone").await;
+    let leave = async {
+        let goaway = socket.event("goaway").await;
+        assert_eq!(goaway["d"]["url"], cluster.url("c"), "{goaway}");
+        socket.leave().await;
+    };
+    let (status, ()) = tokio::join!(cluster.terminate("a"), leave);
+    assert_eq!(status.code(), Some(0));
+    Socket::login(&cluster.url("c"), &alice.token, "phone").await;
 }
 
 /// Waits until node b leads so many shards, as node a sees it.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rookery::config::Config;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -80,6 +80,15 @@ pub(crate) fn scratch() -> TempDir {
         .prefix(&format!("cluster-{}-", std::process::id()))
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
         .expect("a directory for the test")
+}
+
+/// Lets this process, and the nodes it starts, have so many files open.
+pub(crate) fn raise_file_limit(files: u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < files) {
+        let current = Some(maximum.map_or(files, |maximum| files.min(maximum)));
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("up to the hard limit");
+    }
 }
 
 /// The cluster that tests share which only talk. Each gets a guard that shows the nodes' logs if the test fails.
@@ -330,6 +339,24 @@ impl Cluster {
         let name = unique(name);
         let token = web::register(url, &name).await;
         User { name, token }
+    }
+
+    /// A user without an account, let in by a token of the operator's.
+    pub(crate) fn guest(&self, name: &str) -> User {
+        let name = unique(name);
+        let user = actors::ids::UserId::parse(&name).expect("a name of ours");
+        let tokens = rookery::auth::Tokens::new(SECRET, &self.config.cluster.name);
+        let token = tokens.issue(&user, Duration::from_secs(86_400)).expect("a token").token;
+        User { name, token }
+    }
+
+    /// Bytes of memory that a node has now.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let pid = self.lock().get(name).expect("the node runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("a number of KiB") << 10
     }
 
     /// Makes an account whose mailbox is led by this node.

@@ -16,11 +16,14 @@ mod web;
 
 mod agreement;
 mod command_line;
+mod crowd;
 mod damage;
 mod delivery;
 mod devices;
 mod failover;
 mod greeting;
+mod limits;
 mod msgpack;
 mod sending;
 mod sizes;
+mod slow;

@@ -33,8 +33,10 @@ async fn a_msgpack_client_and_a_json_client_chat() {
 #[tokio::test]
 async fn text_on_a_msgpack_socket_closes_with_4300() {
     let cluster = shared().await;
+    let alice = cluster.user("alice").await;
     let mut socket = Socket::open(&cluster.first_url(), Some(MSGPACK)).await.unwrap();
     socket.expect_hello().await;
+    socket.auth(&alice.token, "phone", None).await;
     socket.write(Message::text("{\"op\":\"ping\",\"d\":{}}")).await.unwrap();
     assert_eq!(socket.expect_close().await, 4300);
 }

@@ -178,12 +178,8 @@ async fn one_can_write_to_oneself() {
 
 #[tokio::test]
 async fn an_operators_token_lets_in_a_user_who_never_registered() {
-    use crate::harness::{SECRET, unique};
     let cluster = shared().await;
-    let name = unique("guest");
-    let user = actors::ids::UserId::parse(&name).unwrap();
-    let day = std::time::Duration::from_secs(86_400);
-    let token = rookery::auth::Tokens::new(SECRET, "dev").issue(&user, day).unwrap().token;
+    let User { name, token } = cluster.guest("guest");
     let mut guest = Socket::login(&cluster.first_url(), &token, "phone").await;
     let alice = cluster.user("alice").await;
     guest.send(&alice.conv(), "c", "hello").await;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// Longest wait for something that should come.
 pub(crate) const WITHIN: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ pub(crate) enum Over {
 
 /// One WebSocket.
 pub(crate) struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: WebSocketStream<TcpStream>,
     msgpack: bool,
     requests: u64,
     replies: BTreeMap<String, Value>,
@@ -43,16 +43,37 @@ pub(crate) fn ws(url: &str) -> String {
     format!("{}/v1/socket", url.replacen("http", "ws", 1))
 }
 
+/// The address in a node's url.
+fn address(url: &str) -> &str {
+    url.strip_prefix("http://").expect("a node of ours")
+}
+
 impl Socket {
     /// Connects without reading anything; `Err` has the HTTP status, 0 when there was no HTTP.
     pub(crate) async fn open(url: &str, subprotocol: Option<&str>) -> Result<Self, u16> {
+        let connect = async {
+            let stream = TcpStream::connect(address(url)).await.map_err(|_| 0_u16)?;
+            Self::upgrade(stream, url, subprotocol).await
+        };
+        tokio::time::timeout(WITHIN, connect).await.unwrap_or(Err(0))
+    }
+
+    /// Connects so that the kernel holds little of what is not read.
+    pub(crate) async fn narrow(url: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let stream = socket.connect(address(url).parse().unwrap()).await.unwrap();
+        Self::upgrade(stream, url, None).await.expect("the node takes sockets")
+    }
+
+    async fn upgrade(stream: TcpStream, url: &str, subprotocol: Option<&str>) -> Result<Self, u16> {
         let mut request = ws(url).into_client_request().unwrap();
         if let Some(offered) = subprotocol {
             let offered = HeaderValue::from_str(offered).unwrap();
             request.headers_mut().insert("sec-websocket-protocol", offered);
         }
-        let connected = tokio::time::timeout(WITHIN, connect_async(request)).await;
-        match connected.map_err(|_| 0_u16)? {
+        stream.set_nodelay(true).unwrap();
+        match client_async(request, stream).await {
             Ok((stream, response)) => {
                 let chosen = response.headers().get("sec-websocket-protocol");
                 assert_eq!(chosen.map(HeaderValue::as_bytes), subprotocol.map(str::as_bytes));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::harness::{PATIENCE, User, eventually};
 use crate::socket::{Over, Socket};
@@ -33,6 +34,8 @@ struct Sent {
     accepted: BTreeMap<u64, u64>,
     /// Messages that were refused at least once.
     refused: BTreeSet<u64>,
+    /// How long each waited for its check mark, from its first sending.
+    waited: Vec<Duration>,
 }
 
 /// A conversation that goes on until it is finished.
@@ -87,7 +90,12 @@ impl Traffic {
     }
 
     /// Stops sending, waits until everything is answered and heard, and judges. Returns how many messages there were.
-    pub(crate) async fn finish(self) -> u64 {
+    pub(crate) async fn finish(self) -> usize {
+        self.finish_timed().await.len()
+    }
+
+    /// The same; returns how long each message waited for its check mark.
+    pub(crate) async fn finish_timed(self) -> Vec<Duration> {
         self.progress.stop.store(true, Ordering::SeqCst);
         let sent = self.sender.await.expect("the sender saw nothing wrong");
         self.progress.all_sent.store(true, Ordering::SeqCst);
@@ -96,7 +104,7 @@ impl Traffic {
             .unwrap_or_else(|_| panic!("of {} messages not all were heard", sent.accepted.len()))
             .expect("the listener saw nothing wrong");
         judge(&sent, &heard);
-        sent.accepted.len() as u64
+        sent.waited
     }
 }
 
@@ -142,7 +150,12 @@ impl Roads {
     }
 }
 
-async fn enter(url: &str, user: &User, resume: Option<&Value>) -> Result<(Socket, Value), Over> {
+/// Connects and authenticates, or says why not.
+pub(crate) async fn enter(
+    url: &str,
+    user: &User,
+    resume: Option<&Value>,
+) -> Result<(Socket, Value), Over> {
     let refused = |status: u16| Over::Broken(format!("HTTP {status}"));
     let mut socket = Socket::open(url, None).await.map_err(refused)?;
     let mut d = json!({"token": user.token, "device": "traffic"});
@@ -161,13 +174,20 @@ async fn enter(url: &str, user: &User, resume: Option<&Value>) -> Result<(Socket
     }
 }
 
+struct Unanswered {
+    number: u64,
+    /// What it went out with on this socket.
+    request: Option<String>,
+    first_sent: Instant,
+}
+
 struct Sender {
     user: User,
     to: String,
     roads: Roads,
     progress: Arc<Progress>,
-    /// Messages without an answer, oldest first, and the request they went out with on this socket.
-    unanswered: VecDeque<(u64, Option<String>)>,
+    /// Messages without an answer, oldest first.
+    unanswered: VecDeque<Unanswered>,
     next: u64,
     sent: Sent,
 }
@@ -176,7 +196,7 @@ impl Sender {
     async fn run(mut self) -> Sent {
         loop {
             let (mut socket, _) = self.roads.take(&self.user, None).await;
-            self.unanswered.iter_mut().for_each(|(_, request)| *request = None);
+            self.unanswered.iter_mut().for_each(|message| message.request = None);
             match self.talk(&mut socket).await {
                 Ok(()) => {
                     socket.leave().await;
@@ -205,10 +225,11 @@ impl Sender {
     async fn fill(&mut self, socket: &mut Socket) -> Result<(), Over> {
         let stop = self.progress.stop.load(Ordering::SeqCst);
         while !stop && self.unanswered.len() < WINDOW {
-            self.unanswered.push_back((self.next, None));
+            let (number, first_sent) = (self.next, Instant::now());
+            self.unanswered.push_back(Unanswered { number, request: None, first_sent });
             self.next += 1;
         }
-        for (number, request) in &mut self.unanswered {
+        for Unanswered { number, request, .. } in &mut self.unanswered {
             if request.is_none() {
                 let (cid, body) = (format!("t{number}"), number.to_string());
                 let d = json!({"to": self.to, "cid": cid, "kind": "text", "body": body});
@@ -236,17 +257,19 @@ impl Sender {
     }
 
     fn answered(&mut self, request: &str, reply: &Value) {
-        let Some(at) = self.unanswered.iter().position(|(_, r)| r.as_deref() == Some(request))
-        else {
+        let mut unanswered = self.unanswered.iter();
+        let Some(at) = unanswered.position(|m| m.request.as_deref() == Some(request)) else {
             return;
         };
         let Some(ok) = reply.get("ok") else {
             assert_eq!(reply["err"]["retry"], true, "refused for good: {reply}");
-            self.unanswered[at].1 = None;
-            self.sent.refused.insert(self.unanswered[at].0);
+            self.unanswered[at].request = None;
+            self.sent.refused.insert(self.unanswered[at].number);
             return;
         };
-        let (number, _) = self.unanswered.remove(at).expect("it was just found");
+        let Unanswered { number, first_sent, .. } =
+            self.unanswered.remove(at).expect("it was just found");
+        self.sent.waited.push(first_sent.elapsed());
         let seq = ok["seq"].as_u64().expect("a seq");
         self.sent.accepted.insert(number, seq);
         self.progress.accepted.fetch_add(1, Ordering::SeqCst);

@@ -2,8 +2,7 @@
 //!
 //! **First in, first out.** A session numbers what it sends to a mailbox (`Place`); the desk lets a stream in only in
 //! order, so a message whose frame was lost holds back those behind it until the session repeats them all in a new life.
-//! A refusal that the session tries again by itself (`Unavailable`, `Overloaded`) breaks the stream, too: otherwise the
-//! next message would overtake the one refused.
+//! A refusal that may pass breaks the stream, too: otherwise the next message would overtake the one refused.
 //!
 //! **Forgetting is safe.** The desk may lose any stream at any time (it was unused, the actor crashed, leadership moved):
 //! the session's next message is then answered by `Broken`, it opens a new life and repeats what is unanswered, oldest
@@ -210,7 +209,7 @@ impl Desk {
         let room = self.in_flight.len() < IN_FLIGHT_MAX;
         let admission = admission.and(if room { Ok(()) } else { Err(Refusal::Overloaded) });
         if let Err(refusal) = admission {
-            if matches!(refusal, Refusal::Overloaded | Refusal::Unavailable) {
+            if refusal.retry() {
                 self.break_stream(session, place.life);
             }
             out.push(self.sent(session, place, Err(refusal)));

@@ -139,11 +139,16 @@ fn what_is_tried_again_is_not_overtaken() {
     let mut bench = Bench::new();
     let full = send_of(session(1), 1, 1, 1, Err(Refusal::MailboxFull));
     assert_eq!(bench.give(full), [refused(1, 1, Refusal::MailboxFull)]);
-    assert_eq!(bench.give(send(1, 2, 2)), [append(1, 2)]);
-    let later = send_of(session(1), 1, 3, 3, Err(Refusal::Overloaded));
-    assert_eq!(bench.give(later), [refused(1, 3, Refusal::Overloaded)]);
-    assert_eq!(bench.give(send(1, 4, 4)), [broken(1)]);
-    assert_eq!(bench.give(send(2, 1, 3)), [append(2, 3)]);
+    assert_eq!(bench.give(send(1, 2, 2)), [broken(1)]);
+    assert_eq!(bench.give(send(2, 1, 1)), [append(1, 1)]);
+    let later = send_of(session(1), 2, 2, 2, Err(Refusal::Overloaded));
+    assert_eq!(bench.give(later), [refused(2, 2, Refusal::Overloaded)]);
+    assert_eq!(bench.give(send(2, 3, 3)), [broken(2)]);
+    assert_eq!(bench.give(send(3, 1, 2)), [append(2, 2)]);
+    // One that will never do holds nobody up.
+    let never = send_of(session(1), 3, 2, 3, Err(Refusal::Conflict));
+    assert_eq!(bench.give(never), [refused(3, 2, Refusal::Conflict)]);
+    assert_eq!(bench.give(send(3, 3, 4)), [append(3, 4)]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Image: a mailbox as it lies in a checkpoint: a head, and runs of entries and ledger rows of about 16 KiB each.
 //!
 //! ```text
-//! m <user> 00 h <chunk u16 BE>    the head, in chunks of at most 32 KiB
+//! m <user> 00 h <chunk u16 BE>    the head and then the bytes that wait, in chunks of at most 32 KiB
 //! m <user> 00 l <first u64 BE>    log entries from `first` on, one behind the other
 //! m <user> 00 d <first u64 BE>    ledger rows from row `first` on, one behind the other
 //! ```
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Ledger, Row};
 use super::log::{Log, Sealed};
-use super::rules::{Device, Mailbox, Mark, Peer};
+use super::marks::{Mark, Waiting};
+use super::rules::{Device, Mailbox, Peer};
 use crate::codec::{self, BadBytes};
 use crate::ids::{Epoch, Number, Timestamp, UserId};
 use crate::message::Entry;
@@ -67,6 +68,11 @@ struct Head {
     first_row: u64,
     rows: VecDeque<(u64, u64)>,
     open_rows: Option<u64>,
+}
+
+/// Reads a head as it was before bytes were counted: what waited then counts for nothing.
+fn before_waiting(bytes: &[u8]) -> Result<(Head, Waiting), BadBytes> {
+    codec::decode(bytes).map(|head| (head, Waiting::default()))
 }
 
 /// The prefix of all mailboxes' keys.
@@ -188,7 +194,8 @@ fn drop_unless_put(before: Option<Vec<u8>>, changes: &mut Changes) {
 }
 
 fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
-    let bytes = codec::encode(&head(mailbox, stored));
+    let mut bytes = codec::encode(&head(mailbox, stored));
+    codec::append(&mut bytes, &mailbox.waiting);
     let chunks = bytes.chunks(CHUNK_BYTES);
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     for (at, chunk) in (0..count).zip(chunks) {
@@ -226,6 +233,7 @@ pub fn digest(mailbox: &Mailbox) -> u64 {
     let mut head = head(mailbox, &Stored::default());
     head.sealed.clear();
     let mut bytes = codec::encode(&head);
+    codec::append(&mut bytes, &mailbox.waiting);
     for row in mailbox.ledger.from(0) {
         codec::append(&mut bytes, row);
     }
@@ -259,15 +267,17 @@ impl Runs {
 pub struct Opening {
     owner: UserId,
     head: Head,
+    waiting: Waiting,
     chunks: u16,
 }
 
 impl Opening {
     /// Reads a head from its chunks.
     pub fn new(owner: UserId, chunks: &[Vec<u8>]) -> Result<Self, BadBytes> {
-        let head = codec::decode(&chunks.concat())?;
+        let bytes = chunks.concat();
+        let (head, waiting) = codec::decode(&bytes).or_else(|_| before_waiting(&bytes))?;
         let chunks = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
-        Ok(Self { owner, head, chunks })
+        Ok(Self { owner, head, waiting, chunks })
     }
 
     /// The keys that must be read next: first runs of rows, then the open run of entries.
@@ -313,6 +323,7 @@ impl Opening {
             devices: h.devices,
             peers: h.peers,
             delivered: h.delivered,
+            waiting: self.waiting,
             settled: h.settled,
             arrived: h.arrived,
             log,

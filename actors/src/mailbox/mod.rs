@@ -24,6 +24,7 @@ pub mod desk;
 pub mod image;
 pub mod ledger;
 pub mod log;
+pub mod marks;
 pub mod rules;
 #[cfg(test)]
 mod tests;

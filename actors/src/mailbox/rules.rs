@@ -11,15 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Ledger, Row};
 use super::log::Log;
+use super::marks::{MARKS_PER_SPAN, Mark, Waiting, mark};
 use crate::ids::{Conversation, DeviceId, Epoch, MessageId, Number, Seq, Timestamp, UserId};
 use crate::message::{Accepted, DeviceInfo, Entry, Position, Refusal, Resume, Resumed, Send, What};
 use crate::packet::{Enclosed, Envelope, Start};
 
 /// Devices a user may have.
 pub const DEVICES_MAX: usize = 8;
-
-/// Marks per span: how finely the ends of history and expiry are kept in time.
-const MARKS_PER_SPAN: u32 = 120;
 
 /// How long things are kept; part of the shard's replicated state, so that all replicas agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,15 +85,6 @@ pub struct Peer {
     pub sent_read: Seq,
 }
 
-/// A moment, and how far something had got by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// The beginning of the span the mark stands for.
-    pub since: Timestamp,
-    /// How far it had got at the end of that span.
-    pub n: Number,
-}
-
 /// A user's mailbox: the log, the devices that read it, and what is remembered of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {
@@ -106,6 +95,8 @@ pub struct Mailbox {
     pub(super) peers: BTreeMap<UserId, Peer>,
     /// Entries up to here have been acknowledged by at least one device.
     pub(super) delivered: Number,
+    /// Bytes of the entries after those.
+    pub(super) waiting: Waiting,
     /// When entries had reached every device.
     pub(super) settled: VecDeque<Mark>,
     /// When entries arrived.
@@ -125,6 +116,7 @@ impl Mailbox {
             devices: Vec::new(),
             peers: BTreeMap::new(),
             delivered: Number(0),
+            waiting: Waiting::default(),
             settled: VecDeque::new(),
             arrived: VecDeque::new(),
             log: Log::default(),
@@ -232,6 +224,7 @@ impl Mailbox {
         let at = now.wall.max(self.log.newest_at());
         let entry = Entry { n: self.log.head().next(), at, what };
         mark(&mut self.arrived, at, entry.n, now.policy.expiry);
+        self.waiting.push(entry.n, entry.weight());
         effects.push(Effect::Logged(entry.clone()));
         self.log.push(entry);
     }
@@ -313,6 +306,7 @@ impl Mailbox {
             }
         }
         self.delivered = n;
+        self.waiting.drop_to(n);
     }
 
     /// The user has read a conversation up to and including `seq`; implies delivered.
@@ -408,6 +402,7 @@ impl Mailbox {
             device.acked = device.acked.max(n);
         }
         self.delivered = self.delivered.max(n);
+        self.waiting.drop_to(n);
         self.forget_gone();
     }
 
@@ -508,6 +503,7 @@ impl Mailbox {
         self.ledger.weight()
             + self.peers.len() * PEER
             + (self.arrived.len() + self.settled.len()) * MARK
+            + self.waiting.weight()
     }
 
     /// Entries that no device has acknowledged, for the quota.
@@ -516,12 +512,19 @@ impl Mailbox {
         self.log.head().0 - self.delivered.max(self.log.low()).0
     }
 
+    /// Bytes of these entries, about: not less, and at most 16 KiB more.
+    #[must_use]
+    pub const fn undelivered_bytes(&self) -> u64 {
+        self.waiting.bytes()
+    }
+
     /// Panics when something that always holds does not.
     pub fn check(&self) {
         let (low, head) = (self.log.low(), self.log.head());
         assert!(low <= head && self.delivered <= head, "watermarks in order");
         self.log.check();
         self.ledger.check();
+        self.waiting.check(self.undelivered());
         assert!(self.devices.len() <= DEVICES_MAX, "at most {DEVICES_MAX} devices");
         for device in &self.devices {
             assert!(device.acked <= self.delivered.max(low), "delivered covers every device");
@@ -536,12 +539,4 @@ impl Mailbox {
 fn receipt_to(to: &UserId, by: &UserId, peer: Peer) -> Effect {
     let what = Enclosed::Receipt { by: by.clone(), delivered: peer.delivered, read: peer.read };
     Effect::Enclose(Envelope { to: to.clone(), what })
-}
-
-/// Notes that `n` was reached at `at`, at most `MARKS_PER_SPAN` times per span.
-fn mark(marks: &mut VecDeque<Mark>, at: Timestamp, n: Number, span: Duration) {
-    match marks.back_mut() {
-        Some(last) if at < last.since.after(span / MARKS_PER_SPAN) => last.n = n,
-        _ => marks.push_back(Mark { since: at, n }),
-    }
 }

@@ -260,6 +260,43 @@ fn what_was_never_fetched_expires_and_its_sender_is_told_once() {
 }
 
 #[test]
+fn bytes_wait_until_a_device_has_them_or_they_expire() {
+    let mut bench = Bench::new(30);
+    bench.connect("phone").unwrap();
+    let one = bench.append("alice", "c1").1;
+    let Effect::Logged(entry) = &one[0] else { panic!("an entry first, not {one:?}") };
+    assert_eq!(bench.mailbox.undelivered_bytes(), entry.weight() as u64);
+    bench.append("alice", "c1").0.unwrap();
+    bench.append("carol", "c1").0.unwrap();
+    assert_eq!(bench.mailbox.undelivered_bytes(), 2 * entry.weight() as u64);
+    bench.ack("phone", 2);
+    assert_eq!(bench.mailbox.undelivered_bytes(), 0);
+    bench.append("alice", "c2").0.unwrap();
+    bench.pass(30 * DAY);
+    bench.ack("phone", 0);
+    bench.expire();
+    assert_eq!((bench.mailbox.undelivered(), bench.mailbox.undelivered_bytes()), (0, 0));
+}
+
+#[test]
+fn a_head_from_before_bytes_were_counted_is_read() {
+    let mut bench = Bench::new(30);
+    bench.connect("phone").unwrap();
+    bench.append("alice", "c1").0.unwrap();
+    bench.ack("phone", 1);
+    let mut stored = Stored::default();
+    let changes = image::save(&mut bench.mailbox, &mut stored);
+    let value = |key: &Vec<u8>| changes.puts.iter().find(|(put, _)| put == key).unwrap().1.clone();
+    let mut chunks: Vec<_> = image::head_keys(&user("bob"), 1).iter().map(value).collect();
+    // No bytes, and no steps of them.
+    let end = chunks[0].len() - 2;
+    assert_eq!(chunks[0].split_off(end), [0, 0]);
+    let opening = Opening::new(user("bob"), &chunks).unwrap();
+    let values: Vec<_> = opening.keys().iter().map(value).collect();
+    assert_eq!(opening.finish(&values).unwrap().0, bench.mailbox);
+}
+
+#[test]
 fn a_user_has_a_few_devices() {
     let mut bench = Bench::new(30);
     for at in 0..DEVICES_MAX {
@@ -540,6 +577,11 @@ impl World {
         mailbox.check();
         self.never.check();
         assert_eq!(image::digest(mailbox), image::digest(&self.never), "replicas agree");
+        let bytes = mailbox.undelivered_bytes();
+        assert_eq!(bytes, self.never.undelivered_bytes(), "replicas agree");
+        let waits = self.entries.iter().filter(|entry| entry.n > mailbox.delivered);
+        let exact = waits.map(|entry| entry.weight() as u64).sum::<u64>();
+        assert!((exact..=exact + 16 * 1024).contains(&bytes), "{bytes} for {exact}");
         for info in mailbox.devices() {
             let before = self.cursors.insert(info.device, info.acked).unwrap_or_default();
             assert!(before <= info.acked, "cursors never go back");

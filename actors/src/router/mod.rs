@@ -31,6 +31,8 @@ pub enum Inbound {
     Drain {
         /// Milliseconds to wait before reconnecting.
         wait_ms: u64,
+        /// Where clients reach another node, if one is known to take them.
+        elsewhere: Option<Arc<str>>,
     },
 }
 
@@ -64,13 +66,20 @@ struct Shared {
     serving: Vec<AtomicBool>,
     lanes: OnceLock<Vec<ActorRef<lane::Msg>>>,
     links: OnceLock<Links>,
-    sessions: RwLock<HashMap<u64, UnboundedSender<Box<Inbound>>>>,
+    sessions: RwLock<HashMap<u64, Present>>,
     next_session: AtomicU64,
     connected: AtomicU32,
     draining: AtomicBool,
     health: RwLock<Vec<ShardHealth>>,
     watchers: Vec<RwLock<HashSet<u64>>>,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
+}
+
+/// A session of this node.
+struct Present {
+    inbox: UnboundedSender<Box<Inbound>>,
+    /// The shards it watches: few, so a list.
+    watches: Vec<ShardId>,
 }
 
 impl Router {
@@ -133,13 +142,17 @@ impl Router {
     /// Registers a socket; everything for it arrives in `inbox`.
     pub fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId {
         let count = self.0.next_session.fetch_add(1, Ordering::Relaxed);
-        write(&self.0.sessions).insert(count, inbox);
+        let present = Present { inbox, watches: Vec::new() };
+        write(&self.0.sessions).insert(count, present);
         SessionId { node: self.0.me, boot: self.0.boot, count }
     }
 
-    /// Forgets a socket.
+    /// Forgets a socket, and what it still watches.
     pub fn close_session(&self, id: SessionId) {
-        write(&self.0.sessions).remove(&id.count);
+        let gone = write(&self.0.sessions).remove(&id.count);
+        for shard in gone.map(|gone| gone.watches).unwrap_or_default() {
+            self.unwatch(id, shard);
+        }
     }
 
     /// Counts connected users' sockets, for others to see.
@@ -169,15 +182,23 @@ impl Router {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// From now on `HomeMoved` for this shard is put into the session's inbox, until `unwatch`.
+    /// From now on `HomeMoved` for this shard is put into the session's inbox, until `unwatch` or `close_session`.
     pub fn watch(&self, session: SessionId, shard: ShardId) {
-        if let Some(watchers) = self.0.watchers.get(usize::from(shard.0)) {
-            write(watchers).insert(session.count);
+        let Some(watchers) = self.0.watchers.get(usize::from(shard.0)) else { return };
+        // One lock after the other: `moved` holds the second's kind while it takes the first's.
+        match write(&self.0.sessions).get_mut(&session.count) {
+            Some(present) if !present.watches.contains(&shard) => present.watches.push(shard),
+            Some(_) => {}
+            None => return,
         }
+        write(watchers).insert(session.count);
     }
 
     /// Ends `watch`.
     pub fn unwatch(&self, session: SessionId, shard: ShardId) {
+        if let Some(present) = write(&self.0.sessions).get_mut(&session.count) {
+            present.watches.retain(|watched| *watched != shard);
+        }
         if let Some(watchers) = self.0.watchers.get(usize::from(shard.0)) {
             write(watchers).remove(&session.count);
         }
@@ -207,15 +228,17 @@ impl Router {
     }
 
     fn put(&self, session: u64, inbound: Inbound) {
-        if let Some(inbox) = read(&self.0.sessions).get(&session) {
-            let _closed_is_gone = inbox.send(Box::new(inbound));
+        if let Some(present) = read(&self.0.sessions).get(&session) {
+            let _closed_is_gone = present.inbox.send(Box::new(inbound));
         }
     }
 
-    /// Puts the same into every session's inbox, with the wait each of them should keep.
-    pub fn drain_sessions(&self, mut wait_ms: impl FnMut() -> u64) {
-        for inbox in read(&self.0.sessions).values() {
-            let _closed_is_gone = inbox.send(Box::new(Inbound::Drain { wait_ms: wait_ms() }));
+    /// Tells every session to go, with the wait and the address that `farewell` finds for each.
+    pub fn drain_sessions(&self, mut farewell: impl FnMut() -> (u64, Option<Arc<str>>)) {
+        for present in read(&self.0.sessions).values() {
+            let (wait_ms, elsewhere) = farewell();
+            let drain = Inbound::Drain { wait_ms, elsewhere };
+            let _closed_is_gone = present.inbox.send(Box::new(drain));
         }
     }
 
@@ -396,4 +419,29 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_ends_without_a_word_watches_nothing_any_more() {
+        let router = Router::new(NodeId(1), BootId(1), 4, std::iter::empty());
+        let (sender, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+        let (stays, goes) = (router.open_session(sender.clone()), router.open_session(sender));
+        for session in [stays, goes] {
+            router.watch(session, ShardId(1));
+            router.watch(session, ShardId(2));
+        }
+        router.unwatch(stays, ShardId(2));
+        router.close_session(goes);
+        router.watch(goes, ShardId(3));
+        let watchers = |shard: usize| read(&router.0.watchers[shard]).clone();
+        let counts = [1, 2, 3].map(|shard| watchers(shard).into_iter().collect::<Vec<_>>());
+        assert_eq!(counts, [vec![stays.count], vec![], vec![]]);
+        router.serves(ShardId(1), 5, true);
+        assert_eq!(inbox.try_recv().unwrap(), Box::new(Inbound::HomeMoved(ShardId(1))));
+        assert!(inbox.try_recv().is_err());
+    }
 }

@@ -172,6 +172,11 @@ impl Streams {
             stream.park(turn.now + turn.limits.retry, out);
             return;
         }
+        if let Err(refusal) = result
+            && refusal.retry()
+        {
+            return self.give_up(turn, to, at, refusal, out);
+        }
         let Some(pending) = stream.waiting.remove(at) else {
             return;
         };
@@ -249,7 +254,7 @@ impl Streams {
             }
         }
         for to in given_up {
-            self.give_up(turn, &to, out);
+            self.give_up(turn, &to, 0, Refusal::Unavailable, out);
         }
     }
 
@@ -259,15 +264,21 @@ impl Streams {
         out.extend(watched.map(|stream| Output::Unwatch(stream.shard)));
     }
 
-    /// Refuses all that waits in a stream, oldest first, so that nothing later overtakes.
-    fn give_up(&mut self, turn: Turn<'_>, to: &UserId, out: &mut Vec<Output>) {
+    /// Refuses all that waits in a stream from a place on, oldest first, so that nothing later overtakes.
+    fn give_up(
+        &mut self,
+        turn: Turn<'_>,
+        to: &UserId,
+        from: usize,
+        refusal: Refusal,
+        out: &mut Vec<Output>,
+    ) {
         let Some(stream) = self.to.get_mut(to) else {
             return;
         };
-        for pending in std::mem::take(&mut stream.waiting) {
+        for pending in stream.waiting.split_off(from) {
             self.finish(&pending.send);
-            let result = Err(Refusal::Unavailable);
-            out.push(Output::Sent { request: pending.request, result });
+            out.push(Output::Sent { request: pending.request, result: Err(refusal) });
         }
         self.drop_if_empty(turn, to, out);
     }

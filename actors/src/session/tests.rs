@@ -274,6 +274,37 @@ fn messages_without_a_home_are_refused_together_and_oldest_first() {
 }
 
 #[test]
+fn what_is_behind_a_refused_message_is_refused_with_it() {
+    let mut session = attached();
+    let mut out = Vec::new();
+    for n in 1..=4 {
+        session.send(RequestRef(n), message("bob", &format!("c{n}"), "hi"), at(10), &mut out);
+    }
+    out.clear();
+    let tell =
+        |count, result| Tell::Sent { to: user("bob"), place: Place { life: 1, count }, result };
+    session.tell(tell(2, Err(Refusal::MailboxFull)), at(11), &mut out);
+    let full = |request| {
+        let result = Err(Refusal::MailboxFull);
+        Output::Sent { request: RequestRef(request), result }
+    };
+    assert_eq!(out, [full(2), full(3), full(4)]);
+    session.check();
+    // What was before it keeps its turn; what is refused for good takes nobody along.
+    out.clear();
+    session.tell(sent("bob", 1, 4, 9), at(12), &mut out);
+    assert_eq!(out, []);
+    session.send(RequestRef(5), message("bob", "c5", "hi"), at(13), &mut out);
+    out.clear();
+    session.tell(tell(1, Err(Refusal::NotFound)), at(14), &mut out);
+    assert_eq!(out, [Output::Sent { request: RequestRef(1), result: Err(Refusal::NotFound) }]);
+    out.clear();
+    session.tell(tell(5, Ok(accepted(1))), at(15), &mut out);
+    assert_eq!(out, [Output::Sent { request: RequestRef(5), result: Ok(accepted(1)) }]);
+    assert!(session.streams_are_empty());
+}
+
+#[test]
 fn an_unanswered_message_is_repeated() {
     let mut session = attached();
     did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(0), out));

@@ -194,7 +194,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 impl Node {
     pub(super) async fn connect(&self, format: Format) -> Client {
         let (near, far) = tokio::io::duplex(16 * 1024);
-        let place = self.env.roll.take_place(100).unwrap();
+        let place = self.env.roll.take_place(&self.env.limits, None, Duration::ZERO).unwrap();
         tokio::spawn(serve(far, format, Arc::clone(&self.env), place));
         let ws = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
         Client(ws)

@@ -1,5 +1,7 @@
 //! Events: what a node says to a client, put into frames.
 
+use std::sync::Arc;
+
 use actors::ids::{Conversation, DeviceId, MessageId, Number, Timestamp, UserId};
 use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Resumed, What};
 
@@ -38,6 +40,8 @@ pub(crate) enum Outgoing {
     GoAway {
         /// When to reconnect.
         wait_ms: u64,
+        /// Where to, if another node is known to take clients.
+        url: Option<Arc<str>>,
     },
 }
 
@@ -129,11 +133,14 @@ impl Teller<'_> {
                 frame.key("head").number(head.0);
                 finish(frame)
             }
-            Outgoing::GoAway { wait_ms } => {
+            Outgoing::GoAway { wait_ms, url } => {
                 let mut frame = self.event("goaway", None, 80);
-                frame.map(2);
+                frame.map(2 + usize::from(url.is_some()));
                 frame.key("reason").text("drain");
                 frame.key("wait_ms").number(*wait_ms);
+                if let Some(url) = url {
+                    frame.key("url").text(url);
+                }
                 finish(frame)
             }
         }

@@ -21,6 +21,8 @@ pub(crate) use request::{Draft, Frame, Request, decode};
 
 use actors::message::Refusal;
 
+pub use crate::codes::Code;
+
 /// How frames are written on a socket, as its subprotocol says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -48,49 +50,6 @@ impl Format {
     }
 }
 
-/// The protocol's error codes (PROTOCOL section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the protocol page says what each means")]
-pub enum Code {
-    BadRequest,
-    UnknownOp,
-    Unauthenticated,
-    Forbidden,
-    NotFound,
-    Conflict,
-    TooLarge,
-    MailboxFull,
-    RateLimited,
-    Unavailable,
-    Internal,
-}
-
-impl Code {
-    /// The code as it is on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::UnknownOp => "unknown_op",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::TooLarge => "too_large",
-            Self::MailboxFull => "mailbox_full",
-            Self::RateLimited => "rate_limited",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// Whether repeating the request can help.
-    #[must_use]
-    pub const fn retry(self) -> bool {
-        matches!(self, Self::MailboxFull | Self::RateLimited | Self::Unavailable | Self::Internal)
-    }
-}
-
 /// Why a request was refused, as the client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -113,15 +72,7 @@ impl Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         const BREATH_MS: u64 = 500;
-        let code = match refusal {
-            Refusal::NotFound => Code::NotFound,
-            Refusal::Conflict | Refusal::Taken => Code::Conflict,
-            Refusal::MailboxFull => Code::MailboxFull,
-            Refusal::TooManyDevices => Code::Forbidden,
-            Refusal::Unavailable => Code::Unavailable,
-            Refusal::Overloaded => Code::RateLimited,
-        };
         let retry_after_ms = (refusal == Refusal::Overloaded).then_some(BREATH_MS);
-        Self { retry_after_ms, ..Self::new(code, refusal.to_string()) }
+        Self { retry_after_ms, ..Self::new(refusal.into(), refusal.to_string()) }
     }
 }

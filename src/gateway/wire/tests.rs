@@ -214,8 +214,11 @@ fn events_are_as_the_protocol_says() {
     assert_eq!(caught_up, json!({"ev": "caught_up", "d": {"n": 5}}));
     let pong = Outgoing::Pong { head: Number(5), server_time: Timestamp(9) };
     assert_eq!(told(&pong, None), json!({"ev": "pong", "d": {"server_time_ms": 9, "head": 5}}));
-    let goaway = told(&Outgoing::GoAway { wait_ms: 2310 }, None);
+    let goaway = told(&Outgoing::GoAway { wait_ms: 2310, url: None }, None);
     assert_eq!(goaway, json!({"ev": "goaway", "d": {"reason": "drain", "wait_ms": 2310}}));
+    let goaway = told(&Outgoing::GoAway { wait_ms: 2310, url: Some("http://b".into()) }, None);
+    let d = json!({"reason": "drain", "wait_ms": 2310, "url": "http://b"});
+    assert_eq!(goaway, json!({"ev": "goaway", "d": d}));
 }
 
 #[test]

@@ -248,9 +248,10 @@ impl Home {
             return Some(Tell::Broken { to: to.clone(), life: place.life });
         }
         // A refusal ends the life: what follows is refused, too.
-        if chance == 0 {
+        if chance < 2 {
             self.streams.insert(to.clone(), Place { life: place.life, count: u32::MAX - 1 });
-            let result = Err(Refusal::Overloaded);
+            let refusals = [Refusal::Overloaded, Refusal::MailboxFull];
+            let result = Err(refusals[usize::from(chance == 1)]);
             return Some(Tell::Sent { to: to.clone(), place, result });
         }
         self.streams.insert(to.clone(), place);

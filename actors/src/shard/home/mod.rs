@@ -18,7 +18,7 @@ use crate::ids::{
 };
 use crate::mailbox::desk;
 use crate::mailbox::log::{Found, Sealed, page};
-use crate::mailbox::rules::{Effect, Policy};
+use crate::mailbox::rules::{Effect, Mailbox, Policy};
 use crate::message::{Entry, Refusal, Resumed, Send};
 use crate::packet::{Answer, Ask, Envelope, Place, Question, Start, Tell, ToHome};
 use crate::user::rules as user;
@@ -33,13 +33,21 @@ const WAITING_MAX: usize = 10_000;
 pub struct Quota {
     /// Entries no device has acknowledged.
     pub entries_max: u64,
+    /// Bytes of them.
+    pub bytes_max: u64,
     /// Bytes waiting for one other shard before senders from there are refused.
     pub outbox_bytes_max: usize,
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { entries_max: 20_000, outbox_bytes_max: 8 * 1024 * 1024 }
+        Self { entries_max: 20_000, bytes_max: 64 << 20, outbox_bytes_max: 8 * 1024 * 1024 }
+    }
+}
+
+impl Quota {
+    fn is_reached(&self, mailbox: &Mailbox) -> bool {
+        mailbox.undelivered() >= self.entries_max || mailbox.undelivered_bytes() >= self.bytes_max
     }
 }
 
@@ -223,7 +231,7 @@ impl Home {
         let back = shard_of(&send.from, self.shards);
         let admission = if mailbox.remembers(&send) {
             Ok(())
-        } else if mailbox.undelivered() >= self.quota.entries_max {
+        } else if self.quota.is_reached(mailbox) {
             Err(Refusal::MailboxFull)
         } else if state.outbox().bytes_for(back) >= self.quota.outbox_bytes_max {
             Err(Refusal::Overloaded)
