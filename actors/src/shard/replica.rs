@@ -9,15 +9,17 @@
 //! Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"; the library is raft-rs, and the
 //! order of calls below is that of its asynchronous `Ready`.
 
+pub mod members;
+
 use std::collections::VecDeque;
 
-use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
-use raft::{RawNode, SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::{RawNode, StateRole};
 
 use super::raft_log::{Place, RaftLog};
 use super::state::{Batch, Command, Happened, Outcome, State};
 use crate::codec;
-use crate::ids::{NodeId, ShardId, Timestamp, UserId};
+use crate::ids::{NodeId, ReplicaId, ShardId, Timestamp, UserId};
 
 /// Bytes of commands in one entry, about; keeps a Raft message with it well inside one frame of a link.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -68,6 +70,8 @@ pub struct Write {
     pub entries: Vec<Entry>,
     /// The log now starts here: a checkpoint was taken over.
     pub reset: Option<Place>,
+    /// Who takes part from now on.
+    pub conf_state: Option<ConfState>,
 }
 
 /// What the host must do.
@@ -134,19 +138,23 @@ pub struct Replica {
     /// Messages that may leave once their write is durable.
     held: VecDeque<(u64, Vec<Message>)>,
     installing: bool,
+    /// The image of the checkpoint being taken over is on disk, and the log up to this index comes with this write.
+    installed: Option<(u64, u64)>,
     role: Role,
     kept: HardState,
     /// The checkpoint is gone: this replica votes, but applies nothing and leads nothing until it has another.
     lacks_state: bool,
+    /// The newest write handed out.
+    ticket: u64,
 }
 
 impl Replica {
-    /// Builds a replica from its log and state. `me` and the log's voters are node ids.
+    /// Builds a replica from its log and state.
     #[must_use]
-    pub fn new(me: NodeId, log: RaftLog, state: State, pace: Pace) -> Self {
+    pub fn new(me: ReplicaId, log: RaftLog, state: State, pace: Pace) -> Self {
         let (applied, _) = state.applied();
         let config = raft::Config {
-            id: u64::from(me.0),
+            id: me.0,
             election_tick: pace.election_ticks,
             heartbeat_tick: pace.heartbeat_ticks,
             applied,
@@ -170,9 +178,11 @@ impl Replica {
             committed: VecDeque::new(),
             held: VecDeque::new(),
             installing: false,
+            installed: None,
             role,
             kept,
             lacks_state: false,
+            ticket: 0,
         }
     }
 
@@ -237,46 +247,10 @@ impl Replica {
         }
     }
 
-    /// Hands leadership to another replica if this one has it.
-    pub fn transfer(&mut self, to: NodeId) {
-        if self.role.leads && !self.installing {
-            self.raft.transfer_leader(u64::from(to.0));
-        }
-    }
-
-    /// The link to a node is gone.
-    pub fn unreachable(&mut self, node: NodeId) {
-        if !self.installing {
-            self.raft.report_unreachable(u64::from(node.0));
-        }
-    }
-
-    /// What became of a checkpoint sent to a node.
-    pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
-        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        if !self.installing {
-            self.raft.report_snapshot(u64::from(node.0), status);
-        }
-    }
-
-    /// How far a replica's log is known to match this leader's, and whether it was heard of lately.
-    #[must_use]
-    pub fn progress(&self, node: NodeId) -> Option<(u64, bool)> {
-        let progress = self.raft.raft.prs().get(u64::from(node.0))?;
-        Some((progress.matched, progress.recent_active))
-    }
-
     /// The newest entry in the log.
     #[must_use]
     pub fn last_index(&self) -> u64 {
         self.raft.raft.raft_log.last_index()
-    }
-
-    /// The nodes of the group.
-    #[must_use]
-    pub fn voters(&self) -> Vec<NodeId> {
-        let voters = &self.raft.store().conf_state().voters;
-        voters.iter().filter_map(|id| u16::try_from(*id).ok().map(NodeId)).collect()
     }
 
     /// Overrides when the next election is due; for simulations, where chance comes from a seed.
@@ -326,7 +300,8 @@ impl Replica {
                 batch.commands.push(command);
                 origins.push(origin);
             }
-            if self.installing || !self.role.leads {
+            // Asked of Raft itself, whose part may have changed just now: it would hand a follower's proposal on.
+            if self.installing || self.raft.raft.state != StateRole::Leader {
                 out.lost.extend(origins);
             } else if self.raft.propose(Vec::new(), codec::encode(&batch)).is_ok() {
                 let place = Place { index: self.last_index(), term: self.raft.raft.term };
@@ -341,7 +316,8 @@ impl Replica {
     fn take_ready(&mut self, out: &mut Outputs) {
         let mut ready = self.raft.ready();
         out.messages.extend(ready.take_messages());
-        let mut write = Write { ticket: ready.number(), ..Write::default() };
+        self.ticket = ready.number();
+        let mut write = Write { ticket: self.ticket, ..Write::default() };
         if let Some(hard_state) = ready.hs() {
             self.raft.mut_store().set_hard_state(hard_state.clone());
             // The commit index alone needs no write: it is found again by the next leader.
@@ -354,8 +330,9 @@ impl Replica {
             let snapshot = ready.snapshot().clone();
             let metadata = snapshot.get_metadata();
             let place = Place { index: metadata.index, term: metadata.term };
-            self.raft.mut_store().reset(place, metadata.get_conf_state().clone());
-            write.reset = Some(place);
+            let conf_state = metadata.get_conf_state().clone();
+            self.raft.mut_store().reset(place, conf_state.clone());
+            (write.reset, write.conf_state) = (Some(place), Some(conf_state));
             write.hard_state = Some(self.kept.clone());
             self.installing = true;
             self.committed.clear();
@@ -382,17 +359,28 @@ impl Replica {
         while self.held.front().is_some_and(|(number, _)| *number <= ticket) {
             out.messages.extend(self.held.pop_front().map(|(_, held)| held).unwrap_or_default());
         }
+        // Only now: to the library nothing may be applied that is not in the log on disk.
+        if let Some((_, index)) = self.installed.take_if(|(number, _)| *number <= ticket) {
+            self.installing = false;
+            self.lacks_state = false;
+            self.raft.advance_apply_to(index);
+        }
     }
 
-    /// The image of the checkpoint asked for by `install` is on disk; this is the state it holds.
+    /// The image of the checkpoint asked for by `install` is on disk; this is the state it holds. The writes handed out
+    /// with it may follow now, and it is taken over when they are on disk.
     pub fn installed(&mut self, state: State) {
         // Invariant: what was installed is what Raft was told of.
         assert_eq!(state.applied().0, self.raft.store().first() - 1, "the image asked for");
         let (index, _) = state.applied();
         self.state = state;
-        self.installing = false;
-        self.lacks_state = false;
-        self.raft.advance_apply_to(index);
+        self.installed = Some((self.ticket, index));
+    }
+
+    /// Whether writes must wait for the image of a checkpoint.
+    #[must_use]
+    pub const fn awaits_image(&self) -> bool {
+        self.installing && self.installed.is_none()
     }
 
     /// Whether a checkpoint is being taken over.
@@ -410,7 +398,7 @@ impl Replica {
                 Some(batch) => batch,
                 None => {
                     let entry = self.committed.pop_front().expect("there is a front");
-                    self.apply_other(&entry);
+                    self.apply_other(&entry, out);
                     continue;
                 }
             };
@@ -424,11 +412,6 @@ impl Replica {
             self.answer(Place { index: entry.index, term: entry.term }, outcomes, out);
             self.raft.advance_apply_to(entry.index);
         }
-    }
-
-    fn apply_other(&mut self, entry: &Entry) {
-        self.state.skip(entry.index, entry.term);
-        self.raft.advance_apply_to(entry.index);
     }
 
     fn answer(&mut self, place: Place, outcomes: Vec<Outcome>, out: &mut Outputs) {
@@ -448,7 +431,7 @@ impl Replica {
     fn note_role(&mut self, out: &mut Outputs) {
         let raft = &self.raft.raft;
         let leads = raft.state == StateRole::Leader;
-        let leader = u16::try_from(raft.leader_id).ok().filter(|id| *id != 0).map(NodeId);
+        let leader = (raft.leader_id != 0).then(|| ReplicaId(raft.leader_id).node());
         let serves = leads
             && !self.installing
             && !self.lacks_state
@@ -465,11 +448,11 @@ impl Replica {
         out.role_changed = true;
     }
 
-    /// A checkpoint at this place is durable: it can be sent, and entries it covers can go. Answers where the log now
-    /// starts, for the journal.
-    pub fn checkpointed(&mut self, place: Place) -> Place {
+    /// A checkpoint at this place, with the members as of it, is durable: it can be sent, and entries it covers can go.
+    /// Answers where the log now starts, for the journal.
+    pub fn checkpointed(&mut self, place: Place, members: ConfState) -> Place {
         let log = self.raft.mut_store();
-        log.set_image(place);
+        log.set_image(place, members);
         let keep_from = log.tail_from(TAIL_BYTES, TAIL_ENTRIES);
         log.compact(place.index.min(keep_from))
     }

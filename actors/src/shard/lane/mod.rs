@@ -10,6 +10,7 @@
 
 mod children;
 mod hosted;
+mod joining;
 mod outlet;
 mod storing;
 mod transfer;
@@ -111,6 +112,8 @@ pub enum Msg {
     Inspect(RpcReplyPort<Vec<ShardStatus>>),
     /// Checkpoint every shard that changed, now.
     Checkpoint,
+    /// From now on these shards are kept here, too.
+    Host(Vec<Hosted>),
     /// Make the actors of a user fail, to show that nothing is lost.
     Crash(UserId),
 }
@@ -181,21 +184,23 @@ impl Actor for Lane {
         let Arguments { shards, disks, router, settings } = arguments;
         let children = Children::start(&myself, settings.limits).await?;
         start_ticking(myself.clone(), settings.tick);
-        Ok(State {
+        let mut state = State {
             outlet: Outlet::new(router.clone(), myself.clone()),
             myself,
             started: clock::monotonic(),
             disks,
             router,
             settings,
-            shards: shards.into_iter().map(|hosted| (hosted.shard(), hosted)).collect(),
+            shards: BTreeMap::new(),
             due: BTreeSet::new(),
             flushing: false,
             announce: false,
             draining: false,
             ticks: 0,
             children,
-        })
+        };
+        state.host(shards);
+        Ok(state)
     }
 
     async fn handle(
@@ -225,6 +230,7 @@ impl Actor for Lane {
             Msg::Drain => state.draining = true,
             Msg::Inspect(reply) => state.inspect(reply),
             Msg::Checkpoint => state.checkpoint_all(),
+            Msg::Host(shards) => state.host(shards),
             Msg::Crash(user) => state.children.crash(&user),
         }
         Ok(())
@@ -316,8 +322,10 @@ impl State {
         }
         self.checkpoint_some();
         self.continue_transfers();
-        if self.ticks.is_multiple_of(10) {
+        // Out of step with Raft's own time-outs, at each of which it forgets whom it heard.
+        if self.ticks.is_multiple_of(7) {
             self.move_leaders();
+            self.change_members();
         }
     }
 
