@@ -22,5 +22,6 @@ mod devices;
 mod failover;
 mod greeting;
 mod msgpack;
+mod rejoin;
 mod sending;
 mod sizes;
