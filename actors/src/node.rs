@@ -19,10 +19,10 @@ use crate::cluster::{Links, LinksConfig, LinksError, Timing};
 use crate::ids::{BootId, NodeId, ShardId};
 use crate::placement;
 use crate::router::Router;
-use crate::shard::lane::{self, Disks, Hosted, Lane, Settings, ShardStatus};
+use crate::shard::lane::{self, Disks, Lane, Settings, ShardStatus};
 use crate::store::LostJournal;
-use crate::store::StoreError;
 use crate::store::Wanted;
+use crate::store::{Recovery, StoreError};
 use crate::store::{Store, StoreOptions};
 use taking_part::{Port, Replicas};
 
@@ -129,42 +129,21 @@ impl Node {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let ids: Vec<NodeId> = (1..).map(NodeId).take(options.members.len()).collect();
         let me = options.me;
-        let wanted = Wanted {
-            cluster: options.cluster.clone(),
-            node: options.members[usize::from(me.0) - 1].0.clone(),
-            node_id: me,
-            shards: options.shards,
-            members: options.members.iter().map(|(name, _)| name.clone()).collect(),
-        };
-        let (data, mut store) = (options.data, options.store);
-        if usize::from(options.replicas).min(ids.len()) >= REPLICAS_TO_SPARE_ONE {
-            store.lost_journal = LostJournal::BearAgain;
-        }
-        let opened = tokio::task::spawn_blocking(move || Store::open(&data, &wanted, store)).await;
-        let (store, recovery) = opened.map_err(|error| StartError::Actors(error.to_string()))??;
+        let (store, recovery) = open_store(&options).await?;
         let boot = BootId(rand::rng().random());
         let others: Vec<NodeId> = ids.iter().copied().filter(|node| *node != me).collect();
         let router = Router::new(me, boot, options.shards, others.iter().copied());
         let place = placement::place(options.shards, &ids, options.replicas);
         let disks =
             Disks { journal: store.journal.clone(), checkpoints: store.checkpoints.clone() };
-        let lanes = options.lanes.max(1);
-        let replicas = Replicas {
-            me,
-            shards: options.shards,
-            place: place.clone(),
-            disks: disks.clone(),
-            settings: options.settings.clone(),
-            lanes,
-            found: recovery.shards,
-        };
+        let replicas = Replicas::new(&options, place.clone(), disks.clone(), recovery.shards);
         let (hosted, later) = match store.births.incarnation {
             Some(incarnation) => {
                 // Before anything is sent: a leader that knows itself must know itself by this.
                 router.vet(me, Some(incarnation));
                 (replicas.open(incarnation)?, None)
             }
-            None => ((0..lanes).map(|_| Vec::new()).collect::<Vec<Vec<Hosted>>>(), Some(replicas)),
+            None => (replicas.none(), Some(replicas)),
         };
         let (health_tx, health) = watch::channel(Health::Well);
         let health_tx = Arc::new(health_tx);
@@ -334,6 +313,23 @@ pub async fn inspect(router: &Router) -> Vec<ShardStatus> {
     }
     all.sort_by_key(|status| status.shard);
     all
+}
+
+/// Opens the data directory. A lost journal is no end where the others can fill this node again.
+async fn open_store(options: &Options) -> Result<(Store, Recovery), StartError> {
+    let wanted = Wanted {
+        cluster: options.cluster.clone(),
+        node: options.members[usize::from(options.me.0) - 1].0.clone(),
+        node_id: options.me,
+        shards: options.shards,
+        members: options.members.iter().map(|(name, _)| name.clone()).collect(),
+    };
+    let (data, mut store) = (options.data.clone(), options.store.clone());
+    if usize::from(options.replicas).min(options.members.len()) >= REPLICAS_TO_SPARE_ONE {
+        store.lost_journal = LostJournal::BearAgain;
+    }
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data, &wanted, store)).await;
+    Ok(opened.map_err(text)??)
 }
 
 fn text(error: impl ToString) -> StartError {

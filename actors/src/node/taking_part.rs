@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ractor::ActorRef;
 use tokio::sync::watch;
 
-use super::Health;
+use super::{Health, Options};
 use crate::birth;
 use crate::cluster::Class;
 use crate::ids::{Incarnation, NodeId, ReplicaId, ShardId};
@@ -45,21 +45,36 @@ impl birth::Port for Port {
 
 /// What it takes to build this node's replicas.
 pub(super) struct Replicas {
-    pub(super) me: NodeId,
-    pub(super) shards: u16,
-    pub(super) place: BTreeMap<ShardId, Vec<NodeId>>,
-    pub(super) disks: Disks,
-    pub(super) settings: Settings,
-    pub(super) lanes: usize,
+    me: NodeId,
+    shards: u16,
+    place: BTreeMap<ShardId, Vec<NodeId>>,
+    disks: Disks,
+    settings: Settings,
+    lanes: usize,
     /// What the disk holds of them.
-    pub(super) found: BTreeMap<ShardId, ShardRecovery>,
+    found: BTreeMap<ShardId, ShardRecovery>,
 }
 
 impl Replicas {
+    pub(super) fn new(
+        options: &Options,
+        place: BTreeMap<ShardId, Vec<NodeId>>,
+        disks: Disks,
+        found: BTreeMap<ShardId, ShardRecovery>,
+    ) -> Self {
+        let (settings, lanes) = (options.settings.clone(), options.lanes.max(1));
+        Self { me: options.me, shards: options.shards, place, disks, settings, lanes, found }
+    }
+
+    /// For each lane no replica.
+    pub(super) fn none(&self) -> Vec<Vec<Hosted>> {
+        (0..self.lanes).map(|_| Vec::new()).collect()
+    }
+
     /// Builds them, for each lane its own. Blocks while the disk is read.
     pub(super) fn open(mut self, incarnation: Incarnation) -> Result<Vec<Vec<Hosted>>, StoreError> {
         let me = ReplicaId::of(self.me, incarnation);
-        let mut hosted: Vec<Vec<Hosted>> = (0..self.lanes).map(|_| Vec::new()).collect();
+        let mut hosted = self.none();
         for (shard, at) in self.place.iter().filter(|(_, at)| at.contains(&self.me)) {
             let found = self.found.remove(shard);
             let place = (me, at.clone(), self.shards);
