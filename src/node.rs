@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actors::cluster::Timing;
 use actors::mailbox::rules::Policy;
-use actors::node::{self as chat, StartError};
+use actors::node::{self as chat, Health, StartError};
 use actors::shard::home::Quota;
 use actors::shard::lane::Settings;
 use actors::shard::replica::Pace;
@@ -54,6 +54,15 @@ pub enum NodeError {
         "a part of the node failed; start it again, nothing acknowledged is lost (see the log)"
     )]
     Failed,
+    /// The node came back with other data, and the cluster has filled that: this directory's time is over.
+    #[error(
+        "another data directory has taken the place of {} in the cluster; move this one away, the node then comes back empty and is filled by the others",
+        data.display()
+    )]
+    Superseded {
+        /// The directory whose time is over.
+        data: std::path::PathBuf,
+    },
 }
 
 impl NodeError {
@@ -62,7 +71,7 @@ impl NodeError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Unknown(_) => 2,
-            Self::Start(StartError::Store(_)) => 3,
+            Self::Start(StartError::Store(_)) | Self::Superseded { .. } => 3,
             _ => 1,
         }
     }
@@ -89,7 +98,7 @@ async fn serve(
     let operator = listen(own.admin_listen)?;
     let links = listen(own.cluster_listen)?;
     let node = chat::Node::start(options(&config, me, &own, links)).await?;
-    let mut failed = node.failed();
+    let mut health = node.health();
     let started = clock::monotonic();
     let roll = Roll::new(started);
     let doorkeeper = Doorkeeper::start(&node, &roll).await?;
@@ -111,7 +120,10 @@ async fn serve(
     tracing::info!(node = name, url = own.url, "node runs");
     let ended = tokio::select! {
         _asked_or_dropped = &mut stop => Ok(()),
-        _ = failed.wait_for(|failed| *failed) => Err(NodeError::Failed),
+        how = health.wait_for(|health| *health != Health::Well) => Err(match how.as_deref() {
+            Ok(Health::Superseded) => NodeError::Superseded { data: own.data.clone() },
+            _ => NodeError::Failed,
+        }),
     };
     if ended.is_ok() {
         drain(&config, &node, &roll, &view, &closing).await;

@@ -163,9 +163,43 @@ number!(
     NodeId(u16)
 );
 number!(
+    /// A node's data directories, counted from 1: each that was lost is followed by the next.
+    Incarnation(u32)
+);
+number!(
+    /// A replica in Raft: a node in one of its incarnations. Never used again once the incarnation is over.
+    ReplicaId(u64)
+);
+number!(
     /// One start of a node; drawn at random, so that a restarted node is told from the old one.
     BootId(u64)
 );
+
+impl Incarnation {
+    /// A node's first data directory.
+    pub const FIRST: Self = Self(1);
+}
+
+impl ReplicaId {
+    /// The replica of a node in an incarnation: the node in the lowest 16 bits, above them the incarnations before
+    /// this one. In its first incarnation a node's replicas have the node's own number.
+    #[must_use]
+    pub const fn of(node: NodeId, incarnation: Incarnation) -> Self {
+        Self((incarnation.0.saturating_sub(1) as u64) << 16 | node.0 as u64)
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(self) -> NodeId {
+        NodeId(u16::try_from(self.0 & 0xffff).unwrap_or_default())
+    }
+
+    /// Its incarnation; one that no node ever has when the number is none that `of` makes.
+    #[must_use]
+    pub fn incarnation(self) -> Incarnation {
+        Incarnation(u32::try_from(self.0 >> 16).ok().and_then(|n| n.checked_add(1)).unwrap_or(0))
+    }
+}
 
 /// A moment on the wall clock, in milliseconds since the Unix epoch.
 #[derive(

@@ -3,7 +3,8 @@
 //! # Who watches whom
 //!
 //! ```text
-//! Root                         tells the process to stop when a lane fails for good            (node)
+//! Root                         tells the process to stop when one of these fails for good      (node)
+//! ├─ Registrar                 agrees with other nodes which life of this node its disk is of  (birth)
 //! ├─ Lane, one per thread      drives its share of the shards: Raft, journal, state, homes     (shard::lane)
 //! │   ├─ Mailboxes             supervises ─► Mailbox(user): admission, merging of cursors      (mailbox)
 //! │   │                          started on demand where the shard leads, passivated when idle
@@ -17,6 +18,14 @@
 //! A failed `Mailbox` or `User` loses only what can be had again: state is the shard's, sessions attach again, sends are
 //! repeated under their `cid`. Too many failures fail their supervisor, and too many of those the lane.
 //!
+//! # When a disk is lost
+//!
+//! Every data directory has a birth, and each birth of a node an incarnation that the nodes agreed on; a replica's id in
+//! Raft is node and incarnation. A directory without an incarnation takes part in nothing ([`birth`]). When a node comes
+//! back with another birth, or sets a damaged journal aside ([`store`]), it gets the next incarnation, and the leader of
+//! each of its shards removes the old replica, adds the new one as a learner and gives it its vote when it has caught up
+//! ([`shard::replica::members`]). So nobody ever votes for what a lost disk had promised.
+//!
 //! # Rooms, upper before lower
 //!
 //! | room | job |
@@ -27,7 +36,8 @@
 //! | [`shard`] | one Raft group: log, state machine, outbox, and the leader's side, the home |
 //! | [`mailbox`] | what a user has not fetched yet: log, ledger, devices, expiry |
 //! | [`user`] | hands a connected user's log to their sessions |
-//! | [`store`] | raft-engine journal, sled checkpoints, identity of a data directory |
+//! | [`birth`] | which birth of each node counts, so that a lost disk is never taken for the one that was |
+//! | [`store`] | raft-engine journal, sled checkpoints, identity and births of a data directory |
 //! | [`cluster`] | links between nodes over ractor_cluster |
 //! | [`placement`], [`restart`] | which nodes keep a shard; how often a child may die |
 //! | [`packet`], [`message`], [`codec`], [`clock`], [`ids`] | leaves: what nodes and users say, bytes, time, names |
@@ -40,6 +50,7 @@
 //! - No consensus of our own: Raft is the `raft` crate's.
 //! - No remote actor but one router per node: users and mailboxes are local types.
 
+pub mod birth;
 pub mod clock;
 pub mod cluster;
 pub mod codec;

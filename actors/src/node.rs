@@ -1,5 +1,7 @@
 //! Node: starts the parts of one node in order and stops them in reverse.
 
+mod taking_part;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -12,14 +14,20 @@ use rand::Rng;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
+use crate::birth::{self, Registrar};
 use crate::cluster::{Links, LinksConfig, LinksError, Timing};
 use crate::ids::{BootId, NodeId, ShardId};
 use crate::placement;
 use crate::router::Router;
-use crate::shard::lane::{self, Disks, Hosted, Lane, Settings, ShardStatus};
-use crate::store::StoreError;
+use crate::shard::lane::{self, Disks, Lane, Settings, ShardStatus};
+use crate::store::LostJournal;
 use crate::store::Wanted;
+use crate::store::{Recovery, StoreError};
 use crate::store::{Store, StoreOptions};
+use taking_part::{Port, Replicas};
+
+/// Replicas of a shard from which on one that is lost can be filled again by the others.
+const REPLICAS_TO_SPARE_ONE: usize = 3;
 
 /// What a node needs to start.
 pub struct Options {
@@ -63,6 +71,17 @@ pub enum StartError {
     Actors(String),
 }
 
+/// How a running node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It can go on.
+    Well,
+    /// A part of it failed for good.
+    Failed,
+    /// Another data directory has taken its place in the cluster.
+    Superseded,
+}
+
 /// A running node.
 pub struct Node {
     router: Router,
@@ -70,36 +89,36 @@ pub struct Node {
     handles: Vec<Handle>,
     threads: Vec<(oneshot::Sender<()>, thread::JoinHandle<()>)>,
     root: ActorRef<()>,
-    failed: watch::Receiver<bool>,
+    health: watch::Receiver<Health>,
     place: BTreeMap<ShardId, Vec<NodeId>>,
 }
 
-/// Watches the lanes. A lane that fails has lost nothing that is not on disk, but only a new start reads it back:
-/// the node is told to stop.
+/// Watches the lanes, the links and what is known of births. What fails has lost nothing that is not on disk, but only
+/// a new start reads it back: the node is told to stop.
 struct Root;
 
 impl Actor for Root {
     type Msg = ();
-    type State = watch::Sender<bool>;
-    type Arguments = watch::Sender<bool>;
+    type State = Arc<watch::Sender<Health>>;
+    type Arguments = Arc<watch::Sender<Health>>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<()>,
-        failed: watch::Sender<bool>,
-    ) -> Result<watch::Sender<bool>, ActorProcessingErr> {
-        Ok(failed)
+        health: Arc<watch::Sender<Health>>,
+    ) -> Result<Arc<watch::Sender<Health>>, ActorProcessingErr> {
+        Ok(health)
     }
 
     async fn handle_supervisor_evt(
         &self,
         _myself: ActorRef<()>,
         event: SupervisionEvent,
-        failed: &mut watch::Sender<bool>,
+        health: &mut Arc<watch::Sender<Health>>,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(_, error) = event {
-            tracing::error!(%error, "a lane failed; the node stops");
-            failed.send_replace(true);
+            tracing::error!(%error, "a part of the node failed; it stops");
+            health.send_replace(Health::Failed);
         }
         Ok(())
     }
@@ -110,45 +129,32 @@ impl Node {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let ids: Vec<NodeId> = (1..).map(NodeId).take(options.members.len()).collect();
         let me = options.me;
-        let wanted = Wanted {
-            cluster: options.cluster.clone(),
-            node: options.members[usize::from(me.0) - 1].0.clone(),
-            node_id: me,
-            shards: options.shards,
-            members: options.members.iter().map(|(name, _)| name.clone()).collect(),
-        };
-        let (data, store) = (options.data, options.store);
-        let opened = tokio::task::spawn_blocking(move || Store::open(&data, &wanted, store)).await;
-        let (store, mut recovery) =
-            opened.map_err(|error| StartError::Actors(error.to_string()))??;
+        let (store, recovery) = open_store(&options).await?;
         let boot = BootId(rand::rng().random());
-        let others = ids.iter().copied().filter(|node| *node != me);
-        let router = Router::new(me, boot, options.shards, others.clone());
+        let others: Vec<NodeId> = ids.iter().copied().filter(|node| *node != me).collect();
+        let router = Router::new(me, boot, options.shards, others.iter().copied());
         let place = placement::place(options.shards, &ids, options.replicas);
         let disks =
             Disks { journal: store.journal.clone(), checkpoints: store.checkpoints.clone() };
-        let mut hosted: Vec<Vec<Hosted>> = (0..options.lanes.max(1)).map(|_| Vec::new()).collect();
-        for (shard, at) in place.iter().filter(|(_, at)| at.contains(&me)) {
-            let found = recovery.shards.remove(shard);
-            let lane = usize::from(shard.0) % hosted.len();
-            let opened = lane::open(
-                *shard,
-                (me, at.clone(), options.shards),
-                found,
-                &disks,
-                &options.settings,
-            );
-            hosted[lane].push(opened?);
-        }
-        let (failed_tx, failed) = watch::channel(false);
-        let (root, _) = Actor::spawn(None, Root, failed_tx).await.map_err(text)?;
+        let replicas = Replicas::new(&options, place.clone(), disks.clone(), recovery.shards);
+        let (hosted, later) = match store.births.incarnation {
+            Some(incarnation) => {
+                // Before anything is sent: a leader that knows itself must know itself by this.
+                router.vet(me, Some(incarnation));
+                (replicas.open(incarnation)?, None)
+            }
+            None => (replicas.none(), Some(replicas)),
+        };
+        let (health_tx, health) = watch::channel(Health::Well);
+        let health_tx = Arc::new(health_tx);
+        let (root, _) = Actor::spawn(None, Root, Arc::clone(&health_tx)).await.map_err(text)?;
         let mut node = Self {
             router: router.clone(),
             store,
             handles: Vec::new(),
             threads: Vec::new(),
             root,
-            failed,
+            health,
             place,
         };
         let mut lanes = Vec::new();
@@ -161,7 +167,15 @@ impl Node {
             };
             lanes.push(node.start_lane(arguments).await?);
         }
-        router.set_lanes(lanes);
+        router.set_lanes(lanes.clone());
+        let (settled_tx, settled) = watch::channel(None);
+        let port =
+            Port { router: router.clone(), settled: settled_tx, health: Arc::clone(&health_tx) };
+        let name = |node: NodeId| options.members[usize::from(node.0) - 1].0.clone();
+        node.start_births(boot, others.iter().map(|node| (*node, name(*node))), port).await?;
+        if let Some(replicas) = later {
+            tokio::spawn(replicas.follow(settled, lanes, health_tx));
+        }
         let dial = |node: NodeId| options.members[usize::from(node.0) - 1].1.clone();
         let config = LinksConfig {
             me,
@@ -169,13 +183,35 @@ impl Node {
             cluster: options.cluster,
             cookie: options.cookie,
             listener: options.listener,
-            peers: others.map(|node| (node, dial(node))).collect(),
+            peers: others.iter().map(|node| (*node, dial(*node))).collect(),
             timing: options.timing,
         };
         let root = node.root.get_cell();
         let links = Links::start(config, Arc::new(router.clone()), Some(root)).await?;
         router.set_links(links);
         Ok(node)
+    }
+
+    /// Starts what knows births. Before the links: every link that comes up is news for it.
+    async fn start_births(
+        &self,
+        boot: BootId,
+        others: impl Iterator<Item = (NodeId, String)>,
+        port: Port,
+    ) -> Result<(), StartError> {
+        let arguments = birth::Arguments {
+            me: self.router.me(),
+            boot,
+            others: others.collect(),
+            births: self.store.births.clone(),
+            book: self.store.book.clone(),
+            port: Arc::new(port),
+        };
+        let root = self.root.get_cell();
+        let (births, _) =
+            Actor::spawn_linked(None, Registrar, arguments, root).await.map_err(text)?;
+        self.router.set_births(births);
+        Ok(())
     }
 
     /// Starts a thread with a runtime of its own, and a lane on it.
@@ -219,10 +255,10 @@ impl Node {
         &self.store
     }
 
-    /// Turns true when the node cannot go on.
+    /// Whether the node can go on.
     #[must_use]
-    pub fn failed(&self) -> watch::Receiver<bool> {
-        self.failed.clone()
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
     }
 
     /// The nodes that keep each shard, the preferred leader first.
@@ -277,6 +313,23 @@ pub async fn inspect(router: &Router) -> Vec<ShardStatus> {
     }
     all.sort_by_key(|status| status.shard);
     all
+}
+
+/// Opens the data directory. A lost journal is no end where the others can fill this node again.
+async fn open_store(options: &Options) -> Result<(Store, Recovery), StartError> {
+    let wanted = Wanted {
+        cluster: options.cluster.clone(),
+        node: options.members[usize::from(options.me.0) - 1].0.clone(),
+        node_id: options.me,
+        shards: options.shards,
+        members: options.members.iter().map(|(name, _)| name.clone()).collect(),
+    };
+    let (data, mut store) = (options.data.clone(), options.store.clone());
+    if usize::from(options.replicas).min(options.members.len()) >= REPLICAS_TO_SPARE_ONE {
+        store.lost_journal = LostJournal::BearAgain;
+    }
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data, &wanted, store)).await;
+    Ok(opened.map_err(text)??)
 }
 
 fn text(error: impl ToString) -> StartError {

@@ -45,6 +45,8 @@ pub enum Packet {
     Beat(Beat),
     /// A piece of a shard's checkpoint for a replica that fell behind.
     Snapshot(ShardId, Bytes),
+    /// What a node says of births, its own and others', in an encoding of its own (`birth`).
+    Birth(Bytes),
 }
 
 /// A sign of life of a node, and what the others should know of it.

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use actors::ids::{NodeId, ShardId};
+use actors::ids::{Incarnation, NodeId, ShardId};
 use actors::store::{
-    Checkpoint, DiskTrust, Durability, LogStart, Record, Recovery, Replicas, Store, StoreError,
-    StoreOptions, Wanted, Wholeness, install_real_fsync,
+    Births, Checkpoint, DiskTrust, Durability, LogStart, Record, Recovery, Replicas, Store,
+    StoreError, StoreOptions, Wanted, Wholeness, install_real_fsync,
 };
 use raft::eraftpb::{Entry, HardState};
 
@@ -132,6 +132,9 @@ fn writes_until_it_is_killed() {
         options.journal.purge_every = Duration::from_millis(20);
     }
     let (store, _) = Store::open(Path::new(&dir), &wanted(), options).unwrap();
+    // It takes part from now on; what it writes without that would not be its own.
+    let incarnation = Some(Incarnation::FIRST);
+    store.book.keep(&Births { incarnation, ..store.births.clone() }).unwrap();
     let (_never, for_ever) = channel::<()>();
     for index in 1.. {
         if mode == Mode::CheckpointsUnflushed && index > CHECKPOINTS {

@@ -20,7 +20,7 @@ struct Played {
 }
 
 fn replicas() -> Vec<ReplicaView> {
-    vec![ReplicaView { node: "a".into(), applied: Some(9), behind: Some(0) }]
+    vec![ReplicaView { node: "a".into(), applied: Some(9), behind: Some(0), joining: false }]
 }
 
 impl Observed for Played {

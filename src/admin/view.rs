@@ -69,6 +69,9 @@ pub struct ReplicaView {
     pub applied: Option<u64>,
     /// So many entries behind the leader; absent in the same case.
     pub behind: Option<u64>,
+    /// Whether it is being filled after its disk was lost and does not count yet; left out when it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joining: bool,
 }
 
 /// Whom `GET /admin/where` asks for.

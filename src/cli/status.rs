@@ -118,6 +118,14 @@ fn complaints(view: &ClusterView) -> Vec<String> {
             plural(leaderless(view), "shard")
         ));
     }
+    let (filled, on) = joining(view);
+    if filled > 0 {
+        complaints.push(format!(
+            "{} with too few replicas: being filled: {}",
+            plural(filled, "shard"),
+            on.join(", ")
+        ));
+    }
     let (short, down) = short_of_replicas(view);
     if short > 0 {
         complaints.push(format!(
@@ -142,6 +150,22 @@ fn short_of_replicas(view: &ClusterView) -> (usize, Vec<&str>) {
             || shard.replicas.iter().any(|replica| down.contains(&replica.node.as_str()))
     });
     (short.count(), down)
+}
+
+/// Shards with a replica that is being filled after a disk was lost and does not count yet, and the nodes it is on.
+fn joining(view: &ClusterView) -> (usize, Vec<&str>) {
+    let up = |name: &str| {
+        view.nodes.iter().any(|node| node.name == name && node.state != NodeState::Down)
+    };
+    let of = |shard: &ShardView| {
+        let replicas = shard.replicas.iter().filter(|replica| replica.joining && up(&replica.node));
+        replicas.map(|replica| replica.node.clone()).collect::<Vec<_>>()
+    };
+    let filled: Vec<Vec<String>> =
+        view.shards.iter().map(of).filter(|replicas| !replicas.is_empty()).collect();
+    let on = |node: &&NodeView| filled.iter().flatten().any(|name| *name == node.name);
+    let names = view.nodes.iter().filter(on).map(|node| node.name.as_str());
+    (filled.len(), names.collect())
 }
 
 /// For each node, how many entries its replicas are behind, as far as their leaders say.
@@ -252,6 +276,13 @@ mod tests {
     fn a_node_that_is_down_leaves_too_few_replicas() {
         let view = cluster("down", json!("a"), json!(7));
         assert_eq!(complaints(&view), ["1 shard with too few replicas: down: c"]);
+    }
+
+    #[test]
+    fn a_replica_that_is_being_filled_does_not_count() {
+        let mut view = cluster("up", json!("a"), json!(null));
+        view.shards[0].replicas[2].joining = true;
+        assert_eq!(complaints(&view), ["1 shard with too few replicas: being filled: c"]);
     }
 
     #[test]

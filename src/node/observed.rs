@@ -137,9 +137,12 @@ impl View {
         let replica = |node: &NodeId| {
             let known = health.and_then(|h| h.replicas.iter().find(|(known, _)| known == node));
             let applied = known.filter(|_| self.router.is_up(*node)).map(|(_, matched)| *matched);
+            // Its leader counts it when it votes.
+            let joining = health.is_some() && known.is_none();
             ReplicaView {
                 node: self.name(*node),
                 applied,
+                joining,
                 behind: applied.zip(health).map(|(at, health)| health.last.saturating_sub(at)),
             }
         };

@@ -107,7 +107,6 @@ async fn a_node_that_is_stopped_names_another_to_its_clients() {
     };
     let (status, ()) = tokio::join!(cluster.terminate("a"), leave);
     assert_eq!(status.code(), Some(0));
-    Socket::login(&cluster.url("c"), &alice.token, "phone").await;
 }
 
 /// Waits until node b leads so many shards, as node a sees it.

@@ -24,6 +24,7 @@ mod failover;
 mod greeting;
 mod limits;
 mod msgpack;
+mod rejoin;
 mod sending;
 mod sizes;
 mod slow;

@@ -29,6 +29,8 @@ pub(crate) enum Plant {
     DiskLies,
     /// Envelopes never leave the node.
     LosesEnvelopes,
+    /// A node whose disk was lost takes part as if it still had it.
+    ForgetsBirth,
 }
 
 /// What a client says on its socket.
@@ -52,8 +54,8 @@ pub(crate) enum At {
     Raft(usize, ShardId, Bytes),
     /// From, life of the link, packets.
     Packets(usize, u64, Vec<Packet>),
-    /// Peer, life, whether up.
-    Link(usize, u64, bool),
+    /// Peer, its boot, life, whether up.
+    Link(usize, u64, u64, bool),
     Written(Vec<(ShardId, u64)>),
     /// Client, connection.
     Accept(usize, u64, UserId, DeviceId, Option<Resume>),
@@ -106,7 +108,7 @@ impl Around {
             order: 0,
             chance: Chance::new(seed),
             network: Network::new(nodes),
-            disks: (0..nodes).map(|_| Disk::new(lies)).collect(),
+            disks: (1..).take(nodes).map(|birth| Disk::new(lies, birth)).collect(),
             oracle: Oracle::default(),
             plant,
             shards,

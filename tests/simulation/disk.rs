@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use actors::ids::ShardId;
 use actors::shard::raft_log::{Place, RaftLog};
 use actors::shard::replica::Write;
-use raft::eraftpb::{Entry, HardState};
+use actors::store::{Births, StoreId};
+use raft::eraftpb::{ConfState, Entry, HardState};
 
 use crate::chance::Chance;
 
@@ -17,8 +18,12 @@ struct Log {
 }
 
 /// The disk of one node; it survives the node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Disk {
+    /// What it knows of births; replaced as a whole, and durable at once.
+    pub(crate) births: Births,
+    /// Whether it ever was lost, with everything on it.
+    pub(crate) was_lost: bool,
     logs: BTreeMap<ShardId, Log>,
     /// Written and not yet durable, oldest first.
     pending: VecDeque<(ShardId, Write)>,
@@ -30,8 +35,21 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(lies: bool) -> Self {
-        Self { lies, ..Self::default() }
+    pub(crate) fn new(lies: bool, birth: u128) -> Self {
+        Self {
+            births: Births::new(StoreId(birth)),
+            was_lost: false,
+            logs: BTreeMap::new(),
+            pending: VecDeque::new(),
+            syncing: 0,
+            undo: VecDeque::new(),
+            lies,
+        }
+    }
+
+    /// It is replaced by an empty one.
+    pub(crate) fn lose(&mut self, birth: u128) {
+        *self = Self { was_lost: true, ..Self::new(self.lies, birth) };
     }
 
     /// Takes writes in; answers whether a sync should begin.
@@ -93,10 +111,10 @@ impl Disk {
     }
 
     /// The log a node that starts finds.
-    pub(crate) fn open(&self, shard: ShardId, voters: Vec<u64>) -> RaftLog {
+    pub(crate) fn open(&self, shard: ShardId, members: ConfState) -> RaftLog {
         let Log { hard_state, entries } = self.logs.get(&shard).cloned().unwrap_or_default();
         assert!(hard_state.commit <= entries.len() as u64, "what is committed is in the log");
-        RaftLog::restore(hard_state, voters, Place::default(), entries)
+        RaftLog::restore(hard_state, members, Place::default(), entries)
     }
 
     /// Whether an entry is durable here.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use actors::ids::{BootId, NodeId, SessionId, ShardId, UserId};
+use actors::birth::rules::{Effect, Note, Rules};
+use actors::codec;
+use actors::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId};
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::rules::Policy;
 use actors::packet::{Beat, Packet, Tell, ToHome, ToSession};
@@ -12,7 +14,7 @@ use actors::shard::home::{Home, Quota};
 use actors::shard::replica::{Pace, Replica, Role};
 use actors::shard::state::State;
 use actors::user::rules::{self as user, User};
-use raft::eraftpb::Message;
+use raft::eraftpb::{ConfState, Message};
 
 use crate::around::{Around, At, Event, Plant, Up};
 use crate::chance::mix;
@@ -88,7 +90,11 @@ pub(crate) struct Node {
     pub(crate) boot: u64,
     pub(crate) born: u64,
     pub(crate) ahead_ms: i64,
+    /// Empty until it takes part.
     pub(crate) shards: BTreeMap<ShardId, Hosted>,
+    births: Rules,
+    /// The replicas of nodes that have shown their births, this node's included.
+    pub(crate) present: BTreeMap<NodeId, ReplicaId>,
     pub(crate) leaders: BTreeMap<ShardId, (u64, NodeId)>,
     pub(crate) watchers: BTreeMap<ShardId, BTreeSet<u64>>,
     /// Nodes with a link, and its life.
@@ -119,22 +125,18 @@ pub(crate) fn place_of(node: NodeId) -> usize {
 
 impl Node {
     pub(crate) fn start(place: usize, boot: u64, around: &mut Around) -> Self {
-        let voters: Vec<u64> = (1..=around.disks.len() as u64).collect();
-        let mut shards = BTreeMap::new();
-        for shard in (0..around.shards).map(ShardId) {
-            let log = around.disks[place].open(shard, voters.clone());
-            let state = State::new(shard, around.shards);
-            let replica = Replica::new(node_id(place), log, state, Pace::default());
-            let home = Home::new(around.shards, Quota::default(), Policy::default());
-            shards.insert(shard, Hosted { role: replica.role(), replica, home });
-        }
+        let others = (0..around.disks.len()).filter(|other| *other != place).map(node_id);
+        let held = around.disks[place].births.clone();
+        let births = Rules::new(node_id(place), BootId(boot), others.collect(), held);
         let window = [4, 16, 256][usize::try_from(around.seed % 3).unwrap()];
         let mut node = Self {
             place,
             boot,
             born: around.now,
             ahead_ms: 0,
-            shards,
+            shards: BTreeMap::new(),
+            births,
+            present: BTreeMap::new(),
             leaders: BTreeMap::new(),
             watchers: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -152,13 +154,49 @@ impl Node {
             limits: Arc::new(Limits::default()),
             user_limits: user::Limits { window, page_bytes: 4096 },
         };
-        for hosted in node.shards.values_mut() {
-            set_timeout(place, hosted, around.seed);
-        }
+        node.births(around, Rules::start);
         let (tick, beat) = (around.chance.between(1, TICK), around.chance.between(1, BEAT));
         around.after(tick, Event::Node(place, boot, At::Tick));
         around.after(beat, Event::Node(place, boot, At::Beat));
         node
+    }
+
+    /// Something happened that concerns births; what follows is done at once.
+    fn births(&mut self, around: &mut Around, act: impl FnOnce(&mut Rules, &mut Vec<Effect>)) {
+        let mut out = Vec::new();
+        act(&mut self.births, &mut out);
+        for effect in out {
+            match effect {
+                Effect::Keep(births) => around.disks[self.place].births = births,
+                Effect::Tell(node, note) => {
+                    let note = Packet::Birth(codec::encode(&note).into());
+                    self.send(place_of(node), 0, vec![note], around);
+                }
+                Effect::Vetted(node, Some(incarnation)) => {
+                    self.present.insert(node, ReplicaId::of(node, incarnation));
+                }
+                Effect::Vetted(node, None) => drop(self.present.remove(&node)),
+                Effect::Settled(incarnation) => self.host(incarnation, around),
+                Effect::Refused(..) | Effect::Superseded(_) => panic!("no lost disk comes back"),
+            }
+        }
+    }
+
+    /// It takes part from now on.
+    fn host(&mut self, incarnation: Incarnation, around: &Around) {
+        let me = ReplicaId::of(node_id(self.place), incarnation);
+        self.present.insert(node_id(self.place), me);
+        let voters: Vec<u64> = (1..=around.disks.len() as u64).collect();
+        for shard in (0..around.shards).map(ShardId) {
+            let members = ConfState::from((voters.clone(), Vec::new()));
+            let log = around.disks[self.place].open(shard, members);
+            let state = State::new(shard, around.shards);
+            let replica = Replica::new(me, log, state, Pace::default());
+            let home = Home::new(around.shards, Quota::default(), Policy::default());
+            let mut hosted = Hosted { role: replica.role(), replica, home };
+            set_timeout(self.place, &mut hosted, around.seed);
+            self.shards.insert(shard, hosted);
+        }
     }
 
     /// Something happens on this node; it is only put where it belongs, and done later.
@@ -171,6 +209,7 @@ impl Node {
             }
             At::Beat => {
                 self.beat(around);
+                self.births(around, Rules::tick);
                 around.after(BEAT, Event::Node(self.place, self.boot, At::Beat));
             }
             At::SessionTick(count) => self.put(count, Inbound::Tick),
@@ -182,11 +221,19 @@ impl Node {
             }
             At::Raft(from, shard, bytes) => {
                 let message = actors::shard::wire::decode(&bytes).unwrap();
-                assert_eq!(message.from, from as u64 + 1);
-                self.tell_lane(Lane::Raft(shard, message));
+                if self.present.get(&node_id(from)) == Some(&ReplicaId(message.from)) {
+                    self.tell_lane(Lane::Raft(shard, message));
+                }
             }
-            At::Packets(from, _, packets) => self.packets(from, packets),
-            At::Link(peer, life, up) => self.link(peer, life, up),
+            At::Packets(from, _, packets) => self.packets(from, packets, around),
+            At::Link(peer, boot, life, up) => {
+                self.link(peer, life, up);
+                let peer = node_id(peer);
+                self.births(around, |births, out| match up {
+                    true => births.up(peer, BootId(boot), out),
+                    false => births.down(peer, out),
+                });
+            }
             At::Written(tickets) => self.tell_lane(Lane::Written(tickets)),
             At::Accept(client, connection, user, device, resume) => {
                 self.accept(client, connection, around);
@@ -404,7 +451,7 @@ impl Node {
         }
     }
 
-    fn packets(&mut self, from: usize, packets: Vec<Packet>) {
+    fn packets(&mut self, from: usize, packets: Vec<Packet>, around: &mut Around) {
         let mut for_lane = Vec::new();
         for packet in packets {
             match packet {
@@ -416,6 +463,10 @@ impl Node {
                     for (shard, term) in beat.leads {
                         self.heard(shard, term, node_id(from));
                     }
+                }
+                Packet::Birth(note) => {
+                    let note: Note = codec::decode(&note).unwrap();
+                    self.births(around, |births, out| births.note(node_id(from), note, out));
                 }
                 packet => for_lane.push(packet),
             }
@@ -454,7 +505,7 @@ impl Node {
 
     pub(crate) fn beat(&mut self, around: &mut Around) {
         let me = node_id(self.place);
-        let serves = |shard: &ShardId| self.shards[shard].role.serves;
+        let serves = |shard: &ShardId| self.shards.get(shard).is_some_and(|h| h.role.serves);
         let led = self.leaders.iter().filter(|(shard, (_, node))| *node == me && serves(shard));
         let leads = led.map(|(shard, (term, _))| (*shard, *term)).collect();
         let beat = Beat {

@@ -83,3 +83,8 @@ fn a_disk_that_lies_is_noticed() {
 fn envelopes_that_never_leave_are_noticed() {
     assert!(caught(Plant::LosesEnvelopes, 10).is_some());
 }
+
+#[test]
+fn a_node_that_votes_as_if_its_disk_were_not_lost_is_noticed() {
+    assert!(caught(Plant::ForgetsBirth, 40).is_some());
+}

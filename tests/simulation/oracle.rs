@@ -7,6 +7,7 @@ use actors::ids::{Cid, Epoch, MessageId, Seq, ShardId, UserId};
 use actors::message::{Accepted, Entry, What};
 use actors::shard::replica::Replica;
 use actors::shard::state::{Batch, Change, Command};
+use raft::eraftpb::EntryType;
 use raft::{GetEntriesContext, Storage};
 
 use crate::chance::mix;
@@ -63,10 +64,11 @@ impl Oracle {
             let new = (entry.term, hash(&entry.data));
             let known = *self.applied.entry((shard, entry.index)).or_insert(new);
             assert_eq!(known, new, "replicas of {shard} apply the same entry {}", entry.index);
-            let holds = |disk: &&Disk| disk.holds(shard, entry.index, entry.term);
+            // A disk that was lost may have held it once; then the others must have it.
+            let holds = |disk: &&Disk| disk.was_lost || disk.holds(shard, entry.index, entry.term);
             let copies = disks.iter().filter(holds).count();
             assert!(copies > disks.len() / 2, "entry {} of {shard} is durable", entry.index);
-            if !entry.data.is_empty() {
+            if !entry.data.is_empty() && entry.get_entry_type() == EntryType::EntryNormal {
                 self.commit(codec::decode(&entry.data).unwrap());
             }
             self.note(mix(new.0 ^ new.1 ^ entry.index));

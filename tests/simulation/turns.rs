@@ -1,6 +1,6 @@
 //! Turns: what a node's lane does with one message, in the order of the production lane.
 
-use actors::ids::{ShardId, UserId};
+use actors::ids::{NodeId, ReplicaId, ShardId, UserId};
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::rules::Policy;
 use actors::message::Accepted;
@@ -13,7 +13,7 @@ use actors::user::rules::{self as user, User};
 use raft::eraftpb::Message;
 
 use crate::around::{Around, At, Event, Plant};
-use crate::host::{DeskActor, Lane, Node, UserActor, Who, node_id, set_timeout};
+use crate::host::{DeskActor, Lane, Node, UserActor, Who, node_id, place_of, set_timeout};
 use crate::network::Network;
 
 impl Node {
@@ -24,7 +24,7 @@ impl Node {
                 packets.into_iter().for_each(|packet| self.packet(packet, around));
             }
             Lane::Raft(shard, message) => {
-                let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+                let Some(hosted) = self.shards.get_mut(&shard) else { return };
                 hosted.replica.step(message);
                 set_timeout(self.place, hosted, around.seed);
                 self.touch(shard);
@@ -50,7 +50,7 @@ impl Node {
                 self.shards.values_mut().for_each(|hosted| hosted.home.moved(shard));
             }
             Lane::Transfer(shard, to) => {
-                let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+                let Some(hosted) = self.shards.get_mut(&shard) else { return };
                 hosted.replica.transfer(to);
                 self.touch(shard);
             }
@@ -66,7 +66,7 @@ impl Node {
         let shard = ask.shard;
         let (wall, chance) = (around.wall(self.ahead_ms), around.chance.wide());
         let mut out = Vec::new();
-        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         hosted.home.ask(&mut hosted.replica, ask, wall, chance, &mut out);
         self.touch(shard);
         self.carry_out(shard, out, around);
@@ -76,7 +76,7 @@ impl Node {
         match packet {
             Packet::Home(ask) => self.ask(ask, around),
             Packet::Envelopes { from, to, first, envelopes } => {
-                let hosted = self.shards.get_mut(&to).expect("every node has every shard");
+                let Some(hosted) = self.shards.get_mut(&to) else { return };
                 let mut out = Vec::new();
                 hosted.home.envelopes(&mut hosted.replica, from, first, envelopes, &mut out);
                 self.touch(to);
@@ -84,7 +84,7 @@ impl Node {
             }
             Packet::EnvelopesTaken { from, to, upto } => {
                 let now = around.span(self.born);
-                let hosted = self.shards.get_mut(&from).expect("every node has every shard");
+                let Some(hosted) = self.shards.get_mut(&from) else { return };
                 hosted.home.taken(&hosted.replica, to, upto, now);
             }
             other => panic!("not for a lane: {other:?}"),
@@ -111,6 +111,9 @@ impl Node {
             set_timeout(self.place, hosted, around.seed);
             let mut out = Vec::new();
             hosted.home.tick(&mut hosted.replica, now, &mut out);
+            let place: Vec<NodeId> = (0..around.disks.len()).map(node_id).collect();
+            let present = |node| self.present.get(&node).copied();
+            hosted.replica.change_members(&place, present);
             self.due.insert(shard);
             self.carry_out(shard, out, around);
         }
@@ -141,7 +144,7 @@ impl Node {
         around: &mut Around,
     ) {
         let now = around.span(self.born);
-        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
         let (before, _) = hosted.replica.state().applied();
         hosted.replica.advance(around.wall(self.ahead_ms), &mut done);
@@ -151,7 +154,7 @@ impl Node {
         if done.role_changed {
             self.role_changed(shard, around);
         }
-        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut out = Vec::new();
         for (origin, outcome) in done.outcomes {
             hosted.home.outcome(&hosted.replica, origin, outcome, &mut out);
@@ -175,9 +178,9 @@ impl Node {
 
     fn raft(&mut self, shard: ShardId, messages: Vec<Message>, around: &mut Around) {
         for message in messages {
-            let to = usize::try_from(message.to - 1).unwrap();
+            let to = place_of(ReplicaId(message.to).node());
             if !self.peers.contains_key(&to) {
-                let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+                let Some(hosted) = self.shards.get_mut(&shard) else { return };
                 hosted.replica.unreachable(node_id(to));
                 continue;
             }
@@ -194,7 +197,7 @@ impl Node {
     }
 
     fn role_changed(&mut self, shard: ShardId, around: &Around) {
-        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let (old, new) = (hosted.role, hosted.replica.role());
         hosted.role = new;
         if old.serves == new.serves && old.term == new.term {
@@ -306,7 +309,7 @@ impl Node {
         outputs: Vec<desk::Output>,
         around: &mut Around,
     ) {
-        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         if !hosted.role.serves || hosted.role.term != term {
             return;
         }
@@ -363,7 +366,7 @@ impl Node {
         outputs: Vec<user::Output>,
         around: &mut Around,
     ) {
-        let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         if !hosted.role.serves || hosted.role.term != term {
             return;
         }

@@ -1,11 +1,11 @@
 //! World: a whole cluster, its clients and its misfortunes, in one thread and from one seed.
 
-use actors::ids::{DeviceId, ShardId, UserId, shard_of};
+use actors::ids::{DeviceId, ReplicaId, ShardId, UserId, shard_of};
 
 use crate::around::{Around, At, Event, Plant};
 use crate::chance::mix;
 use crate::clients::{Client, Line};
-use crate::host::Node;
+use crate::host::{Node, node_id};
 
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000 * MS;
@@ -26,6 +26,7 @@ pub(crate) struct World {
     nodes: Vec<Option<Node>>,
     ahead_ms: Vec<i64>,
     boots: u64,
+    births: u128,
     /// A paused node keeps what comes.
     paused: Vec<Option<Vec<Event>>>,
     clients: Vec<Client>,
@@ -81,7 +82,18 @@ impl World {
         let paused = (0..nodes).map(|_| None).collect();
         let nodes: Vec<Option<Node>> = (0..nodes).map(|_| None).collect();
         let ahead_ms = vec![0; nodes.len()];
-        Self { around, nodes, ahead_ms, boots: 0, paused, clients, users, healed: false, steps: 0 }
+        Self {
+            around,
+            births: nodes.len() as u128,
+            nodes,
+            ahead_ms,
+            boots: 0,
+            paused,
+            clients,
+            users,
+            healed: false,
+            steps: 0,
+        }
     }
 
     fn until(&mut self, end: u64, done: impl Fn(&Self) -> bool) -> bool {
@@ -203,10 +215,16 @@ impl World {
     fn break_links(&mut self) {
         let alive: Vec<bool> = self.nodes.iter().map(Option::is_some).collect();
         let awake: Vec<bool> = self.paused.iter().map(Option::is_none).collect();
+        let mut found = Vec::new();
         let Around { network, chance, now, .. } = &mut self.around;
         for (a, b, life, up) in network.look(*now, &alive, &awake, chance) {
-            self.node(a, 0, At::Link(b, life, up));
-            self.node(b, 0, At::Link(a, life, up));
+            found.push((a, b, life, up));
+        }
+        let boot = |nodes: &[Option<Node>], at: usize| nodes[at].as_ref().map_or(0, |n| n.boot);
+        for (a, b, life, up) in found {
+            let (of_a, of_b) = (boot(&self.nodes, a), boot(&self.nodes, b));
+            self.node(a, 0, At::Link(b, of_b, life, up));
+            self.node(b, 0, At::Link(a, of_a, life, up));
         }
     }
 
@@ -230,7 +248,7 @@ impl World {
         }
         let count = self.nodes.len();
         let (one, other) = (self.around.chance.below(count), self.around.chance.below(count));
-        match self.around.chance.below(14) {
+        match self.around.chance.below(16) {
             0..3 => self.crash_some(&[one]),
             3 => self.crash_some(&[one, other]),
             4 => self.crash_some(&(0..count).collect::<Vec<_>>()),
@@ -243,6 +261,7 @@ impl World {
             9 => self.transfer(one, other),
             10 => self.jump(one),
             11 => self.crash_actors(one),
+            12 | 13 => self.lose_disk(one),
             _ => self.around.network.heal(),
         }
         let span = self.around.chance.between(50 * MS, 2500 * MS);
@@ -255,6 +274,39 @@ impl World {
             let span = self.around.chance.between(20 * MS, 4 * SECOND);
             self.around.after(span, Event::Start(*place));
         }
+    }
+
+    /// A crash that takes the disk with it; only while every other disk is whole, for that is what is promised.
+    fn lose_disk(&mut self, place: usize) {
+        let mut shards = (0..self.around.shards).map(ShardId);
+        if self.nodes.len() < 3 || !shards.all(|shard| self.is_full(shard)) {
+            return;
+        }
+        self.crash(place);
+        self.births += 1;
+        let old = self.around.disks[place].births.clone();
+        self.around.disks[place].lose(self.births);
+        if self.around.plant == Plant::ForgetsBirth {
+            self.around.disks[place].births = old;
+        }
+        let span = self.around.chance.between(20 * MS, 4 * SECOND);
+        self.around.after(span, Event::Start(place));
+    }
+
+    /// Whether every node's replica of a shard votes, and none that is over.
+    fn is_full(&self, shard: ShardId) -> bool {
+        let mut full: Vec<u64> = Vec::new();
+        for (place, disk) in self.around.disks.iter().enumerate() {
+            let Some(incarnation) = disk.births.incarnation else { return false };
+            full.push(ReplicaId::of(node_id(place), incarnation).0);
+        }
+        full.sort_unstable();
+        let hosted = self.nodes.iter().flatten().filter_map(|node| node.shards.get(&shard));
+        hosted.into_iter().any(|hosted| {
+            let mut voters = hosted.replica.members().voters.clone();
+            voters.sort_unstable();
+            voters == full
+        })
     }
 
     fn transfer(&mut self, from: usize, to: usize) {
@@ -306,6 +358,9 @@ impl World {
 
     fn missing_in(&self, shard: ShardId) -> Option<String> {
         let nodes: Vec<&Node> = self.nodes.iter().flatten().collect();
+        if nodes.iter().any(|node| !node.shards.contains_key(&shard)) || !self.is_full(shard) {
+            return Some(format!("{shard}: replicas are missing"));
+        }
         let state = |node: &&Node| node.shards[&shard].replica.state().digest();
         let digests: Vec<u64> = nodes.iter().map(state).collect();
         if digests.iter().any(|digest| *digest != digests[0]) {

@@ -25,6 +25,7 @@ pub mod image;
 pub mod ledger;
 pub mod log;
 pub mod marks;
+mod questions;
 pub mod rules;
 #[cfg(test)]
 mod tests;

@@ -14,9 +14,10 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use ractor::ActorRef;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::birth;
 use crate::clock;
 use crate::cluster::{Class, Inbound as LinksInbound, Links};
-use crate::ids::{BootId, NodeId, SessionId, ShardId, UserId, shard_of};
+use crate::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId, shard_of};
 use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
 use crate::shard::lane;
 
@@ -66,6 +67,9 @@ struct Shared {
     serving: Vec<AtomicBool>,
     lanes: OnceLock<Vec<ActorRef<lane::Msg>>>,
     links: OnceLock<Links>,
+    births: OnceLock<ActorRef<birth::Msg>>,
+    /// Per node, this one included: the incarnation whose replicas take part, as far as it was shown; 0 for none.
+    vetted: BTreeMap<NodeId, AtomicU32>,
     sessions: RwLock<HashMap<u64, Present>>,
     next_session: AtomicU64,
     connected: AtomicU32,
@@ -86,6 +90,8 @@ impl Router {
     /// Makes the router of one start of a node.
     #[must_use]
     pub fn new(me: NodeId, boot: BootId, shards: u16, peers: impl Iterator<Item = NodeId>) -> Self {
+        let peers: Vec<NodeId> = peers.collect();
+        let nodes = peers.iter().copied().chain([me]);
         let unknown = Peer { beat: None, up: false, clock_ahead_ms: 0 };
         Self(Arc::new(Shared {
             me,
@@ -95,13 +101,15 @@ impl Router {
             serving: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             lanes: OnceLock::new(),
             links: OnceLock::new(),
+            births: OnceLock::new(),
+            vetted: nodes.map(|node| (node, AtomicU32::new(0))).collect(),
             sessions: RwLock::default(),
             next_session: AtomicU64::new(1),
             connected: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             health: RwLock::default(),
             watchers: (0..shards).map(|_| RwLock::default()).collect(),
-            peers: RwLock::new(peers.map(|peer| (peer, unknown.clone())).collect()),
+            peers: RwLock::new(peers.into_iter().map(|peer| (peer, unknown.clone())).collect()),
         }))
     }
 
@@ -113,6 +121,31 @@ impl Router {
     /// Connects the links; packets before that are refused.
     pub fn set_links(&self, links: Links) {
         let _set_once = self.0.links.set(links);
+    }
+
+    /// Connects the room that knows births; what it should be told before that is lost.
+    pub fn set_births(&self, births: ActorRef<birth::Msg>) {
+        let _set_once = self.0.births.set(births);
+    }
+
+    /// From now on messages of a node's replicas of this incarnation, and no other, are taken.
+    pub fn vet(&self, node: NodeId, incarnation: Option<Incarnation>) {
+        if let Some(vetted) = self.0.vetted.get(&node) {
+            vetted.store(incarnation.unwrap_or_default().0, Ordering::Release);
+        }
+    }
+
+    /// A node's replicas that take part, as far as it has shown that they are its own.
+    #[must_use]
+    pub fn replica(&self, node: NodeId) -> Option<ReplicaId> {
+        let incarnation = self.0.vetted.get(&node)?.load(Ordering::Acquire);
+        (incarnation != 0).then(|| ReplicaId::of(node, Incarnation(incarnation)))
+    }
+
+    fn tell_births(&self, message: birth::Msg) {
+        if let Some(births) = self.0.births.get() {
+            let _stopping = births.cast(message);
+        }
     }
 
     /// This node.
@@ -356,6 +389,10 @@ impl LinksInbound for Router {
                     self.took(from, beat);
                     continue;
                 }
+                Packet::Birth(note) => {
+                    self.tell_births(birth::Msg::Note(from, note));
+                    continue;
+                }
                 Packet::Raft(shard, _) | Packet::Snapshot(shard, _) => shard,
                 Packet::Home(ToHome { shard, .. }) => shard,
                 Packet::Envelopes { to, .. } => to,
@@ -374,13 +411,17 @@ impl LinksInbound for Router {
         }
     }
 
-    fn up(&self, peer: NodeId, _boot: BootId) {
+    fn up(&self, peer: NodeId, boot: BootId) {
         tracing::info!(node = %peer, "link up");
+        self.tell_births(birth::Msg::Up(peer, boot));
         self.link(peer, true);
     }
 
     fn down(&self, peer: NodeId) {
         tracing::warn!(node = %peer, "link down");
+        // At once: what comes over the next link may be of another birth.
+        self.vet(peer, None);
+        self.tell_births(birth::Msg::Down(peer));
         self.link(peer, false);
     }
 

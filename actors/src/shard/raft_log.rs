@@ -27,22 +27,22 @@ pub struct RaftLog {
     start: Place,
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// The newest checkpoint, which a replica that fell behind can be sent.
-    image: Option<Place>,
+    /// The newest checkpoint, which a replica that fell behind can be sent, and who took part as of it.
+    image: Option<(Place, ConfState)>,
     wanted: Cell<bool>,
 }
 
 impl RaftLog {
-    /// Builds a log from what the journal (or, after it, a checkpoint) holds.
+    /// Builds a log from what the journal (or, after it, a checkpoint) holds; `conf_state` is as of the newest entry
+    /// whose effects are in the state.
     #[must_use]
     pub fn restore(
         hard_state: HardState,
-        voters: Vec<u64>,
+        conf_state: ConfState,
         start: Place,
         entries: Vec<Entry>,
     ) -> Self {
         let bytes = entries.iter().map(weight).sum();
-        let conf_state = ConfState { voters, ..ConfState::default() };
         let entries = entries.into();
         Self { hard_state, conf_state, start, entries, bytes, ..Self::default() }
     }
@@ -71,6 +71,10 @@ impl RaftLog {
         &self.conf_state
     }
 
+    pub(super) fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+    }
+
     /// Drops entries up to and including `index`; answers where the log now starts.
     pub(super) fn compact(&mut self, index: u64) -> Place {
         while self.entries.front().is_some_and(|entry| entry.index <= index) {
@@ -88,14 +92,14 @@ impl RaftLog {
         self.entries.clear();
         self.bytes = 0;
         self.start = place;
-        self.image = Some(place);
+        self.image = Some((place, conf_state.clone()));
         self.conf_state = conf_state;
         self.hard_state.commit = self.hard_state.commit.max(place.index);
         self.hard_state.term = self.hard_state.term.max(place.term);
     }
 
-    pub(super) fn set_image(&mut self, place: Place) {
-        self.image = Some(place);
+    pub(super) fn set_image(&mut self, place: Place, conf_state: ConfState) {
+        self.image = Some((place, conf_state));
     }
 
     /// Whether a replica needs a checkpoint and there was none new enough; asking resets it.
@@ -198,9 +202,14 @@ impl Storage for RaftLog {
         Ok(self.last().index)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let needed = request_index.max(self.start.index);
-        let Some(image) = self.image.filter(|image| image.index >= needed) else {
+        // Whoever is no member as of the checkpoint would refuse it.
+        let fits = |image: &&(Place, ConfState)| {
+            let (at, conf) = image;
+            at.index >= needed && conf.voters.iter().chain(&conf.learners).any(|id| *id == to)
+        };
+        let Some((image, conf_state)) = self.image.as_ref().filter(fits) else {
             self.wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         };
@@ -208,7 +217,7 @@ impl Storage for RaftLog {
         let metadata = snapshot.mut_metadata();
         metadata.index = image.index;
         metadata.term = image.term;
-        metadata.set_conf_state(self.conf_state.clone());
+        metadata.set_conf_state(conf_state.clone());
         Ok(snapshot)
     }
 }

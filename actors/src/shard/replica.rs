@@ -9,15 +9,20 @@
 //! Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"; the library is raft-rs, and the
 //! order of calls below is that of its asynchronous `Ready`.
 
+pub mod members;
+mod outputs;
+
+pub use outputs::{Outputs, Write};
+
 use std::collections::VecDeque;
 
-use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot};
-use raft::{RawNode, SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType};
+use raft::{RawNode, StateRole};
 
 use super::raft_log::{Place, RaftLog};
-use super::state::{Batch, Command, Happened, Outcome, State};
+use super::state::{Batch, Command, Outcome, State};
 use crate::codec;
-use crate::ids::{NodeId, ShardId, Timestamp, UserId};
+use crate::ids::{NodeId, ReplicaId, ShardId, Timestamp, UserId};
 
 /// Bytes of commands in one entry, about; keeps a Raft message with it well inside one frame of a link.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -30,9 +35,6 @@ const UNCOMMITTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What stays in the log after a checkpoint, for replicas that are a little behind.
 const TAIL_BYTES: usize = 1024 * 1024;
 const TAIL_ENTRIES: u64 = 4096;
-
-/// Within so many ticks the followers of a leader that is out of reach stand for election, one after the other.
-const HURRY_TICKS: usize = 4;
 
 /// How the replicas of a cluster beat.
 #[derive(Debug, Clone, Copy)]
@@ -58,61 +60,6 @@ pub enum Origin {
     Home(u64),
     /// Nobody.
     Shard,
-}
-
-/// What the journal must hold before `persisted(ticket)`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Write {
-    /// Comes back in `persisted`.
-    pub ticket: u64,
-    /// Term, vote and commit, when they must be kept.
-    pub hard_state: Option<HardState>,
-    /// Entries; they replace any with the same or a higher index.
-    pub entries: Vec<Entry>,
-    /// The log now starts here: a checkpoint was taken over.
-    pub reset: Option<Place>,
-}
-
-/// What the host must do.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    /// Messages to other replicas.
-    pub messages: Vec<Message>,
-    /// Writes, in this order.
-    pub writes: Vec<Write>,
-    /// Outcomes of commands proposed here.
-    pub outcomes: Vec<(Origin, Outcome)>,
-    /// What applied commands did, in order; on every replica.
-    pub happened: Vec<Happened>,
-    /// Commands proposed here whose outcome will never be known here: leadership is gone.
-    pub lost: Vec<Origin>,
-    /// Mailboxes to read from disk before applying can go on.
-    pub missing: Vec<(UserId, u16)>,
-    /// A checkpoint that must be taken over: install its image, then call `installed`.
-    pub install: Option<Snapshot>,
-    /// Role, term or known leader changed.
-    pub role_changed: bool,
-}
-
-impl Outputs {
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-            && self.writes.is_empty()
-            && self.outcomes.is_empty()
-            && self.happened.is_empty()
-            && self.lost.is_empty()
-            && self.missing.is_empty()
-            && self.install.is_none()
-            && !self.role_changed
-    }
-}
-
-impl Write {
-    fn is_empty(&self) -> bool {
-        self.reset.is_none() && self.entries.is_empty() && self.hard_state.is_none()
-    }
 }
 
 /// What a node may know of a replica it hosts.
@@ -145,19 +92,23 @@ pub struct Replica {
     /// Messages that may leave once their step is durable.
     held: VecDeque<(u64, Vec<Message>)>,
     installing: bool,
+    /// The image of the checkpoint being taken over is on disk, and the log up to this index comes with this write.
+    installed: Option<(u64, u64)>,
     role: Role,
     kept: HardState,
     /// The checkpoint is gone: this replica votes, but applies nothing and leads nothing until it has another.
     lacks_state: bool,
+    /// The newest write handed out.
+    ticket: u64,
 }
 
 impl Replica {
-    /// Builds a replica from its log and state. `me` and the log's voters are node ids.
+    /// Builds a replica from its log and state.
     #[must_use]
-    pub fn new(me: NodeId, log: RaftLog, state: State, pace: Pace) -> Self {
+    pub fn new(me: ReplicaId, log: RaftLog, state: State, pace: Pace) -> Self {
         let (applied, _) = state.applied();
         let config = raft::Config {
-            id: u64::from(me.0),
+            id: me.0,
             election_tick: pace.election_ticks,
             heartbeat_tick: pace.heartbeat_ticks,
             applied,
@@ -185,9 +136,11 @@ impl Replica {
             writing: VecDeque::new(),
             held: VecDeque::new(),
             installing: false,
+            installed: None,
             role,
             kept,
             lacks_state: false,
+            ticket: 0,
         }
     }
 
@@ -252,73 +205,10 @@ impl Replica {
         }
     }
 
-    /// Hands leadership to another replica if this one has it.
-    pub fn transfer(&mut self, to: NodeId) {
-        if self.role.leads && !self.installing {
-            self.raft.transfer_leader(u64::from(to.0));
-        }
-    }
-
-    /// Messages to a node were lost.
-    pub fn unreachable(&mut self, node: NodeId) {
-        if !self.installing {
-            self.raft.report_unreachable(u64::from(node.0));
-        }
-    }
-
-    /// The link to a node is gone; `linked` tells which other nodes there is a link to. A leader that reaches no majority
-    /// steps down at once, and a follower of a leader that is out of reach stands for election within a few ticks:
-    /// links notice a dead, frozen or cut-off node sooner than Raft's own clock, whose time-outs can so be long. A vote is
-    /// still refused by everybody who hears the leader.
-    pub fn link_lost(&mut self, node: NodeId, linked: impl Fn(NodeId) -> bool) {
-        if self.installing {
-            return;
-        }
-        self.raft.report_unreachable(u64::from(node.0));
-        let raft = &mut self.raft.raft;
-        if self.role.leads {
-            let me = raft.id;
-            let voters = self.raft.store().conf_state().voters.clone();
-            let reached = voters.iter().filter(|voter| {
-                **voter == me || u16::try_from(**voter).is_ok_and(|voter| linked(NodeId(voter)))
-            });
-            if reached.count() <= voters.len() / 2 {
-                let term = self.raft.raft.term;
-                self.raft.raft.become_follower(term, raft::INVALID_ID);
-            }
-        } else if self.role.leader == Some(node) {
-            let (timeout, drawn) = (raft.election_timeout(), raft.randomized_election_timeout());
-            raft.election_elapsed = timeout;
-            raft.set_randomized_election_timeout(timeout + drawn % HURRY_TICKS.min(timeout));
-        }
-    }
-
-    /// What became of a checkpoint sent to a node.
-    pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
-        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        if !self.installing {
-            self.raft.report_snapshot(u64::from(node.0), status);
-        }
-    }
-
-    /// How far a replica's log is known to match this leader's, and whether it was heard of lately.
-    #[must_use]
-    pub fn progress(&self, node: NodeId) -> Option<(u64, bool)> {
-        let progress = self.raft.raft.prs().get(u64::from(node.0))?;
-        Some((progress.matched, progress.recent_active))
-    }
-
     /// The newest entry in the log.
     #[must_use]
     pub fn last_index(&self) -> u64 {
         self.raft.raft.raft_log.last_index()
-    }
-
-    /// The nodes of the group.
-    #[must_use]
-    pub fn voters(&self) -> Vec<NodeId> {
-        let voters = &self.raft.store().conf_state().voters;
-        voters.iter().filter_map(|id| u16::try_from(*id).ok().map(NodeId)).collect()
     }
 
     /// Overrides when the next election is due; for simulations, where chance comes from a seed.
@@ -368,7 +258,8 @@ impl Replica {
                 batch.commands.push(command);
                 origins.push(origin);
             }
-            if self.installing || !self.role.leads {
+            // Asked of Raft itself, whose part may have changed just now: it would hand a follower's proposal on.
+            if self.installing || self.raft.raft.state != StateRole::Leader {
                 out.lost.extend(origins);
             } else if self.raft.propose(Vec::new(), codec::encode(&batch)).is_ok() {
                 let place = Place { index: self.last_index(), term: self.raft.raft.term };
@@ -383,7 +274,8 @@ impl Replica {
     fn take_ready(&mut self, out: &mut Outputs) {
         let mut ready = self.raft.ready();
         out.messages.extend(ready.take_messages());
-        let mut write = Write { ticket: ready.number(), ..Write::default() };
+        self.ticket = ready.number();
+        let mut write = Write { ticket: self.ticket, ..Write::default() };
         if let Some(hard_state) = ready.hs() {
             self.raft.mut_store().set_hard_state(hard_state.clone());
             // The commit index alone needs no write: it is found again by the next leader.
@@ -396,8 +288,9 @@ impl Replica {
             let snapshot = ready.snapshot().clone();
             let metadata = snapshot.get_metadata();
             let place = Place { index: metadata.index, term: metadata.term };
-            self.raft.mut_store().reset(place, metadata.get_conf_state().clone());
-            write.reset = Some(place);
+            let conf_state = metadata.get_conf_state().clone();
+            self.raft.mut_store().reset(place, conf_state.clone());
+            (write.reset, write.conf_state) = (Some(place), Some(conf_state));
             write.hard_state = Some(self.kept.clone());
             self.installing = true;
             self.committed.clear();
@@ -442,17 +335,28 @@ impl Replica {
         while let Some((_, held)) = self.held.pop_front_if(|(held, _)| *held <= number) {
             out.messages.extend(held);
         }
+        // Only now: to the library nothing may be applied that is not in the log on disk.
+        if let Some((_, index)) = self.installed.take_if(|(with, _)| *with <= number) {
+            self.installing = false;
+            self.lacks_state = false;
+            self.raft.advance_apply_to(index);
+        }
     }
 
-    /// The image of the checkpoint asked for by `install` is on disk; this is the state it holds.
+    /// The image of the checkpoint asked for by `install` is on disk; this is the state it holds. The writes handed out
+    /// with it may follow now, and it is taken over when they are on disk.
     pub fn installed(&mut self, state: State) {
         // Invariant: what was installed is what Raft was told of.
         assert_eq!(state.applied().0, self.raft.store().first() - 1, "the image asked for");
         let (index, _) = state.applied();
         self.state = state;
-        self.installing = false;
-        self.lacks_state = false;
-        self.raft.advance_apply_to(index);
+        self.installed = Some((self.ticket, index));
+    }
+
+    /// Whether writes must wait for the image of a checkpoint.
+    #[must_use]
+    pub const fn awaits_image(&self) -> bool {
+        self.installing && self.installed.is_none()
     }
 
     /// Whether a checkpoint is being taken over.
@@ -470,7 +374,7 @@ impl Replica {
                 Some(batch) => batch,
                 None => {
                     let entry = self.committed.pop_front().expect("there is a front");
-                    self.apply_other(&entry);
+                    self.apply_other(&entry, out);
                     continue;
                 }
             };
@@ -484,11 +388,6 @@ impl Replica {
             self.answer(Place { index: entry.index, term: entry.term }, outcomes, out);
             self.raft.advance_apply_to(entry.index);
         }
-    }
-
-    fn apply_other(&mut self, entry: &Entry) {
-        self.state.skip(entry.index, entry.term);
-        self.raft.advance_apply_to(entry.index);
     }
 
     fn answer(&mut self, place: Place, outcomes: Vec<Outcome>, out: &mut Outputs) {
@@ -508,7 +407,7 @@ impl Replica {
     fn note_role(&mut self, out: &mut Outputs) {
         let raft = &self.raft.raft;
         let leads = raft.state == StateRole::Leader;
-        let leader = u16::try_from(raft.leader_id).ok().filter(|id| *id != 0).map(NodeId);
+        let leader = (raft.leader_id != 0).then(|| ReplicaId(raft.leader_id).node());
         let serves = leads
             && !self.installing
             && !self.lacks_state
@@ -525,11 +424,11 @@ impl Replica {
         out.role_changed = true;
     }
 
-    /// A checkpoint at this place is durable: it can be sent, and entries it covers can go. Answers where the log now
-    /// starts, for the journal.
-    pub fn checkpointed(&mut self, place: Place) -> Place {
+    /// A checkpoint at this place, with the members as of it, is durable: it can be sent, and entries it covers can go.
+    /// Answers where the log now starts, for the journal.
+    pub fn checkpointed(&mut self, place: Place, members: ConfState) -> Place {
         let log = self.raft.mut_store();
-        log.set_image(place);
+        log.set_image(place, members);
         let keep_from = log.tail_from(TAIL_BYTES, TAIL_ENTRIES);
         log.compact(place.index.min(keep_from))
     }

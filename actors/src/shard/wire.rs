@@ -76,6 +76,8 @@ fn local(kind: MessageType) -> bool {
         kind,
         MessageType::MsgHup
             | MessageType::MsgBeat
+            // Commands come as asks; the library would read the changes of members in here with its own decoder.
+            | MessageType::MsgPropose
             | MessageType::MsgUnreachable
             | MessageType::MsgSnapStatus
             | MessageType::MsgCheckQuorum

@@ -29,7 +29,7 @@ mod reader;
 mod writer;
 
 pub use layout::VALUE_BYTES_MAX;
-pub(super) use opening::open;
+pub(super) use opening::{Opened, open};
 
 const READERS: usize = 2;
 

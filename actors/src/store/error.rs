@@ -46,10 +46,11 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
-    /// The identity file was damaged: restore it from a copy, or set the whole directory aside.
+    /// A file that says what the directory is was damaged: restore it from a copy, or move the whole directory away;
+    /// with two other nodes running, this one then comes back empty and is filled by them.
     #[error("{} is damaged ({why}): restore it, or move the data directory away", file.display())]
     IdentityDamaged {
-        /// The identity file.
+        /// The file.
         file: PathBuf,
         /// What is wrong with it.
         why: &'static str,
@@ -61,13 +62,13 @@ pub enum StoreError {
         file: PathBuf,
     },
     /// The journal was lost: this replica must come back as a new one.
-    #[error("{} is lost, with votes and log: this node must join as a new one", dir.display())]
+    #[error("{} is lost, with votes and log: no other nodes can refill it; restore a copy", dir.display())]
     JournalMissing {
         /// Where it should be.
         dir: PathBuf,
     },
     /// The journal is damaged before its end: this replica must come back as a new one.
-    #[error("{} is damaged at byte {at}: {why}; this node must join as a new one", file.display())]
+    #[error("{} is damaged at byte {at}: {why}; votes and log are lost", file.display())]
     JournalDamaged {
         /// The damaged file, or the journal's directory when the file is not known.
         file: PathBuf,
@@ -162,6 +163,11 @@ impl StoreError {
     pub fn needs_newer_program(&self) -> bool {
         matches!(self, Self::Newer { .. })
     }
+
+    /// True when votes and log are gone for good.
+    pub(super) const fn is_lost_journal(&self) -> bool {
+        matches!(self, Self::JournalMissing { .. } | Self::JournalDamaged { .. })
+    }
 }
 
 /// Names file and action in an error of the operating system.
@@ -176,4 +182,15 @@ pub(super) fn io(
 /// Makes the entries of a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync directory", dir))
+}
+
+/// Gives a file new contents, durably and in one step: a power cut leaves the old ones or the new.
+pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    use std::io::Write as _;
+    let (file, fresh) = (dir.join(name), dir.join(format!("{name}.new")));
+    std::fs::File::create(&fresh)
+        .and_then(|mut out| out.write_all(bytes).and_then(|()| out.sync_all()))
+        .map_err(io("write", &fresh))?;
+    std::fs::rename(&fresh, &file).map_err(io("rename", &fresh))?;
+    sync_dir(dir)
 }

@@ -1,7 +1,7 @@
 //! Identity: whose data this is, so that no node ever works on another's.
 //!
 //! ```text
-//! node.id    format = 1
+//! node.id    format = 2
 //!            cluster = <name>          cluster_id = <ULID>
 //!            node = <name>             node_id = <number>
 //!            store_id = <ULID>         shards = <number>
@@ -9,20 +9,19 @@
 //!            crc = <8 hexadecimal digits over all lines before>
 //! ```
 //! One pair a line. Written once, at birth, and never changed. The first line decides whether the
-//! rest can be read.
+//! rest can be read. Format 1 has the same lines, but no `births` beside it; see there.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, TryLockError};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use super::error::{io, sync_dir};
+use super::error::{io, replace};
 use crate::clock;
 use crate::ids::NodeId;
 
 /// Newest layout of a data directory that this program reads and the one it writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const FILE: &str = "node.id";
 const NAME_BYTES_MAX: usize = 200;
@@ -31,8 +30,10 @@ const NAME_BYTES_MAX: usize = 200;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u128);
 
-/// Names one data directory; drawn at its birth.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Names one birth of a data directory; drawn at random.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct StoreId(pub u128);
 
 /// What the configuration says this node is.
@@ -57,8 +58,19 @@ pub struct Identity {
     pub is: Wanted,
     /// The cluster.
     pub cluster_id: ClusterId,
-    /// This directory.
+    /// This directory, at its first birth.
     pub store_id: StoreId,
+    /// The layout it was written in.
+    pub(super) format: u32,
+}
+
+impl StoreId {
+    /// Draws a new one.
+    #[must_use]
+    pub fn draw() -> Self {
+        let chance = rand::Rng::random(&mut rand::rng());
+        Self(ulid::Ulid::from_parts(clock::wall().0, chance).0)
+    }
 }
 
 impl ClusterId {
@@ -70,17 +82,6 @@ impl ClusterId {
 }
 
 impl Identity {
-    /// Reads the directory's identity and compares it, or draws and writes one when it has none.
-    pub fn open_or_create(dir: &Path, wanted: &Wanted) -> Result<Self, StoreError> {
-        match Self::read(dir)? {
-            Some(found) => {
-                found.check(dir, wanted)?;
-                Ok(found)
-            }
-            None => Self::create(dir, wanted),
-        }
-    }
-
     /// Reads the directory's identity; `None` when there is no such file.
     pub fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
         let file = dir.join(FILE);
@@ -109,8 +110,8 @@ impl Identity {
         Ok(())
     }
 
-    /// Draws an identity and makes it durable.
-    pub fn create(dir: &Path, wanted: &Wanted) -> Result<Self, StoreError> {
+    /// Draws an identity; nothing is written yet.
+    pub fn draw(wanted: &Wanted) -> Result<Self, StoreError> {
         let named = [("cluster", &wanted.cluster), ("node", &wanted.node)];
         for (what, name) in named.into_iter().chain(wanted.members.iter().map(|m| ("member", m))) {
             let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.trim() == *name;
@@ -118,29 +119,25 @@ impl Identity {
                 return Err(StoreError::Unwritable { what, name: name.clone() });
             }
         }
-        let store_id = ulid::Ulid::from_parts(clock::wall().0, rand::Rng::random(&mut rand::rng()));
-        let identity = Self {
+        Ok(Self {
             is: wanted.clone(),
             cluster_id: ClusterId::of(&wanted.cluster),
-            store_id: StoreId(store_id.0),
-        };
-        let (file, fresh) = (dir.join(FILE), dir.join("node.id.new"));
-        File::create(&fresh)
-            .and_then(|mut out| {
-                out.write_all(identity.text().as_bytes()).and_then(|()| out.sync_all())
-            })
-            .map_err(io("write", &fresh))?;
-        std::fs::rename(&fresh, &file).map_err(io("rename", &fresh))?;
-        sync_dir(dir)?;
-        Ok(identity)
+            store_id: StoreId::draw(),
+            format: FORMAT,
+        })
+    }
+
+    /// Makes it the directory's, durably.
+    pub fn write(&self, dir: &Path) -> Result<(), StoreError> {
+        replace(dir, FILE, self.text().as_bytes())
     }
 
     fn text(&self) -> String {
         let is = &self.is;
         let mut text = format!(
-            "format = {FORMAT}\ncluster = {}\ncluster_id = {}\nnode = {}\nnode_id = {}\n\
+            "format = {}\ncluster = {}\ncluster_id = {}\nnode = {}\nnode_id = {}\n\
              store_id = {}\nshards = {}\n",
-            is.cluster, self.cluster_id, is.node, is.node_id, self.store_id, is.shards
+            self.format, is.cluster, self.cluster_id, is.node, is.node_id, self.store_id, is.shards
         );
         for member in &is.members {
             let _ = writeln!(text, "member = {member}");
@@ -180,7 +177,8 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, StoreError> {
     if seal != format!("crc = {:08x}\n", crc32fast::hash(body.as_bytes())) {
         return Err(damaged("checksum mismatch"));
     }
-    fields(body).ok_or_else(|| damaged("a line is missing or malformed"))
+    let identity = fields(body).map(|identity| Identity { format: found, ..identity });
+    identity.ok_or_else(|| damaged("a line is missing or malformed"))
 }
 
 fn fields(body: &str) -> Option<Identity> {
@@ -197,6 +195,7 @@ fn fields(body: &str) -> Option<Identity> {
         is: Wanted { cluster, node, node_id, shards, members: members? },
         cluster_id: ClusterId(cluster_id.0),
         store_id: StoreId(store_id.0),
+        format: FORMAT,
     })
 }
 

@@ -1,7 +1,8 @@
 //! Store: what this node remembers when it is switched off.
 //!
-//! Owns      the data directory: `node.id` (whose it is), `LOCK`, `journal/` (the log of all
-//!           shards) and `state/` (their checkpoints). One process works in it at a time.
+//! Owns      the data directory: `node.id` (whose it is), `births` (which life of it), `LOCK`,
+//!           `journal/` (the log of all shards) and `state/` (their checkpoints). One process works
+//!           in it at a time.
 //! Promises  what was answered as written survives a power cut; what cannot be read is an error
 //!           that names the file and says what to do; another node's data is refused, never
 //!           changed.
@@ -9,8 +10,9 @@
 //!           callback. Knows nothing of mailboxes: logs are Raft's entries, checkpoints are keys
 //!           and bytes.
 //! Fails by  calling `fatal`, after which nothing is answered any more; the process stops and
-//!           starts from disk. Lost checkpoints are set aside and refilled from peers; a lost
-//!           journal is the end of this replica.
+//!           starts from disk. Lost checkpoints are set aside and refilled from peers. A lost
+//!           journal is the end of this birth: where the other nodes can fill another, journal and
+//!           checkpoints are set aside and a new birth begins, else the directory is refused.
 //!
 //! Why two libraries: the journal is flushed for every check mark and read only at the start, which
 //! raft-engine does at a few µs an entry; checkpoints are written every few seconds and read by
@@ -21,10 +23,11 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use raft::eraftpb::HardState;
+use raft::eraftpb::{ConfState, HardState};
 
 use crate::ids::ShardId;
 
+mod births;
 mod checkpoints;
 mod error;
 mod fsync;
@@ -33,6 +36,8 @@ mod journal;
 #[cfg(test)]
 mod tests;
 
+pub use births::{Births, Book, Known};
+use checkpoints::Opened;
 pub use checkpoints::{
     Checkpoint, CheckpointOptions, Checkpoints, Chunk, Last, Pairs, Replicas, Reply, ShardImage,
     Stored, VALUE_BYTES_MAX,
@@ -54,6 +59,16 @@ pub enum DiskTrust {
     Unsafe,
 }
 
+/// What to do when the journal is damaged or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LostJournal {
+    /// Refuse to open: nobody else has enough to fill a new replica.
+    #[default]
+    Refuse,
+    /// Set it aside with the checkpoints, and begin another birth, which the other nodes fill.
+    BearAgain,
+}
+
 /// How the store is kept.
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -63,6 +78,8 @@ pub struct StoreOptions {
     pub checkpoints: CheckpointOptions,
     /// What to do when sled's flush cannot be made real.
     pub disk: DiskTrust,
+    /// What to do when the journal is damaged or gone.
+    pub lost_journal: LostJournal,
 }
 
 impl StoreOptions {
@@ -73,6 +90,7 @@ impl StoreOptions {
             journal: JournalOptions::new(Fatal::clone(&fatal)),
             checkpoints: CheckpointOptions::new(fatal),
             disk: DiskTrust::Proven,
+            lost_journal: LostJournal::Refuse,
         }
     }
 }
@@ -81,6 +99,10 @@ impl StoreOptions {
 pub struct Store {
     /// Whose it is.
     pub identity: Identity,
+    /// Which birth of the node this is, and which others it knows, as of opening.
+    pub births: Births,
+    /// Where they are kept.
+    pub book: Book,
     /// The log of all shards.
     pub journal: Journal,
     /// Their checkpoints.
@@ -131,27 +153,36 @@ impl Store {
         }
         std::fs::create_dir_all(dir).map_err(error::io("create directory", dir))?;
         let lock = identity::lock(dir)?;
-        let known = Identity::read(dir)?;
+        let book = Book::of(dir);
         let journal_dir = dir.join("journal");
-        if let Some(identity) = &known {
-            identity.check(dir, wanted)?;
-            if !journal_dir.exists() {
-                return Err(StoreError::JournalMissing { dir: journal_dir });
+        let (identity, births, data) = match Identity::read(dir)? {
+            Some(mut identity) => {
+                identity.check(dir, wanted)?;
+                let mut births = book.open(&mut identity, wanted, &journal_dir)?;
+                let data = Data::open_of(dir, &mut births, &book, wanted.node_id, &options)?;
+                (identity, births, data)
             }
-        }
-        let (journal, logs) = Journal::open(&journal_dir, options.journal)?;
-        let opened = checkpoints::open(dir, options.checkpoints)?;
-        let identity = match known {
-            Some(identity) => identity,
-            // Written last, so that a directory with an identity always has a journal.
-            None if logs.is_empty() && opened.images.is_empty() => Identity::create(dir, wanted)?,
-            None => return Err(StoreError::IdentityMissing { file: identity::file(dir) }),
+            None => {
+                let identity = Identity::draw(wanted)?;
+                let data = Data::open(dir, &options)?;
+                if !data.is_empty() {
+                    return Err(StoreError::IdentityMissing { file: identity::file(dir) });
+                }
+                let births = Births::new(identity.store_id);
+                births::mark(&journal_dir, births.birth)?;
+                book.keep(&births)?;
+                // Written last, so that a directory with an identity always has all the rest.
+                identity.write(dir)?;
+                (identity, births, data)
+            }
         };
+        let Data { journal, logs, checkpoints: opened } = data;
         let mut repeats = Vec::new();
-        let shards = join(&journal_dir, logs, opened.images, &mut repeats)?;
+        let shards = join(logs, opened.images, &mut repeats);
         journal.write(repeats, Arc::new(|_| ()));
         let recovery = Recovery { shards, checkpoints_lost: opened.set_aside.is_some() };
-        let store = Self { identity, journal, checkpoints: opened.checkpoints, _lock: lock };
+        let checkpoints = opened.checkpoints;
+        let store = Self { identity, births, book, journal, checkpoints, _lock: lock };
         Ok((store, recovery))
     }
 
@@ -162,17 +193,89 @@ impl Store {
     }
 }
 
+/// Journal and checkpoints, open.
+struct Data {
+    journal: Journal,
+    logs: BTreeMap<ShardId, Recovered>,
+    checkpoints: Opened,
+}
+
+impl Data {
+    fn open(dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        let (file, options) = (dir.join("journal"), options.clone());
+        let (journal, logs) = Journal::open(&file, options.journal)?;
+        let checkpoints = checkpoints::open(dir, options.checkpoints)?;
+        let data = Self { journal, logs, checkpoints };
+        if data.logs.is_empty() && !data.checkpoints.images.is_empty() {
+            data.close();
+            let why = "it is empty but there are checkpoints".to_owned();
+            return Err(StoreError::JournalDamaged { file, at: 0, why });
+        }
+        Ok(data)
+    }
+
+    /// Opens what a directory of this birth holds. When that is lost, it is set aside and another birth begins, if that
+    /// is allowed; and what a birth has that has not taken part in anything yet is never its own.
+    fn open_of(
+        dir: &Path,
+        births: &mut Births,
+        book: &Book,
+        me: crate::ids::NodeId,
+        options: &StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let journal = dir.join("journal");
+        let opened = match births.incarnation {
+            Some(_) if !births::is_marked(&journal, births.birth)? => {
+                Err(StoreError::JournalMissing { dir: journal.clone() })
+            }
+            _ => Self::open(dir, options),
+        };
+        match (opened, births.incarnation) {
+            (Ok(data), Some(_)) => return Ok(data),
+            (Ok(data), None) if data.is_empty() => {
+                births::mark(&journal, births.birth)?;
+                return Ok(data);
+            }
+            (Ok(data), None) => data.close(),
+            (Err(error), _) if !error.is_lost_journal() => return Err(error),
+            (Err(error), Some(_)) if options.lost_journal == LostJournal::Refuse => {
+                return Err(error);
+            }
+            (Err(error), _) => {
+                tracing::error!(%error, "the votes and the log of this node are lost")
+            }
+        }
+        // First of all nothing of it may count any more; a crash behind this line goes on here.
+        if births.incarnation.is_some() {
+            births.bear_again(me);
+            book.keep(births)?;
+        }
+        let aside = births::set_aside(dir)?;
+        tracing::error!(
+            aside = ?aside,
+            "the damaged data is set aside; this node begins anew and is filled by the others"
+        );
+        let data = Self::open(dir, options)?;
+        births::mark(&journal, births.birth)?;
+        Ok(data)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.logs.is_empty() && self.checkpoints.images.is_empty()
+    }
+
+    fn close(&self) {
+        self.journal.close();
+        self.checkpoints.checkpoints.close();
+    }
+}
+
 /// Lays logs and images together; what the journal must still be told goes into `repeats`.
 fn join(
-    journal: &Path,
     mut logs: BTreeMap<ShardId, Recovered>,
     images: BTreeMap<ShardId, ShardImage>,
     repeats: &mut Vec<Record>,
-) -> Result<BTreeMap<ShardId, ShardRecovery>, StoreError> {
-    if logs.is_empty() && !images.is_empty() {
-        let why = "it is empty but there are checkpoints".to_owned();
-        return Err(StoreError::JournalDamaged { file: journal.to_owned(), at: 0, why });
-    }
+) -> BTreeMap<ShardId, ShardRecovery> {
     let mut shards = BTreeMap::new();
     for (shard, image) in images {
         // A new replica may receive a snapshot before it has anything to vote about.
@@ -183,7 +286,7 @@ fn join(
         let state = if log.start.index == 0 { Wholeness::Whole } else { Wholeness::Lost };
         shards.insert(shard, ShardRecovery { journal: Some(log), image: None, state });
     }
-    Ok(shards)
+    shards
 }
 
 /// Lays log and image of one shard together; an image is committed state, so it wins over the log.
@@ -209,7 +312,15 @@ fn fit(
         (log.start, log.hard_state.commit) = (at, at.index);
         log.entries.clear();
         let hard_state = Some(log.hard_state.clone());
-        repeats.push(Record { shard, reset: Some(at), hard_state, ..Record::default() });
+        let Replicas { voters, learners } = image.replicas.clone();
+        let conf_state = Some(ConfState::from((voters, learners)));
+        repeats.push(Record {
+            shard,
+            reset: Some(at),
+            hard_state,
+            conf_state,
+            ..Record::default()
+        });
     }
     ShardRecovery { journal: Some(log), image: Some(image), state: Wholeness::Whole }
 }

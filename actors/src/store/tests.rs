@@ -11,6 +11,7 @@ use raft::eraftpb::{Entry, HardState};
 use super::*;
 use crate::ids::NodeId;
 
+mod births;
 mod checkpoints;
 mod damage;
 mod directory;
@@ -76,8 +77,14 @@ fn options() -> StoreOptions {
     StoreOptions { disk: DiskTrust::Unsafe, ..StoreOptions::new(no_failure()) }
 }
 
+/// Opens a directory whose incarnation is agreed, at the latest from now on.
 fn store(dir: &Path) -> (Store, Recovery) {
-    Store::open(dir, &wanted(), options()).unwrap()
+    let (store, recovery) = Store::open(dir, &wanted(), options()).unwrap();
+    if store.births.incarnation.is_none() {
+        let incarnation = Some(crate::ids::Incarnation::FIRST);
+        store.book.keep(&Births { incarnation, ..store.births.clone() }).unwrap();
+    }
+    (store, recovery)
 }
 
 fn at(index: u64) -> LogStart {

@@ -6,6 +6,7 @@
 //! Fails by  forgetting; sessions attach again, and envelopes are sent again.
 
 mod passing;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::ids::{
     DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
 };
 use crate::mailbox::desk;
-use crate::mailbox::log::{Found, Sealed, page};
+use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};
 use crate::message::{Entry, Refusal, Resumed, Send};
 use crate::packet::{Answer, Ask, Envelope, Place, Question, Start, Tell, ToHome};
@@ -461,42 +462,4 @@ impl Home {
     pub fn moved(&mut self, shard: ShardId) {
         self.post.reroute(shard);
     }
-
-    /// A page of a user's log, for their `User` actor.
-    pub fn read(&self, replica: &Replica, user: &UserId, read: Read, out: &mut Vec<Output>) {
-        let Some(mailbox) = replica.state().mailbox(user) else {
-            // Cooled while connected: the attachment is lost, and attaching again warms it.
-            let why = crate::packet::Closed::Lost;
-            let tell = Tell::Closed { life: read.life, why };
-            out.push(Output::Tell(read.session, tell));
-            return;
-        };
-        let head = mailbox.log().head();
-        match mailbox.log().read(read.after, usize::from(read.count), read.bytes as usize) {
-            Found::Entries(entries) => out.push(paged(user, read, entries, head)),
-            Found::OnDisk(run) => out.push(Output::LoadRun(user.clone(), run, read)),
-        }
-    }
-
-    /// A run of a user's log was read from disk for `read`.
-    pub fn run_loaded(
-        &self,
-        replica: &Replica,
-        user: &UserId,
-        entries: &[Entry],
-        read: Read,
-        out: &mut Vec<Output>,
-    ) {
-        let head = replica.state().mailbox(user).map_or(Number(0), |m| m.log().head());
-        let low = replica.state().mailbox(user).map_or(Number(0), |m| m.log().low());
-        let wanted = entries.iter().filter(|entry| entry.n > read.after.max(low));
-        let entries = page(wanted, usize::from(read.count), read.bytes as usize);
-        out.push(paged(user, read, entries, head));
-    }
-}
-
-fn paged(user: &UserId, read: Read, entries: Vec<Entry>, head: Number) -> Output {
-    let Read { session, life, after, pull, .. } = read;
-    let input = user::Input::Page { session, life, after, entries, head, pull };
-    Output::Connected(user.clone(), input)
 }

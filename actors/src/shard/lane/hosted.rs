@@ -121,15 +121,20 @@ impl State {
                     }
                 }
                 Packet::Snapshot(shard, bytes) => self.piece(from, shard, &bytes),
-                Packet::Session(_) | Packet::Beat(_) => {}
+                Packet::Session(_) | Packet::Beat(_) | Packet::Birth(_) => {}
             }
         }
     }
 
     fn raft(&mut self, from: NodeId, shard: ShardId, bytes: &[u8]) {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        let Some(sender) = self.router.replica(from) else {
+            // Not shown yet, or not to be believed; what is missing is sent again.
+            tracing::debug!(%shard, node = %from, "raft message of an unknown birth dropped");
+            return;
+        };
         match wire::decode(bytes) {
-            Ok(message) if message.from == u64::from(from.0) && !carries_image(&message) => {
+            Ok(message) if message.from == sender.0 && !carries_image(&message) => {
                 hosted.replica.step(message);
                 self.touch(shard);
             }
@@ -144,6 +149,10 @@ impl State {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
         hosted.replica.advance(clock::wall(), &mut done);
+        let hold = hosted.replica.awaits_image();
+        if !hold {
+            records.append(&mut hosted.held);
+        }
         if done.is_empty() {
             return;
         }
@@ -161,19 +170,18 @@ impl State {
         if hosted.role.serves {
             hosted.home.happened(&hosted.replica, done.happened, now, &mut out);
         }
-        let hold = hosted.replica.is_installing();
         let writes = done.writes.into_iter().map(|write| Record {
             shard,
             ticket: write.ticket,
             reset: write.reset.map(|at| LogStart { index: at.index, term: at.term }),
             entries: write.entries,
             hard_state: write.hard_state,
+            conf_state: write.conf_state,
             ..Record::default()
         });
         if hold {
             hosted.held.extend(writes);
         } else {
-            records.append(&mut hosted.held);
             records.extend(writes);
         }
         let (images, messages) = done.messages.into_iter().partition(carries_image);

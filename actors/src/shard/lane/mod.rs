@@ -11,6 +11,7 @@
 
 mod children;
 mod hosted;
+mod joining;
 mod outlet;
 mod pacer;
 mod storing;
@@ -109,6 +110,8 @@ pub enum Msg {
     Inspect(RpcReplyPort<Vec<ShardStatus>>),
     /// Checkpoint every shard that changed, now.
     Checkpoint,
+    /// From now on these shards are kept here, too.
+    Host(Vec<Hosted>),
     /// Make the actors of a user fail, to show that nothing is lost.
     Crash(UserId),
 }
@@ -180,14 +183,14 @@ impl Actor for Lane {
         let Arguments { shards, disks, router, settings } = arguments;
         let children = Children::start(&myself, settings.limits).await?;
         start_ticking(myself.clone(), settings.tick);
-        Ok(State {
+        let mut state = State {
             outlet: Outlet::new(router.clone(), myself.clone()),
             myself,
             started: clock::monotonic(),
             disks,
             router,
             settings,
-            shards: shards.into_iter().map(|hosted| (hosted.shard(), hosted)).collect(),
+            shards: BTreeMap::new(),
             due: BTreeSet::new(),
             flushing: false,
             pacer: Pacer::default(),
@@ -195,7 +198,9 @@ impl Actor for Lane {
             draining: false,
             ticks: 0,
             children,
-        })
+        };
+        state.host(shards);
+        Ok(state)
     }
 
     async fn handle(
@@ -225,6 +230,7 @@ impl Actor for Lane {
             Msg::Drain => state.draining = true,
             Msg::Inspect(reply) => state.inspect(reply),
             Msg::Checkpoint => state.checkpoint_all(),
+            Msg::Host(shards) => state.host(shards),
             Msg::Crash(user) => state.children.crash(&user),
         }
         Ok(())
@@ -333,8 +339,10 @@ impl State {
         }
         self.checkpoint_some();
         self.continue_transfers();
-        if self.ticks.is_multiple_of(5) {
+        // Out of step with Raft's own time-outs, at each of which it forgets whom it heard.
+        if self.ticks.is_multiple_of(7) {
             self.move_leaders();
+            self.change_members();
         }
     }
 

@@ -7,7 +7,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::Msg;
 use crate::cluster::Class;
-use crate::ids::{NodeId, SessionId, ShardId};
+use crate::ids::{NodeId, ReplicaId, SessionId, ShardId};
 use crate::packet::{Packet, Tell, ToSession};
 use crate::router::Router;
 use crate::shard::wire;
@@ -33,8 +33,7 @@ impl Outlet {
     /// Raft's messages of one shard.
     pub(super) fn raft(&mut self, shard: ShardId, messages: Vec<Message>) {
         for message in messages {
-            let Ok(to) = u16::try_from(message.to) else { continue };
-            let load = self.loads.entry(NodeId(to)).or_default();
+            let load = self.loads.entry(ReplicaId(message.to).node()).or_default();
             let packet = Packet::Raft(shard, wire::encode(&message));
             match message.get_msg_type() {
                 MessageType::MsgAppend | MessageType::MsgAppendResponse => load.normal.push(packet),

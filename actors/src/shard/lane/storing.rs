@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ractor::ActorRef;
+use raft::eraftpb::ConfState;
 
 use super::hosted::Hosted;
 use super::{Disks, Msg, Settings, State};
 use crate::codec::BadBytes;
-use crate::ids::{NodeId, Number, ShardId, UserId};
+use crate::ids::{Incarnation, NodeId, Number, ReplicaId, ShardId, UserId};
 use crate::mailbox::image::{self, Opening, Stored};
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::Mailbox;
@@ -33,9 +34,17 @@ const HEAD_PREFIX: u8 = b'o';
 pub(super) struct Storing {
     /// The newest durable checkpoint.
     durable: u64,
-    /// The one being written, and how far it lets logs leave memory.
-    running: Option<(Place, Vec<(UserId, Number)>)>,
+    /// The one being written.
+    running: Option<Running>,
     wanted: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    at: Place,
+    members: ConfState,
+    /// How far it lets logs leave memory.
+    saved: Vec<(UserId, Number)>,
 }
 
 impl Storing {
@@ -96,13 +105,15 @@ impl State {
         let mut records = Vec::new();
         for (shard, index) in stored {
             let Some(hosted) = self.shards.get_mut(shard) else { continue };
-            let Some((place, saved)) = hosted.storing.running.take() else { continue };
-            if place.index != *index {
+            let Some(Running { at, members, saved }) = hosted.storing.running.take() else {
+                continue;
+            };
+            if at.index != *index {
                 continue;
             }
             hosted.storing.durable = *index;
             hosted.replica.state_mut().checkpointed(&saved);
-            let start = hosted.replica.checkpointed(place);
+            let start = hosted.replica.checkpointed(at, members);
             let compact = Some(LogStart { index: start.index, term: start.term });
             records.push(Record { shard: *shard, compact, ..Record::default() });
         }
@@ -215,15 +226,12 @@ fn checkpoint(hosted: &mut Hosted) -> Option<Checkpoint> {
         return None;
     }
     hosted.storing.wanted = false;
-    let replicas = Replicas {
-        voters: hosted.replica.voters().iter().map(|node| u64::from(node.0)).collect(),
-        learners: Vec::new(),
-    };
+    let members = hosted.replica.members().clone();
+    let replicas = Replicas { voters: members.voters.clone(), learners: members.learners.clone() };
     let (head, mut changes, saved) = hosted.replica.state_mut().checkpoint();
     let (head, more) = split(head);
     changes.puts.extend(more);
-    let place = Place { index, term };
-    hosted.storing.running = Some((place, saved));
+    hosted.storing.running = Some(Running { at: Place { index, term }, members, saved });
     Some(Checkpoint {
         shard: hosted.shard(),
         at: LogStart { index, term },
@@ -288,22 +296,30 @@ pub(super) fn restore(
 /// Builds a shard of this node from what its disk holds.
 pub fn open(
     shard: ShardId,
-    (me, place, shards): (NodeId, Vec<NodeId>, u16),
+    (me, place, shards): (ReplicaId, Vec<NodeId>, u16),
     recovered: Option<ShardRecovery>,
     disks: &Disks,
     settings: &Settings,
 ) -> Result<Hosted, StoreError> {
-    let voters = place.iter().map(|node| u64::from(node.0)).collect();
     let recovered = recovered.unwrap_or_default();
     let state = restore(shard, shards, &disks.checkpoints)?;
     let log = recovered.journal.unwrap_or_default();
     let start = Place { index: log.start.index, term: log.start.term };
-    let log = RaftLog::restore(log.hard_state, voters, start, log.entries);
     let whole = recovered.state == Wholeness::Whole;
+    // Members as of what is applied: the log goes on from there. Without the state, the newest there ever were here.
+    let image = recovered.image.filter(|_| whole);
+    let members = match &image {
+        Some(image) => Some(members_of(&image.replicas)),
+        None if whole => None,
+        None => log.conf_state,
+    };
+    let members = members.unwrap_or_else(|| at_birth(&place));
+    let log = RaftLog::restore(log.hard_state, members, start, log.entries);
     let mut replica = Replica::new(me, log, state, settings.pace);
     if whole {
-        if let Some(image) = recovered.image {
-            replica.checkpointed(Place { index: image.at.index, term: image.at.term });
+        if let Some(image) = image {
+            let at = Place { index: image.at.index, term: image.at.term };
+            replica.checkpointed(at, members_of(&image.replicas));
         }
     } else {
         tracing::warn!(%shard, "the state is gone; it comes again from another replica");
@@ -311,6 +327,16 @@ pub fn open(
     }
     let home = Home::new(shards, settings.quota, settings.policy);
     Ok(Hosted::new(replica, home, place))
+}
+
+fn members_of(replicas: &Replicas) -> ConfState {
+    ConfState::from((replicas.voters.clone(), replicas.learners.clone()))
+}
+
+/// Who takes part in a shard before any entry says otherwise: the nodes that keep it, in their first incarnation.
+fn at_birth(place: &[NodeId]) -> ConfState {
+    let first = |node: &NodeId| ReplicaId::of(*node, Incarnation::FIRST).0;
+    ConfState::from((place.iter().map(first).collect::<Vec<_>>(), Vec::new()))
 }
 
 /// Reads what a mailbox's head says is needed, and sends the lane the whole.

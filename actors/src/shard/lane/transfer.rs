@@ -13,8 +13,9 @@ use super::{Msg, State};
 use crate::clock;
 use crate::cluster::Class;
 use crate::codec;
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{NodeId, ReplicaId, ShardId};
 use crate::packet::Packet;
+use crate::shard::replica::carries_image;
 use crate::shard::wire;
 use crate::store::LogStart;
 use crate::store::StoreError;
@@ -61,7 +62,7 @@ impl State {
     /// Raft wants these checkpoints sent.
     pub(super) fn start_transfers(&mut self, shard: ShardId, messages: Vec<Message>) {
         for message in messages {
-            let Ok(node) = u16::try_from(message.to).map(NodeId) else { continue };
+            let node = ReplicaId(message.to).node();
             let Some(hosted) = self.shards.get_mut(&shard) else { return };
             tracing::info!(%shard, %node, index = message.get_snapshot().get_metadata().index, "sending a checkpoint");
             let progress = clock::monotonic();
@@ -197,7 +198,11 @@ impl State {
         arrival.next += 1;
         arrival.pending += 1;
         if let Some((head, message)) = piece.end {
-            arrival.last = wire::decode(&message).ok().map(|message| (message, head));
+            let sender = self.router.replica(from);
+            let message = wire::decode(&message).ok().filter(|message| {
+                carries_image(message) && sender == Some(ReplicaId(message.from))
+            });
+            arrival.last = message.map(|message| (message, head));
         }
         self.disks.checkpoints.import_chunk(shard, piece.pairs, done());
     }
@@ -244,8 +249,8 @@ impl State {
         };
         arrival.finishing = true;
         let head = arrival.last.take().map(|(_, head)| head).unwrap_or_default();
-        let voters = metadata.get_conf_state().voters.clone();
-        let replicas = Replicas { voters, learners: Vec::new() };
+        let conf = metadata.get_conf_state();
+        let replicas = Replicas { voters: conf.voters.clone(), learners: conf.learners.clone() };
         let image = ShardImage { generation: 0, at, replicas, head };
         let lane = self.myself.clone();
         let reply = Box::new(move |done| {

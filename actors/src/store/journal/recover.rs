@@ -9,6 +9,7 @@ use raft_engine::{Config, Engine};
 use super::{Entries, LogStart, Recovered, StoreError};
 use crate::codec;
 use crate::ids::ShardId;
+use crate::store::error::io;
 
 /// Key of the sealed `LogStart` of a region.
 pub(super) const START: &[u8] = b"start";
@@ -23,9 +24,25 @@ pub(super) const START_VERSION: u8 = 1;
 pub(super) fn open(config: Config, dir: &Path) -> Result<Engine, StoreError> {
     match catch_unwind(AssertUnwindSafe(|| Engine::open(config))) {
         Ok(Ok(engine)) => Ok(engine),
+        // Space, permissions and limits are for the operator to mend; they do not make the journal bad.
+        Ok(Err(raft_engine::Error::Io(error))) if !tells_damage(&error) => {
+            Err(io("open the journal in", dir)(error))
+        }
         Ok(Err(error)) => Err(damaged(dir, error.to_string())),
         Err(panic) => Err(damaged(dir, super::writer::panic_text(panic.as_ref()))),
     }
+}
+
+/// Whether an error of the system speaks of what is in the files, or may.
+fn tells_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{
+        NotFound, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    const TOO_MANY_FILES: [i32; 2] = [23, 24];
+    let mendable =
+        [NotFound, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+    let many = error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code));
+    !many && !mendable.contains(&error.kind())
 }
 
 /// Reads every shard's log and states.

@@ -27,7 +27,8 @@ fn an_identity_is_drawn_once_and_found_again() {
     assert_eq!(first.cluster_id, ClusterId::of("chat"));
     assert_eq!(recovery.shards[&ShardId(1)].journal.as_ref().unwrap().entries.len(), 3);
     let other = tempfile::tempdir().unwrap();
-    assert_ne!(Identity::open_or_create(other.path(), &wanted()).unwrap().store_id, first.store_id);
+    let (other, _) = super::store(other.path());
+    assert_ne!(other.identity.store_id, first.store_id);
 }
 
 #[test]
@@ -66,7 +67,8 @@ fn a_locked_directory_is_refused() {
 #[test]
 fn a_newer_format_is_refused_without_reading_on() {
     let dir = born();
-    std::fs::write(dir.path().join("node.id"), "format = 2\nsomething new\n").unwrap();
+    std::fs::write(dir.path().join("node.id"), format!("format = {}\nsomething new\n", FORMAT + 1))
+        .unwrap();
     let error = refused(dir.path(), &wanted());
     assert!(error.needs_newer_program(), "{error}");
 }
