@@ -26,7 +26,7 @@ pub(super) struct Port {
 impl birth::Port for Port {
     fn tell(&self, node: NodeId, note: Bytes) {
         // What is lost here is said again.
-        let _down = self.router.send(node, Class::Control, vec![Packet::Birth(note)]);
+        let _down = self.router.send(node, Class::Control, &[Packet::Birth(note)]);
     }
 
     fn vetted(&self, node: NodeId, incarnation: Option<Incarnation>) {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::birth;
 use crate::clock;
-use crate::cluster::{Class, Inbound as LinksInbound, Links};
+use crate::cluster::{Class, Inbound as LinksInbound, Links, Refused};
 use crate::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId, shard_of};
 use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
 use crate::shard::lane;
@@ -244,13 +244,12 @@ impl Router {
             let lane = self.lane(ask.shard).ok_or(NoHome)?;
             return lane.cast(lane::Msg::Ask(Box::new(ask))).map_err(|_| NoHome);
         }
-        self.send(leader, Class::Normal, vec![Packet::Home(ask)])
+        self.send(leader, Class::Normal, &[Packet::Home(ask)]).map_err(|_| NoHome)
     }
 
     /// Sends packets to another node.
-    pub fn send(&self, to: NodeId, class: Class, packets: Vec<Packet>) -> Result<(), NoHome> {
-        let links = self.0.links.get().ok_or(NoHome)?;
-        links.send(to, class, packets).map_err(|_| NoHome)
+    pub fn send(&self, to: NodeId, class: Class, packets: &[Packet]) -> Result<(), Refused> {
+        self.0.links.get().ok_or(Refused::Down)?.send(to, class, packets)
     }
 
     /// Gives a session of this node what a home told it; a session that is gone gets nothing.
@@ -326,8 +325,8 @@ impl Router {
     pub fn announce(&self) {
         let beat = self.beat();
         for peer in read(&self.0.peers).keys() {
-            let packets = vec![Packet::Beat(beat.clone())];
-            let _down_or_next_time = self.send(*peer, Class::Control, packets);
+            let packets = [Packet::Beat(beat.clone())];
+            let _down_or_next_time = self.send(*peer, Class::Control, &packets);
         }
     }
 

@@ -9,6 +9,7 @@
 //! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing. A busy one
 //! is paced: each flush costs a write, a cast per peer and several wake-ups, here and on the nodes that answer it.
 
+mod backlog;
 mod children;
 mod hosted;
 mod joining;
@@ -43,6 +44,9 @@ use pacer::Pacer;
 
 pub use hosted::Hosted;
 pub use storing::open;
+
+/// How long a link that takes no more is left alone.
+const BUSY_LINK_AGAIN: Duration = Duration::from_millis(2);
 
 /// What a lane needs to know.
 #[derive(Clone)]
@@ -319,6 +323,10 @@ impl State {
         }
         if std::mem::take(&mut self.announce) {
             self.router.announce();
+        }
+        if self.outlet.is_waiting() && !self.flushing {
+            self.flushing = true;
+            self.myself.send_after(BUSY_LINK_AGAIN, || Msg::Flush);
         }
     }
 

@@ -6,7 +6,8 @@ use ractor::ActorRef;
 use raft::eraftpb::{Message, MessageType};
 
 use super::Msg;
-use crate::cluster::Class;
+use super::backlog::Backlog;
+use crate::cluster::{Class, Refused};
 use crate::ids::{NodeId, ReplicaId, SessionId, ShardId};
 use crate::packet::{Packet, Tell, ToSession};
 use crate::router::Router;
@@ -23,11 +24,12 @@ pub(super) struct Outlet {
     router: Router,
     lane: ActorRef<Msg>,
     loads: BTreeMap<NodeId, Load>,
+    backlogs: BTreeMap<NodeId, Backlog>,
 }
 
 impl Outlet {
     pub(super) fn new(router: Router, lane: ActorRef<Msg>) -> Self {
-        Self { router, lane, loads: BTreeMap::new() }
+        Self { router, lane, loads: BTreeMap::new(), backlogs: BTreeMap::new() }
     }
 
     /// Raft's messages of one shard.
@@ -68,18 +70,37 @@ impl Outlet {
     pub(super) fn flush(&mut self) -> Vec<(ShardId, NodeId)> {
         let mut lost = Vec::new();
         for (node, load) in std::mem::take(&mut self.loads) {
-            for (class, packets) in [(Class::Control, load.control), (Class::Normal, load.normal)] {
+            let Load { mut control, mut normal } = load;
+            let backlog = self.backlogs.entry(node).or_default();
+            if !backlog.is_empty() {
+                control.extend(backlog.put(take_sessions(&mut normal)));
+            }
+            for (class, mut packets) in [(Class::Control, control), (Class::Normal, normal)] {
                 if packets.is_empty() {
                     continue;
                 }
-                let shards: Vec<ShardId> = packets.iter().filter_map(raft_of).collect();
-                if self.router.send(node, class, packets).is_err() {
-                    lost.extend(shards.into_iter().map(|shard| (shard, node)));
+                let Err(refused) = self.router.send(node, class, &packets) else { continue };
+                if refused == Refused::NoCredit {
+                    let _all_had_room = backlog.put(take_sessions(&mut packets));
                 }
+                lost.extend(packets.iter().filter_map(raft_of).map(|shard| (shard, node)));
             }
+        }
+        for (node, backlog) in &mut self.backlogs {
+            backlog.send(|packets| self.router.send(*node, Class::Normal, packets));
         }
         lost
     }
+
+    /// Whether something waits for a link to take more.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.backlogs.values().any(|backlog| !backlog.is_empty())
+    }
+}
+
+/// Takes out what is for sessions.
+fn take_sessions(packets: &mut Vec<Packet>) -> Vec<Packet> {
+    packets.extract_if(.., |packet| matches!(packet, Packet::Session(_))).collect()
 }
 
 const fn raft_of(packet: &Packet) -> Option<ShardId> {

@@ -122,8 +122,8 @@ impl State {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let Some(transfer) = hosted.transfers.get_mut(&node) else { return };
         let Some((bytes, last)) = transfer.ready.take() else { return };
-        let packets = vec![Packet::Snapshot(shard, bytes.clone())];
-        if self.router.send(node, Class::Bulk, packets).is_err() {
+        let packets = [Packet::Snapshot(shard, bytes.clone())];
+        if self.router.send(node, Class::Bulk, &packets).is_err() {
             transfer.ready = Some((bytes, last));
             return;
         }
