@@ -228,9 +228,6 @@ pub struct Limits {
     pub frames_per_second: u32,
     /// Frames a socket may send at once after a quiet time.
     pub frames_burst: u32,
-    /// Most bytes waiting to be written to one socket.
-    #[serde(rename = "socket_buffer_kib", deserialize_with = "units::kibibytes")]
-    pub socket_buffer: u64,
     /// Most passwords hashed at once; zero: one a core.
     pub logins_parallel: u32,
     /// Wrong logins of one user from one address a minute.
@@ -260,7 +257,6 @@ impl Default for Limits {
             requests_in_flight_max: 256,
             frames_per_second: 2_000,
             frames_burst: 4_000,
-            socket_buffer: 256 << 10,
             logins_parallel: 0,
             login_failures_per_minute: 10,
             logins_per_address_per_minute: 120,

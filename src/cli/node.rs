@@ -21,6 +21,7 @@ pub(crate) fn run(config: &Path, name: &str, exit_with_stdin: bool) -> Outcome {
     if let Err(error) = fsync {
         tracing::warn!(%error, "sled's flush could not be made to reach the disk");
     }
+    raise_file_limit(config.limits.connections_max);
     let stop = signals::stop_wish(exit_with_stdin)
         .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     rookery::node::run(config, name, stop)
@@ -34,4 +35,21 @@ fn start_logging() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+}
+
+/// Sockets and the disk's files besides them must all fit: takes what the system lets a process have.
+fn raise_file_limit(sockets: u32) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const OTHERS: u64 = 1_024;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let limit = if raised.is_ok() { maximum } else { current };
+    let wanted = u64::from(sockets) + OTHERS;
+    if let Some(limit) = limit.filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            wanted,
+            "too few open files for limits.connections_max; raise `ulimit -n` or lower it"
+        );
+    }
 }

@@ -252,11 +252,6 @@ fn limits(findings: &mut Findings, config: &Config) {
     findings.within("limits.requests_in_flight_max", limits.requests_in_flight_max, 1..=65_536);
     findings.within("limits.frames_per_second", limits.frames_per_second, 1..=1_000_000);
     findings.within("limits.frames_burst", limits.frames_burst, 1..=1_000_000);
-    findings.within("limits.socket_buffer_kib", limits.socket_buffer >> 10, 16..=65_536);
-    if limits.socket_buffer < 2 * u64::from(limits.frame_bytes_max) {
-        let what = "must hold two frames: at least 2 × limits.frame_bytes_max";
-        findings.wrong("limits.socket_buffer_kib", what);
-    }
     findings.within("limits.logins_parallel", limits.logins_parallel, 0..=1_024);
     let tries = 1..=100_000;
     findings.within(

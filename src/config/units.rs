@@ -31,8 +31,3 @@ pub(super) fn milliseconds<'de, D: Deserializer<'de>>(from: D) -> Result<Duratio
 pub(super) fn mebibytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     number(from).map(|n| n << 20)
 }
-
-/// Reads KiB into bytes.
-pub(super) fn kibibytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    number(from).map(|n| n << 10)
-}

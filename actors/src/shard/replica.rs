@@ -11,6 +11,8 @@
 
 pub mod members;
 mod outputs;
+#[cfg(test)]
+mod tests;
 
 pub use outputs::{Outputs, Write};
 

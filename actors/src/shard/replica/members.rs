@@ -19,9 +19,6 @@ use crate::ids::{NodeId, ReplicaId};
 /// Entries that a learner may still lack when it gets its vote.
 const CAUGHT_UP: u64 = 64;
 
-/// Within so many ticks the followers of a leader that is out of reach stand for election, one after the other.
-const HURRY_TICKS: usize = 4;
-
 /// One change of who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -165,10 +162,16 @@ impl Replica {
                 self.raft.raft.become_follower(term, raft::INVALID_ID);
             }
         } else if self.role.leader == Some(node) {
+            // One after the other, or votes would be split; and not everywhere the same first.
+            let shard = usize::from(self.shard().0);
+            let voters = self.members().voters.iter().filter(|id| ReplicaId(**id).node() != node);
+            let others: Vec<u64> = voters.copied().collect();
             let raft = &mut self.raft.raft;
-            let (timeout, drawn) = (raft.election_timeout(), raft.randomized_election_timeout());
+            let Some(place) = others.iter().position(|id| *id == raft.id) else { return };
+            let turn = (place + shard) % others.len();
+            let timeout = raft.election_timeout();
             raft.election_elapsed = timeout;
-            raft.set_randomized_election_timeout(timeout + drawn % HURRY_TICKS.min(timeout));
+            raft.set_randomized_election_timeout((timeout + 1 + turn).min(2 * timeout - 1));
         }
     }
 
