@@ -172,7 +172,8 @@ impl Node {
         let port =
             Port { router: router.clone(), settled: settled_tx, health: Arc::clone(&health_tx) };
         let name = |node: NodeId| options.members[usize::from(node.0) - 1].0.clone();
-        node.start_births(boot, others.iter().map(|node| (*node, name(*node))), port).await?;
+        let named = others.iter().map(|node| (*node, name(*node)));
+        node.start_births(boot, named, options.replicas, port).await?;
         if let Some(replicas) = later {
             tokio::spawn(replicas.follow(settled, lanes, health_tx));
         }
@@ -197,12 +198,15 @@ impl Node {
         &self,
         boot: BootId,
         others: impl Iterator<Item = (NodeId, String)>,
+        replicas: u16,
         port: Port,
     ) -> Result<(), StartError> {
+        let others: BTreeMap<NodeId, String> = others.collect();
         let arguments = birth::Arguments {
             me: self.router.me(),
             boot,
-            others: others.collect(),
+            replicas: usize::from(replicas).min(others.len() + 1),
+            others,
             births: self.store.births.clone(),
             book: self.store.book.clone(),
             port: Arc::new(port),

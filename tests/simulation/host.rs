@@ -39,6 +39,7 @@ pub(crate) enum Lane {
     Tick,
     Flush,
     LinkDown(NodeId),
+    LinkUp,
     HomeMoved(ShardId),
     Transfer(ShardId, NodeId),
 }
@@ -497,6 +498,7 @@ impl Node {
             let led = self.leaders.iter().filter(|(_, (_, leader))| *leader == node_id(peer));
             let led: Vec<ShardId> = led.map(|(shard, _)| *shard).collect();
             led.into_iter().for_each(|shard| self.moved(shard));
+            self.tell_lane(Lane::LinkUp);
         } else {
             self.peers.remove(&peer);
             self.tell_lane(Lane::LinkDown(node_id(peer)));

@@ -38,6 +38,14 @@ impl Node {
             }
             Lane::Tick => self.tick(around),
             Lane::Flush => self.flush(around),
+            Lane::LinkUp => {
+                let linked: Vec<_> = self.peers.keys().map(|peer| node_id(*peer)).collect();
+                for (shard, hosted) in &mut self.shards {
+                    hosted.replica.link_found(|other| linked.contains(&other));
+                    self.due.insert(*shard);
+                }
+                self.schedule();
+            }
             Lane::LinkDown(node) => {
                 let linked: Vec<_> = self.peers.keys().map(|peer| node_id(*peer)).collect();
                 for (shard, hosted) in &mut self.shards {

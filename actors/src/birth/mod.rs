@@ -70,6 +70,8 @@ pub struct Arguments {
     pub boot: BootId,
     /// The other nodes, with their names.
     pub others: BTreeMap<NodeId, String>,
+    /// On how many nodes each shard is kept.
+    pub replicas: usize,
     /// What the directory holds.
     pub births: Births,
     /// Where it holds it.
@@ -98,8 +100,9 @@ impl Actor for Registrar {
         myself: ActorRef<Msg>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let Arguments { me, boot, others, births, book, port } = arguments;
-        let rules = Rules::new(me, boot, others.keys().copied().collect(), births);
+        let Arguments { me, boot, others, replicas, births, book, port } = arguments;
+        let rules =
+            Rules::new(me, boot, others.keys().copied().collect(), births).with_replicas(replicas);
         let mut state = State { myself, others, rules, book, port, ticks: 0 };
         let mut out = Vec::new();
         state.rules.start(&mut out);
@@ -159,7 +162,7 @@ impl State {
             ),
             Waiting::ToReplace(nodes) => tracing::warn!(
                 missing = names(nodes),
-                "this node has lost its data: it takes part anew when a majority of all nodes is whole and agrees; \
+                "this node has lost its data: it takes part anew when enough others are whole (in a cluster of three, both) and agree; \
                  if its disk is only not there yet, stop it and start it again with the right one"
             ),
         }

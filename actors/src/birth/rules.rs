@@ -8,7 +8,8 @@
 //! - a **later** one is one more than the highest that any of a *majority of the others* knows, and is had when a
 //!   majority of the others has recorded it;
 //! - a node records at most one birth for each incarnation of a node, only ever a higher one after it, and a claim of a
-//!   later one only while it sees a majority of all nodes whole: with an incarnation, met in this birth.
+//!   later one only while it sees all nodes whole (with an incarnation, met in this birth) but as many as the replicas
+//!   of a shard can spare: in a cluster of three all but one.
 //!
 //! So, as any two majorities of the others share a node, and as everything before was recorded by one of those asked:
 //! no incarnation is had by two births, and a node that took part once never passes for new. And a start with the wrong
@@ -62,8 +63,8 @@ pub enum Waiting {
     ForNothing,
     /// These nodes have not recorded its first birth, which needs all others, once.
     ToBeKnown(Vec<NodeId>),
-    /// An earlier birth is known. These nodes have not recorded this one, which they do when they see a majority of all
-    /// nodes whole; a majority of them is enough.
+    /// An earlier birth is known. These nodes have not recorded this one, which they do when they see enough nodes
+    /// whole; a majority of them is enough.
     ToReplace(Vec<NodeId>),
 }
 
@@ -73,6 +74,8 @@ pub struct Rules {
     me: NodeId,
     boot: BootId,
     others: Vec<NodeId>,
+    /// Nodes that may lack their data at once, so that what they lack is still on a majority of each shard's replicas.
+    spare: usize,
     births: Births,
     /// Nodes to which there is a link, and to which start of them.
     up: BTreeMap<NodeId, BootId>,
@@ -115,10 +118,12 @@ impl Rules {
     /// Begins with what the directory holds.
     #[must_use]
     pub fn new(me: NodeId, boot: BootId, others: Vec<NodeId>, births: Births) -> Self {
+        let spare = others.len() / 2;
         Self {
             me,
             boot,
             others,
+            spare,
             births,
             up: BTreeMap::new(),
             heard: BTreeMap::new(),
@@ -127,6 +132,14 @@ impl Rules {
             refused: BTreeMap::new(),
             superseded: false,
         }
+    }
+
+    /// The same for shards that are kept on so many nodes, and not on all: where a node lost its data, no more may be
+    /// missing than the replicas of one shard can spare, since they might all be of one shard.
+    #[must_use]
+    pub const fn with_replicas(mut self, replicas: usize) -> Self {
+        self.spare = replicas.saturating_sub(1) / 2;
+        self
     }
 
     /// The node has started.
@@ -278,8 +291,13 @@ impl Rules {
             None if claim.incarnation == Incarnation::FIRST => true,
             // What a node had without saying its birth is over when another claims what follows, not the same.
             Some(known) if known.incarnation >= claim.incarnation => false,
-            _ => self.whole(node) >= majority(self.others.len() + 1),
+            _ => self.would_spare(self.whole(node)),
         }
+    }
+
+    /// Whether what all nodes but these lack can be filled again.
+    pub(super) fn would_spare(&self, whole: usize) -> bool {
+        whole + self.spare > self.others.len()
     }
 
     /// How many nodes besides this one are whole, as far as this node sees.

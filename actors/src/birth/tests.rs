@@ -401,3 +401,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn shards_on_few_of_many_nodes_spare_fewer_disks() {
+    let node = |n: u16| NodeId(n);
+    let whole_of_five = |replicas: usize, whole: u16| {
+        let births = Births { incarnation: Some(Incarnation::FIRST), ..Births::new(StoreId(1)) };
+        let others = (2..=5).map(node).collect();
+        let rules = Rules::new(node(1), BootId(1), others, births).with_replicas(replicas);
+        rules.would_spare(usize::from(whole))
+    };
+    assert!(whole_of_five(3, 4), "one of five may be filled again");
+    assert!(!whole_of_five(3, 3), "two might be two replicas of one shard");
+    assert!(whole_of_five(5, 3));
+    assert!(!whole_of_five(2, 4) && !whole_of_five(1, 4), "nobody could fill them");
+}

@@ -363,8 +363,9 @@ impl Router {
         if let Some(peer) = write(&self.0.peers).get_mut(&node) {
             peer.up = up;
         }
-        for lane in self.lanes().iter().filter(|_| !up) {
-            let _stopping = lane.cast(lane::Msg::LinkLost(node));
+        for lane in self.lanes() {
+            let told = if up { lane::Msg::LinkFound } else { lane::Msg::LinkLost(node) };
+            let _stopping = lane.cast(told);
         }
         for shard in (0..self.0.shards).map(ShardId) {
             if up && self.leader(shard).is_some_and(|(_, leader)| leader == node) {

@@ -104,6 +104,8 @@ pub enum Msg {
     Flush,
     /// The link to a node is gone.
     LinkLost(NodeId),
+    /// There is a link to another node.
+    LinkFound,
     /// A shard (of any lane) has another leader.
     HomeMoved(ShardId),
     /// A child failed or stopped.
@@ -229,6 +231,7 @@ impl Actor for Lane {
             Msg::Tick => state.tick().await,
             Msg::Flush => state.flush().await,
             Msg::LinkLost(node) => state.link_lost(node),
+            Msg::LinkFound => state.link_found(),
             Msg::HomeMoved(shard) => state.home_moved(shard),
             Msg::ChildGone(kind, id) => state.child_gone(kind, id),
             Msg::Drain => state.draining = true,
@@ -363,16 +366,18 @@ impl State {
             peer.is_some_and(|p| p.up && p.beat.as_ref().is_some_and(|beat| !beat.draining))
         };
         let me = self.router.me();
-        let mut moved = 0;
+        let mut moved = Vec::new();
         for hosted in self.shards.values_mut() {
             let role = hosted.replica.role();
-            if moved >= AT_ONCE || !role.serves || (!self.draining && hosted.place[0] == me) {
+            if moved.len() >= AT_ONCE || !role.serves || (!self.draining && hosted.place[0] == me) {
                 continue;
             }
             let last = hosted.replica.last_index();
             let caught_up = |node: &&NodeId| {
                 let progress = hosted.replica.progress(**node);
-                progress.is_some_and(|(matched, active)| active && matched + 64 >= last)
+                let caught_up =
+                    progress.is_some_and(|(matched, active)| active && matched + 64 >= last);
+                caught_up && hosted.replica.could_lead(**node)
             };
             let candidates = hosted.place.iter().filter(|node| **node != me && willing(node));
             let wanted = if self.draining { hosted.place.len() } else { 1 };
@@ -380,9 +385,10 @@ impl State {
             if let Some(to) = to.filter(|to| self.draining || *to == hosted.place[0]) {
                 tracing::debug!(shard = %hosted.shard(), node = %to, "leadership handed over");
                 hosted.replica.transfer(to);
-                moved += 1;
+                moved.push(hosted.shard());
             }
         }
+        moved.into_iter().for_each(|shard| self.touch(shard));
     }
 
     fn written(&mut self, tickets: &[(ShardId, u64)]) {
@@ -398,6 +404,14 @@ impl State {
     fn link_lost(&mut self, node: NodeId) {
         for (shard, hosted) in &mut self.shards {
             hosted.replica.link_lost(node, |other| self.router.is_up(other));
+            self.due.insert(*shard);
+        }
+        self.schedule();
+    }
+
+    fn link_found(&mut self) {
+        for (shard, hosted) in &mut self.shards {
+            hosted.replica.link_found(|other| self.router.is_up(other));
             self.due.insert(*shard);
         }
         self.schedule();

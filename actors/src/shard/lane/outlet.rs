@@ -69,6 +69,10 @@ impl Outlet {
     /// Sends everything; answers whose Raft messages were lost with a link.
     pub(super) fn flush(&mut self) -> Vec<(ShardId, NodeId)> {
         let mut lost = Vec::new();
+        // First what waits already: it is older, and a busy link would never get to it.
+        for (node, backlog) in &mut self.backlogs {
+            backlog.send(|packets| self.router.send(*node, Class::Normal, packets));
+        }
         for (node, load) in std::mem::take(&mut self.loads) {
             let Load { mut control, mut normal } = load;
             let backlog = self.backlogs.entry(node).or_default();
@@ -81,13 +85,11 @@ impl Outlet {
                 }
                 let Err(refused) = self.router.send(node, class, &packets) else { continue };
                 if refused == Refused::NoCredit {
-                    let _all_had_room = backlog.put(take_sessions(&mut packets));
+                    let no_room = backlog.put(take_sessions(&mut packets));
+                    let _no_link = self.router.send(node, Class::Control, &no_room);
                 }
                 lost.extend(packets.iter().filter_map(raft_of).map(|shard| (shard, node)));
             }
-        }
-        for (node, backlog) in &mut self.backlogs {
-            backlog.send(|packets| self.router.send(*node, Class::Normal, packets));
         }
         lost
     }

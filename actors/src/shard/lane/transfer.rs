@@ -45,6 +45,8 @@ pub(super) struct Arrival {
     last: Option<(Message, Vec<u8>)>,
     /// Steps asked of the disk and not done.
     pending: u32,
+    /// Raft was told, and decides at the next flush.
+    handed: bool,
     finishing: bool,
 }
 
@@ -178,12 +180,21 @@ impl State {
             })
         };
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
-        if hosted.replica.is_installing() || hosted.arrival.as_ref().is_some_and(|a| a.finishing) {
+        let undecided = self.due.contains(&shard);
+        let complete = |a: &Arrival| a.finishing || (a.handed && undecided);
+        if hosted.replica.is_installing() || hosted.arrival.as_ref().is_some_and(complete) {
             return;
         }
         if piece.number == 0 {
-            let mut arrival =
-                Arrival { from, at, next: 0, last: None, pending: 0, finishing: false };
+            let mut arrival = Arrival {
+                from,
+                at,
+                next: 0,
+                last: None,
+                pending: 0,
+                handed: false,
+                finishing: false,
+            };
             arrival.pending += 1;
             hosted.arrival = Some(arrival);
             self.disks.checkpoints.import_begin(shard, done());
@@ -233,6 +244,7 @@ impl State {
         }
         let Some((message, _)) = arrival.last.clone() else { return Ok(()) };
         // All is on disk: Raft decides whether it still wants this checkpoint (`install`), or drops it.
+        arrival.handed = true;
         hosted.replica.step(message);
         self.touch(shard);
         Ok(())

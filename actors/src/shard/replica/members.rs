@@ -8,8 +8,8 @@
 //! A change is written in our own encoding, in the entry's context; the library's own lies in its data and is not read.
 //! (Source: Ongaro, "Consensus: Bridging Theory and Practice", chapter 4, one server at a time.)
 
-use raft::StateRole;
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType};
+use raft::{ProgressState, StateRole};
 use serde::{Deserialize, Serialize};
 
 use super::{Outputs, Replica, Write};
@@ -153,26 +153,56 @@ impl Replica {
             return;
         }
         if self.role.leads {
-            let voters = &self.members().voters;
-            let reached = voters
-                .iter()
-                .filter(|voter| **voter == self.raft.raft.id || linked(ReplicaId(**voter).node()));
-            if reached.count() <= voters.len() / 2 {
+            if !self.reaches_majority(linked) {
                 let term = self.raft.raft.term;
                 self.raft.raft.become_follower(term, raft::INVALID_ID);
             }
         } else if self.role.leader == Some(node) {
-            // One after the other, or votes would be split; and not everywhere the same first.
-            let shard = usize::from(self.shard().0);
-            let voters = self.members().voters.iter().filter(|id| ReplicaId(**id).node() != node);
-            let others: Vec<u64> = voters.copied().collect();
-            let raft = &mut self.raft.raft;
-            let Some(place) = others.iter().position(|id| *id == raft.id) else { return };
-            let turn = (place + shard) % others.len();
-            let timeout = raft.election_timeout();
-            raft.election_elapsed = timeout;
-            raft.set_randomized_election_timeout((timeout + 1 + turn).min(2 * timeout - 1));
+            self.hurry(node);
         }
+    }
+
+    /// There is a link to another node. If those that can be reached are a majority again and nobody leads, they need not
+    /// wait for a time-out to find a leader.
+    pub fn link_found(&mut self, linked: impl Fn(NodeId) -> bool) {
+        if !self.installing
+            && !self.role.leads
+            && self.role.leader.is_none()
+            && self.reaches_majority(linked)
+        {
+            self.hurry(NodeId(0));
+        }
+    }
+
+    fn reaches_majority(&self, linked: impl Fn(NodeId) -> bool) -> bool {
+        let voters = &self.members().voters;
+        let reached = voters
+            .iter()
+            .filter(|voter| **voter == self.raft.raft.id || linked(ReplicaId(**voter).node()));
+        reached.count() > voters.len() / 2
+    }
+
+    /// Stands for election within a few ticks: one voter after the other, or votes would be split, and not in all shards
+    /// the same first.
+    fn hurry(&mut self, gone: NodeId) {
+        let shard = usize::from(self.shard().0);
+        let voters = self.members().voters.iter().filter(|id| ReplicaId(**id).node() != gone);
+        let voters: Vec<u64> = voters.copied().collect();
+        let raft = &mut self.raft.raft;
+        let Some(place) = voters.iter().position(|id| *id == raft.id) else { return };
+        let (turn, timeout) = ((place + shard) % voters.len(), raft.election_timeout());
+        raft.election_elapsed = timeout;
+        raft.set_randomized_election_timeout((timeout + 1 + turn).min(2 * timeout - 1));
+    }
+
+    /// Whether a node's replica may be handed the leadership: it is sent entries, not a checkpoint, and waits for none.
+    #[must_use]
+    pub fn could_lead(&self, node: NodeId) -> bool {
+        let progress = self.id_of(node).and_then(|id| self.raft.raft.prs().get(id));
+        progress.is_some_and(|progress| {
+            progress.state == ProgressState::Replicate
+                && progress.pending_request_snapshot == raft::INVALID_INDEX
+        })
     }
 
     /// What became of a checkpoint sent to a node.
