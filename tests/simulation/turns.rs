@@ -387,13 +387,7 @@ impl Node {
                     hosted.home.read(&hosted.replica, user, read, &mut out);
                 }
                 user::Output::Cursor { device, n } => {
-                    let mailbox = hosted.replica.state().mailbox(user);
-                    let known = mailbox.and_then(|mailbox| mailbox.device(&device));
-                    if known.is_none_or(|known| known.acked < n) {
-                        let delivers = mailbox.is_some_and(|mailbox| mailbox.delivers(n));
-                        let input = desk::Input::Acknowledge { device, n, delivers };
-                        out.push(Output::Mailbox(user.clone(), input));
-                    }
+                    hosted.home.cursor(&hosted.replica, user, device, n, &mut out);
                 }
                 user::Output::Seen { device } => {
                     out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));

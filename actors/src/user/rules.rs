@@ -474,12 +474,11 @@ impl Attachment {
     }
 }
 
-/// Of two sockets of one device the one that authenticated last is the newer one. A gateway's own count is surer than the
-/// clocks of two.
 /// Whether an attached session stays when another session of its device attaches: only if it is the newer one.
 ///
-/// Why not simply compare when they authenticated: the gateways' clocks differ. Within what honest clocks may differ by,
-/// who comes now is newer, unless it only goes on after a failover.
+/// A gateway's own count says which that is. Between two gateways the one that authenticated last is not simply taken,
+/// since their clocks differ: within what honest clocks may differ by, who comes now is newer, unless it only goes on
+/// after a failover.
 fn stays(attached: &Attachment, new: &Attachment, start: Start) -> bool {
     const CLOCKS_APART_MS: u64 = 2_000;
     let boot = |a: &Attachment| (a.session.node, a.session.boot);

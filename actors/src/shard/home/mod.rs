@@ -214,6 +214,24 @@ impl Home {
         *known = n.max(*known);
     }
 
+    /// A device has everything up to `n`: its cursor follows, unless the mailbox is known to have it so already.
+    pub fn cursor(
+        &self,
+        replica: &Replica,
+        user: &UserId,
+        device: DeviceId,
+        n: Number,
+        out: &mut Vec<Output>,
+    ) {
+        let mailbox = replica.state().mailbox(user);
+        let known = mailbox.and_then(|mailbox| mailbox.device(&device));
+        if known.is_none_or(|known| known.acked < n) {
+            let delivers = mailbox.is_some_and(|mailbox| mailbox.delivers(n));
+            let input = desk::Input::Acknowledge { device, n, delivers };
+            out.push(Output::Mailbox(user.clone(), input));
+        }
+    }
+
     fn send(
         &self,
         replica: &Replica,
@@ -277,11 +295,7 @@ impl Home {
             }
             _ => Number(0),
         };
-        if mailbox.device(&device).is_some_and(|known| has > known.acked) {
-            let delivers = mailbox.delivers(has);
-            let input = desk::Input::Acknowledge { device: device.clone(), n: has, delivers };
-            out.push(Output::Mailbox(user.clone(), input));
-        }
+        self.cursor(replica, &user, device.clone(), has, out);
         let input = user::Input::Attach { session, life, device, since, start, position, acked };
         out.push(Output::User(user, input));
     }
