@@ -116,6 +116,7 @@ impl Node {
         for shard in self.shards.keys().copied().collect::<Vec<_>>() {
             let hosted = self.shards.get_mut(&shard).expect("just listed");
             hosted.replica.tick();
+            hosted.replica.release();
             set_timeout(self.place, hosted, around.seed);
             let mut out = Vec::new();
             hosted.home.tick(&mut hosted.replica, now, &mut out);
@@ -155,6 +156,9 @@ impl Node {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
         let (before, _) = hosted.replica.state().applied();
+        if around.chance.one_in(4) {
+            hosted.replica.release();
+        }
         hosted.replica.advance(around.wall(self.ahead_ms), &mut done);
         around.oracle.applied(&hosted.replica, before, &around.disks);
         hosted.replica.state().check();

@@ -87,6 +87,8 @@ pub struct Replica {
     raft: RawNode<RaftLog>,
     state: State,
     pending: Vec<(Command, Origin)>,
+    /// Whether what is pending goes with the next step, rather than wait for company.
+    released: bool,
     proposed: VecDeque<Proposed>,
     committed: VecDeque<Entry>,
     /// Steps that are not durable yet: the ticket of a write, and the last step that is durable with it.
@@ -133,6 +135,7 @@ impl Replica {
             raft,
             state,
             pending: Vec::new(),
+            released: false,
             proposed: VecDeque::new(),
             committed: VecDeque::new(),
             writing: VecDeque::new(),
@@ -218,19 +221,32 @@ impl Replica {
         self.raft.raft.set_randomized_election_timeout(ticks);
     }
 
-    /// Puts a command into the next batch; refused unless this replica serves.
+    /// Puts a command into the next batch; refused unless this replica serves. The batch leaves with the next step if
+    /// somebody waits for one of its commands, else after `release`.
     pub fn propose(&mut self, command: Command, origin: Origin) -> Result<(), Origin> {
         if !self.role.serves || self.installing {
             return Err(origin);
         }
+        self.released |= command.is_awaited();
         self.pending.push((command, origin));
         Ok(())
     }
 
     /// Whether commands wait to be proposed.
     #[must_use]
-    pub fn has_pending(&self) -> bool {
+    pub const fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Whether commands wait for company: an entry of their own for each would cost all replicas a write.
+    #[must_use]
+    pub const fn has_patient(&self) -> bool {
+        !self.pending.is_empty() && !self.released
+    }
+
+    /// What waits goes with the next step.
+    pub const fn release(&mut self) {
+        self.released = true;
     }
 
     /// Proposes what waits, and takes every step that needs no host.
@@ -249,6 +265,9 @@ impl Replica {
     /// Proposes what waits, in order. What Raft will not take now (a leadership is being handed over, or too much is
     /// uncommitted) waits on, and everything behind it, so that nothing overtakes.
     fn propose_pending(&mut self, wall: Timestamp, out: &mut Outputs) {
+        if self.has_patient() {
+            return;
+        }
         let mut pending = VecDeque::from(std::mem::take(&mut self.pending));
         while !pending.is_empty() {
             let mut batch = Batch { wall, commands: Vec::new() };
@@ -271,6 +290,7 @@ impl Replica {
                 return;
             }
         }
+        self.released = false;
     }
 
     fn take_ready(&mut self, out: &mut Outputs) {

@@ -56,6 +56,20 @@ pub enum Command {
     Policy(Policy),
 }
 
+impl Command {
+    /// Whether somebody waits for what becomes of it, so that it is worth an entry of its own. The others lose nothing
+    /// by waiting a moment.
+    #[must_use]
+    pub const fn is_awaited(&self) -> bool {
+        match self {
+            Self::Mailbox(_, change) => {
+                !matches!(change, Change::Acknowledge { .. } | Change::Read { .. } | Change::Expire)
+            }
+            Self::Receive { .. } | Self::Taken { .. } | Self::Policy(_) => false,
+        }
+    }
+}
+
 /// A change of one mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {

@@ -47,6 +47,11 @@ pub use storing::open;
 
 /// How long a link that takes no more is left alone.
 const BUSY_LINK_AGAIN: Duration = Duration::from_millis(2);
+/// The time between two flushes of a busy lane, and how many may follow at once on a quiet time.
+const FLUSH: (Duration, u32) = (Duration::from_millis(2), 8);
+/// The same for commands that nobody waits for: on a busy lane they go with the next that somebody waits for, or after
+/// this time.
+const COMPANY: (Duration, u32) = (Duration::from_millis(40), 3);
 
 /// What a lane needs to know.
 #[derive(Clone)]
@@ -102,6 +107,8 @@ pub enum Msg {
     Tick,
     /// Do all that is due.
     Flush,
+    /// Commands that nobody waits for have waited long enough.
+    Release,
     /// The link to a node is gone.
     LinkLost(NodeId),
     /// There is a link to another node.
@@ -169,6 +176,9 @@ pub struct State {
     due: BTreeSet<ShardId>,
     flushing: bool,
     pacer: Pacer,
+    /// Shards with commands that wait for company, and the pace at which these go all the same.
+    patient: BTreeSet<ShardId>,
+    company: Pacer,
     announce: bool,
     draining: bool,
     ticks: u64,
@@ -199,7 +209,9 @@ impl Actor for Lane {
             shards: BTreeMap::new(),
             due: BTreeSet::new(),
             flushing: false,
-            pacer: Pacer::default(),
+            pacer: Pacer::new(FLUSH.0, FLUSH.1),
+            patient: BTreeSet::new(),
+            company: Pacer::new(COMPANY.0, COMPANY.1),
             announce: false,
             draining: false,
             ticks: 0,
@@ -230,6 +242,7 @@ impl Actor for Lane {
             Msg::Imported(shard, done) => state.imported(shard, done)?,
             Msg::Tick => state.tick().await,
             Msg::Flush => state.flush().await,
+            Msg::Release => state.release(),
             Msg::LinkLost(node) => state.link_lost(node),
             Msg::LinkFound => state.link_found(),
             Msg::HomeMoved(shard) => state.home_moved(shard),
@@ -311,6 +324,9 @@ impl State {
         let mut records = Vec::new();
         for shard in std::mem::take(&mut self.due) {
             self.advance(shard, &mut records).await;
+            if self.shards.get(&shard).is_some_and(|hosted| hosted.replica.has_patient()) {
+                self.wait_for_company(shard);
+            }
         }
         if !records.is_empty() {
             let lane = self.myself.clone();
@@ -330,6 +346,22 @@ impl State {
         if self.outlet.is_waiting() && !self.flushing {
             self.flushing = true;
             self.myself.send_after(BUSY_LINK_AGAIN, || Msg::Flush);
+        }
+    }
+
+    fn wait_for_company(&mut self, shard: ShardId) {
+        if self.patient.is_empty() {
+            self.myself.send_after(self.company.next(self.now()), || Msg::Release);
+        }
+        self.patient.insert(shard);
+    }
+
+    fn release(&mut self) {
+        for shard in std::mem::take(&mut self.patient) {
+            if let Some(hosted) = self.shards.get_mut(&shard) {
+                hosted.replica.release();
+                self.touch(shard);
+            }
         }
     }
 

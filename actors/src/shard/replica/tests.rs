@@ -3,7 +3,8 @@
 use raft::eraftpb::{ConfState, HardState, MessageType};
 
 use super::*;
-use crate::ids::Timestamp;
+use crate::ids::{Epoch, Timestamp};
+use crate::shard::state::Change;
 
 const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
@@ -98,6 +99,7 @@ fn a_step_without_a_write_waits_for_the_write_before_it() {
     let at = usize::from(leader.0) - 1;
     let command = Command::Policy(crate::mailbox::rules::Policy::default());
     trio.replicas[at].propose(command, Origin::Shard).expect("it serves");
+    trio.replicas[at].release();
     let mut out = Outputs::default();
     trio.replicas[at].advance(Timestamp(0), &mut out);
     let of_follower = out.messages.iter().filter(|m| ReplicaId(m.to).node() == follower);
@@ -154,4 +156,25 @@ fn a_leader_without_links_to_a_majority_steps_down_at_once() {
     }
     replica.advance(Timestamp(0), &mut Outputs::default());
     assert!(!replica.role().leads && !replica.role().serves);
+}
+
+#[test]
+fn a_command_that_nobody_waits_for_goes_with_the_next_that_somebody_waits_for() {
+    let (mut trio, leader) = Trio::led();
+    let at = usize::from(leader.0) - 1;
+    let patient = || Command::Policy(crate::mailbox::rules::Policy::default());
+    let epoch = Epoch::new(Timestamp(0), 1);
+    let change = Change::Register { epoch, password: "hash".into() };
+    let awaited = Command::Mailbox(UserId::parse("ann").expect("a name"), change);
+    trio.writes = 0;
+    trio.replicas[at].propose(patient(), Origin::Shard).expect("it serves");
+    trio.settle();
+    assert_eq!((trio.writes, trio.replicas[at].has_patient()), (0, true));
+    trio.replicas[at].propose(awaited, Origin::Shard).expect("it serves");
+    trio.settle();
+    assert_eq!((trio.writes, trio.replicas[at].has_patient()), (3, false), "one entry for both");
+    trio.replicas[at].propose(patient(), Origin::Shard).expect("it serves");
+    trio.replicas[at].release();
+    trio.settle();
+    assert_eq!(trio.writes, 6);
 }
