@@ -10,6 +10,8 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const DECODED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 const HEAD: usize = 5;
+/// Room for most values, so that encoding them does not grow a vector step by step.
+const USUAL_BYTES: usize = 320;
 
 /// Why bytes were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,14 +35,25 @@ pub enum BadBytes {
     Malformed,
 }
 
+/// Writes behind what is there, without what `std::io::Write` costs for each small field.
+struct Behind<'a>(&'a mut Vec<u8>);
+
+impl bincode::enc::write::Writer for Behind<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<DECODED_BYTES_MAX>()
 }
 
 /// Encodes a value without version or checksum, for use inside something that has them.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, bincode::config::standard())
-        .expect("our own types always encode")
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    append(&mut bytes, value);
+    bytes
 }
 
 /// Decodes what `encode` wrote; refuses trailing bytes.
@@ -52,7 +65,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadBytes> {
 
 /// Encodes a value behind what is already in `bytes`.
 pub fn append<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
-    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
+    bincode::serde::encode_into_writer(value, Behind(bytes), bincode::config::standard())
         .expect("our own types always encode, and memory takes all bytes");
 }
 

@@ -136,7 +136,7 @@ impl State {
         match wire::decode(bytes) {
             Ok(message) if message.from == sender.0 && !carries_image(&message) => {
                 hosted.replica.step(message);
-                self.touch(shard);
+                self.touch_at_once(shard);
             }
             Ok(_) => tracing::warn!(%shard, node = %from, "raft message out of place"),
             Err(error) => tracing::warn!(%shard, node = %from, %error, "raft message refused"),

@@ -6,8 +6,9 @@
 //! Fails by  stopping; its supervisor starts it again from journal and checkpoints, and sessions attach again.
 //!
 //! Why messages only mark a shard as due and a `Flush` sent to itself does the work: the flush queues behind whatever
-//! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing. A busy one
-//! is paced: each flush costs a write, a cast per peer and several wake-ups, here and on the nodes that answer it.
+//! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing. What begins
+//! here is paced on a busy lane: each flush costs a write, a cast per peer and several wake-ups, here and on the nodes
+//! that answer it. What those answer comes in batches by then, and is not held up again.
 
 mod backlog;
 mod children;
@@ -174,7 +175,10 @@ pub struct State {
     settings: Settings,
     shards: BTreeMap<ShardId, Hosted>,
     due: BTreeSet<ShardId>,
+    /// A flush is to come when the pace allows it.
     flushing: bool,
+    /// A flush is behind what waits already.
+    flushing_at_once: bool,
     pacer: Pacer,
     /// Shards with commands that wait for company, and the pace at which these go all the same.
     patient: BTreeSet<ShardId>,
@@ -209,6 +213,7 @@ impl Actor for Lane {
             shards: BTreeMap::new(),
             due: BTreeSet::new(),
             flushing: false,
+            flushing_at_once: false,
             pacer: Pacer::new(FLUSH.0, FLUSH.1),
             patient: BTreeSet::new(),
             company: Pacer::new(COMPANY.0, COMPANY.1),
@@ -306,21 +311,35 @@ impl State {
         self.schedule();
     }
 
+    /// The same for what others wait for in the middle of agreeing.
+    fn touch_at_once(&mut self, shard: ShardId) {
+        self.due.insert(shard);
+        self.flush_at_once();
+    }
+
     fn schedule(&mut self) {
-        if self.flushing {
+        if self.flushing || self.flushing_at_once {
             return;
         }
-        self.flushing = true;
         let wait = self.pacer.next(self.now());
         if wait.is_zero() {
-            let _stopping = self.myself.cast(Msg::Flush);
+            self.flush_at_once();
         } else {
+            self.flushing = true;
             self.myself.send_after(wait, || Msg::Flush);
+        }
+    }
+
+    fn flush_at_once(&mut self) {
+        if !self.flushing_at_once {
+            self.flushing_at_once = true;
+            let _stopping = self.myself.cast(Msg::Flush);
         }
     }
 
     async fn flush(&mut self) {
         self.flushing = false;
+        self.flushing_at_once = false;
         let mut records = Vec::new();
         for shard in std::mem::take(&mut self.due) {
             self.advance(shard, &mut records).await;
@@ -429,7 +448,7 @@ impl State {
             let mut out = super::replica::Outputs::default();
             hosted.replica.persisted(*ticket, &mut out);
             self.outlet.raft(*shard, out.messages);
-            self.touch(*shard);
+            self.touch_at_once(*shard);
         }
     }
 
