@@ -10,19 +10,21 @@
 
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 
 use crate::ids::UserId;
 
 pub mod rules;
 
-use rules::{Input, Limits, Output};
+use rules::{Input, Output};
 
 /// What the actor is told.
 #[derive(Debug)]
 pub enum Msg {
     /// Something for the rules.
     Input(Box<Input>),
+    /// Nothing has happened for a while: tell the port what there is to know, which may end the actor.
+    Rest,
     /// Fail now. Only for showing that a crash of this actor loses nothing; it can be sent only inside the process.
     Crash,
 }
@@ -33,6 +35,9 @@ impl ractor::Message for Msg {}
 pub trait Port: Send + Sync {
     /// Carries these out, in this order.
     fn carry_out(&self, user: &UserId, outputs: Vec<Output>);
+
+    /// What this actor knows: unless it was sent more inputs than `known` has handled, it may stop.
+    fn rest(&self, actor: ActorId, user: &UserId, known: rules::User);
 }
 
 /// The actor of one connected user.
@@ -42,8 +47,8 @@ pub struct User;
 pub struct Arguments {
     /// Which user.
     pub user: UserId,
-    /// How much is sent at once.
-    pub limits: Limits,
+    /// What is known of them.
+    pub known: rules::User,
     /// Who carries out what the rules want done.
     pub port: Arc<dyn Port>,
 }
@@ -63,19 +68,20 @@ impl Actor for User {
     async fn pre_start(
         &self,
         _: ActorRef<Msg>,
-        Arguments { user, limits, port }: Arguments,
+        Arguments { user, known, port }: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { user, rules: rules::User::new(limits), port })
+        Ok(State { user, rules: known, port })
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Msg>,
+        myself: ActorRef<Msg>,
         message: Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Input(input) => state.input(*input),
+            Msg::Rest => state.port.rest(myself.get_id(), &state.user, state.rules.clone()),
             Msg::Crash => panic!("told to crash"),
         }
         Ok(())

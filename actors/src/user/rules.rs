@@ -153,7 +153,7 @@ pub struct SessionInfo {
     pub acked: Number,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Attachment {
     session: SessionId,
     life: u32,
@@ -170,7 +170,7 @@ struct Attachment {
 }
 
 /// A connected user: the attached sessions, and how far each has got.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct User {
     limits: Limits,
     /// The newest entry of the log.
@@ -185,6 +185,12 @@ impl User {
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
         Self { limits, head: Number(0), sessions: Vec::new(), handled: 0 }
+    }
+
+    /// How many inputs it has handled.
+    #[must_use]
+    pub const fn handled(&self) -> u64 {
+        self.handled
     }
 
     /// Takes one input.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use super::connected::Connected;
 use super::{Msg, State};
 use crate::clock;
-use crate::ids::{DeviceId, NodeId, SessionId, ShardId, UserId, shard_of};
+use crate::ids::{SessionId, ShardId, UserId, shard_of};
 use crate::mailbox::{self, Mailbox, desk};
 use crate::packet::{Closed, Tell};
 use crate::restart::{Restarts, Verdict};
-use crate::user::{self, User, rules as user_rules};
+use crate::user::{self, rules as user_rules};
 
 /// Failures of one kind of child after which their supervisor fails, too, and all of them start anew.
 const FAILURES_MAX: usize = 100;
@@ -78,21 +79,6 @@ impl Actor for Supervisor {
     }
 }
 
-/// A session that attached, as far as the lane saw.
-struct Attached {
-    session: SessionId,
-    life: u32,
-    device: DeviceId,
-}
-
-/// A connected user's actor, and who is attached through it.
-struct Connected {
-    actor: ActorRef<user::Msg>,
-    sessions: Vec<Attached>,
-    /// Inputs sent to it.
-    sent: u64,
-}
-
 /// A mailbox's actor.
 struct Active {
     actor: ActorRef<mailbox::Msg>,
@@ -107,22 +93,16 @@ async fn supervise(lane: &ActorRef<Msg>, kind: Kind) -> Result<ActorRef<()>, Act
     Ok(supervisor)
 }
 
-impl Connected {
-    fn hand(&mut self, input: user_rules::Input) {
-        self.sent += 1;
-        let _gone_is_told = self.actor.cast(user::Msg::Input(Box::new(input)));
-    }
-}
-
 /// The children of a lane.
 pub(super) struct Children {
-    lane: ActorRef<Msg>,
-    limits: user_rules::Limits,
+    pub(super) lane: ActorRef<Msg>,
+    pub(super) limits: user_rules::Limits,
     mailboxes: ActorRef<()>,
-    users: ActorRef<()>,
+    pub(super) users: ActorRef<()>,
     by_mailbox: HashMap<UserId, Active>,
-    by_user: HashMap<UserId, Connected>,
-    owners: HashMap<ActorId, UserId>,
+    pub(super) by_user: HashMap<UserId, Connected>,
+    /// Whose the actors are.
+    pub(super) owners: HashMap<ActorId, UserId>,
     loading: HashSet<UserId>,
     supervisor_failures: Restarts,
     /// `Mailbox` actors started.
@@ -130,10 +110,10 @@ pub(super) struct Children {
 }
 
 /// Carries what an actor wants done to the lane, under the term it was started in.
-struct Carrier {
-    lane: ActorRef<Msg>,
-    shard: ShardId,
-    term: u64,
+pub(super) struct Carrier {
+    pub(super) lane: ActorRef<Msg>,
+    pub(super) shard: ShardId,
+    pub(super) term: u64,
 }
 
 impl mailbox::Port for Carrier {
@@ -147,6 +127,10 @@ impl user::Port for Carrier {
     fn carry_out(&self, user: &UserId, outputs: Vec<user_rules::Output>) {
         let message = Msg::User(self.shard, self.term, user.clone(), outputs);
         let _stopping = self.lane.cast(message);
+    }
+
+    fn rest(&self, actor: ActorId, user: &UserId, known: user_rules::User) {
+        let _stopping = self.lane.cast(Msg::Rested(actor, user.clone(), known));
     }
 }
 
@@ -203,79 +187,6 @@ impl Children {
         }
     }
 
-    /// Hands something to a user's actor, which is started if need be.
-    pub(super) async fn user(
-        &mut self,
-        shard: ShardId,
-        term: u64,
-        user: UserId,
-        input: user_rules::Input,
-    ) {
-        if !self.by_user.contains_key(&user) {
-            let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
-            let arguments = user::Arguments { user: user.clone(), limits: self.limits, port };
-            let parent = self.users.get_cell();
-            let Ok((actor, _)) = Actor::spawn_linked(None, User, arguments, parent).await else {
-                return;
-            };
-            self.owners.insert(actor.get_id(), user.clone());
-            let connected = Connected { actor, sessions: Vec::new(), sent: 0 };
-            self.by_user.insert(user.clone(), connected);
-        }
-        let Some(connected) = self.by_user.get_mut(&user) else { return };
-        if let user_rules::Input::Attach { session, life, device, .. } = &input {
-            let (session, life, device) = (*session, *life, device.clone());
-            connected.sessions.retain(|known| known.session != session);
-            connected.sessions.push(Attached { session, life, device });
-        }
-        connected.hand(input);
-    }
-
-    /// Hands something to the actor of a user that a session believes to be attached to; tells when it is not.
-    pub(super) fn attached(
-        &mut self,
-        user: &UserId,
-        session: SessionId,
-        input: user_rules::Input,
-    ) -> Option<Tell> {
-        let life = match &input {
-            user_rules::Input::Acknowledge { life, .. } | user_rules::Input::Pull { life, .. } => {
-                *life
-            }
-            _ => return None,
-        };
-        let connected = self.by_user.get(user);
-        if connected.is_some_and(|c| c.sessions.iter().any(|known| known.session == session)) {
-            self.connected(user, input);
-            return None;
-        }
-        Some(Tell::Closed { life, why: Closed::Lost })
-    }
-
-    /// Hands something to the actor of a user if they are connected.
-    pub(super) fn connected(&mut self, user: &UserId, input: user_rules::Input) {
-        if let Some(connected) = self.by_user.get_mut(user) {
-            if let user_rules::Input::Detach { session, .. } = &input {
-                connected.sessions.retain(|known| known.session != *session);
-            }
-            connected.hand(input);
-        }
-    }
-
-    /// The last session of a user was gone after so many inputs: unless more came since, their actor ends.
-    pub(super) fn left(&mut self, user: &UserId, handled: u64) {
-        if self.by_user.get(user).is_some_and(|connected| connected.sent == handled) {
-            self.end_user(user);
-        }
-    }
-
-    fn end_user(&mut self, user: &UserId) {
-        if let Some(connected) = self.by_user.remove(user) {
-            self.owners.remove(&connected.actor.get_id());
-            connected.actor.stop(None);
-        }
-    }
-
     /// Nothing was under way for a mailbox after so many inputs: unless more came since, its actor ends.
     pub(super) fn passivate(&mut self, user: &UserId, handled: u64) {
         if self.by_mailbox.get(user).is_some_and(|active| active.sent == handled) {
@@ -307,23 +218,8 @@ impl Children {
                 self.by_mailbox.remove(&user);
                 Vec::new()
             }
-            Kind::Users => {
-                let sessions = self.by_user.remove(&user).map(|c| c.sessions).unwrap_or_default();
-                sessions.into_iter().map(|attached| (attached.session, attached.life)).collect()
-            }
+            Kind::Users => self.by_user.remove(&user).map(Connected::lost).unwrap_or_default(),
         }
-    }
-
-    /// A user's sockets: on which gateway, and of which device.
-    pub(super) fn sessions_of(&self, user: &UserId) -> Vec<(NodeId, DeviceId)> {
-        let connected = self.by_user.get(user).into_iter();
-        connected.flat_map(|c| &c.sessions).map(|a| (a.session.node, a.device.clone())).collect()
-    }
-
-    /// The device of an attached session.
-    pub(super) fn device_of(&self, user: &UserId, session: SessionId) -> Option<DeviceId> {
-        let sessions = &self.by_user.get(user)?.sessions;
-        sessions.iter().find(|a| a.session == session).map(|a| a.device.clone())
     }
 
     pub(super) fn crash(&self, user: &UserId) {
@@ -331,7 +227,7 @@ impl Children {
             let _gone = active.actor.cast(mailbox::Msg::Crash);
         }
         if let Some(connected) = self.by_user.get(user) {
-            let _gone = connected.actor.cast(user::Msg::Crash);
+            connected.crash();
         }
     }
 
@@ -381,7 +277,10 @@ impl State {
             }
             Kind::Users => {
                 children.users = supervisor;
-                children.by_user.values().map(|connected| connected.actor.get_id()).collect()
+                // Also those that rest: for one of them the next actor may have failed to start.
+                let lost = children.all_lost();
+                self.tell_lost(lost);
+                Vec::new()
             }
         };
         for id in ids {
@@ -391,7 +290,12 @@ impl State {
     }
 
     pub(super) fn child_gone(&mut self, kind: Kind, id: ActorId) {
-        let told: BTreeSet<(SessionId, u32)> = self.children.gone(kind, id).into_iter().collect();
+        let lost = self.children.gone(kind, id);
+        self.tell_lost(lost);
+    }
+
+    fn tell_lost(&mut self, lost: Vec<(SessionId, u32)>) {
+        let told: BTreeSet<(SessionId, u32)> = lost.into_iter().collect();
         for (session, life) in told {
             self.outlet.tell(session, Tell::Closed { life, why: Closed::Lost });
             self.schedule();

@@ -227,11 +227,15 @@ impl State {
                 }
                 Output::User(user, input) => self.children.user(shard, term, user, input).await,
                 Output::Attached(user, session, input) => {
-                    if let Some(tell) = self.children.attached(&user, session, input) {
+                    let who = (&user, session);
+                    let lost = self.children.attached(shard, term, who, input).await;
+                    if let Some(tell) = lost {
                         self.outlet.tell(session, tell);
                     }
                 }
-                Output::Connected(user, input) => self.children.connected(&user, input),
+                Output::Connected(user, input) => {
+                    self.children.connected(shard, term, &user, input).await;
+                }
                 Output::Tell(session, tell) => self.outlet.tell(session, tell),
                 Output::Post(parcel) => {
                     let (to, first, envelopes) = (parcel.to, parcel.first, parcel.envelopes);

@@ -12,6 +12,7 @@
 
 mod backlog;
 mod children;
+mod connected;
 mod hosted;
 mod joining;
 mod outlet;
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use super::home::{Quota, Read};
 use super::replica::{Pace, Role};
@@ -53,6 +54,9 @@ const FLUSH: (Duration, u32) = (Duration::from_millis(2), 8);
 /// The same for commands that nobody waits for: on a busy lane they go with the next that somebody waits for, or after
 /// this time.
 const COMPANY: (Duration, u32) = (Duration::from_millis(40), 3);
+
+/// The actor of a user to whom nothing has happened for this long, or up to twice as long, rests.
+const REST_EVERY: Duration = Duration::from_secs(5);
 
 /// What a lane needs to know.
 #[derive(Clone)]
@@ -96,6 +100,8 @@ pub enum Msg {
     Desk(ShardId, u64, UserId, Vec<desk::Output>),
     /// What a connected user wants done, in the term it was started in.
     User(ShardId, u64, UserId, Vec<user::rules::Output>),
+    /// What a user's actor knows, to whom nothing has happened for a while.
+    Rested(ActorId, UserId, user::rules::User),
     /// A mailbox was read from disk.
     Warmed(ShardId, Box<Result<(Mailbox, Stored), StoreError>>, UserId),
     /// A run of a log was read from disk.
@@ -117,7 +123,7 @@ pub enum Msg {
     /// A shard (of any lane) has another leader.
     HomeMoved(ShardId),
     /// A child failed or stopped.
-    ChildGone(children::Kind, ractor::ActorId),
+    ChildGone(children::Kind, ActorId),
     /// Lead nothing any more.
     Drain,
     /// What is this lane doing?
@@ -186,6 +192,7 @@ pub struct State {
     announce: bool,
     draining: bool,
     ticks: u64,
+    rest_due: Duration,
     outlet: Outlet,
     children: Children,
 }
@@ -220,6 +227,7 @@ impl Actor for Lane {
             announce: false,
             draining: false,
             ticks: 0,
+            rest_due: REST_EVERY,
             children,
         };
         state.host(shards);
@@ -241,6 +249,7 @@ impl Actor for Lane {
             Msg::User(shard, term, user, outputs) => {
                 state.user(shard, term, &user, outputs).await;
             }
+            Msg::Rested(actor, user, known) => state.children.rested(actor, &user, known),
             Msg::Warmed(shard, read, user) => state.warmed(shard, *read, user).await,
             Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await,
             Msg::Exported(shard, node, chunk) => state.exported(shard, node, chunk),
@@ -398,6 +407,10 @@ impl State {
                 self.touch(shard);
             }
             self.carry_out(shard, out).await;
+        }
+        if now >= self.rest_due {
+            self.rest_due = now + REST_EVERY;
+            self.children.rest();
         }
         self.checkpoint_some();
         self.continue_transfers();

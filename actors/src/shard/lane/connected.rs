@@ -1,0 +1,196 @@
+//! Connected: the users attached through a lane: their sessions, and their actors while something happens to them.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorId, ActorRef};
+
+use super::children::{Carrier, Children};
+use crate::ids::{DeviceId, NodeId, SessionId, ShardId, UserId};
+use crate::packet::{Closed, Tell};
+use crate::user::{self, User, rules};
+
+/// A session that attached, as far as the lane saw.
+struct Attached {
+    session: SessionId,
+    life: u32,
+    device: DeviceId,
+}
+
+/// A user's actor, or what it knew.
+enum Body {
+    Active(ActorRef<user::Msg>),
+    Resting(rules::User),
+}
+
+/// A connected user, and who is attached through them.
+pub(super) struct Connected {
+    body: Body,
+    sessions: Vec<Attached>,
+    /// Inputs sent.
+    sent: u64,
+    /// Inputs sent when it was last looked whether something happens to them.
+    looked: u64,
+}
+
+impl Connected {
+    fn new(limits: rules::Limits) -> Self {
+        let body = Body::Resting(rules::User::new(limits));
+        Self { body, sessions: Vec::new(), sent: 0, looked: 0 }
+    }
+
+    /// Whom to tell that their attachment is lost.
+    pub(super) fn lost(self) -> Vec<(SessionId, u32)> {
+        self.sessions.into_iter().map(|attached| (attached.session, attached.life)).collect()
+    }
+
+    /// Makes the actor fail. There is none while the user rests.
+    pub(super) fn crash(&self) {
+        if let Body::Active(actor) = &self.body {
+            let _gone = actor.cast(user::Msg::Crash);
+        }
+    }
+}
+
+impl Children {
+    /// Hands something to a user's actor, which is started if need be.
+    pub(super) async fn user(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: UserId,
+        input: rules::Input,
+    ) {
+        let limits = self.limits;
+        let connected = self.by_user.entry(user.clone()).or_insert_with(|| Connected::new(limits));
+        if let rules::Input::Attach { session, life, device, .. } = &input {
+            let (session, life, device) = (*session, *life, device.clone());
+            connected.sessions.retain(|known| known.session != session);
+            // Most users have one device.
+            connected.sessions.reserve_exact(1);
+            connected.sessions.push(Attached { session, life, device });
+        }
+        self.hand(shard, term, &user, input).await;
+    }
+
+    /// Hands something to the actor of a user that a session believes to be attached to; tells when it is not.
+    pub(super) async fn attached(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        (user, session): (&UserId, SessionId),
+        input: rules::Input,
+    ) -> Option<Tell> {
+        let life = match &input {
+            rules::Input::Acknowledge { life, .. } | rules::Input::Pull { life, .. } => *life,
+            _ => return None,
+        };
+        if self.device_of(user, session).is_some() {
+            self.hand(shard, term, user, input).await;
+            return None;
+        }
+        Some(Tell::Closed { life, why: Closed::Lost })
+    }
+
+    /// Hands something to the actor of a user if they are connected.
+    pub(super) async fn connected(
+        &mut self,
+        shard: ShardId,
+        term: u64,
+        user: &UserId,
+        input: rules::Input,
+    ) {
+        if let Some(connected) = self.by_user.get_mut(user)
+            && let rules::Input::Detach { session, .. } = &input
+        {
+            connected.sessions.retain(|known| known.session != *session);
+        }
+        self.hand(shard, term, user, input).await;
+    }
+
+    async fn hand(&mut self, shard: ShardId, term: u64, user: &UserId, input: rules::Input) {
+        let Some(connected) = self.by_user.get_mut(user) else { return };
+        let actor = match &connected.body {
+            Body::Active(actor) => actor,
+            Body::Resting(known) => {
+                let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
+                let (known, name) = (known.clone(), user.clone());
+                let arguments = user::Arguments { user: name, known, port };
+                let parent = self.users.get_cell();
+                let Ok((actor, _)) = Actor::spawn_linked(None, User, arguments, parent).await
+                else {
+                    // The supervisor has failed: all sessions are about to be told.
+                    return;
+                };
+                self.owners.insert(actor.get_id(), user.clone());
+                connected.body = Body::Active(actor);
+                let Body::Active(actor) = &connected.body else { return };
+                actor
+            }
+        };
+        connected.sent += 1;
+        let _gone_is_told = actor.cast(user::Msg::Input(Box::new(input)));
+    }
+
+    /// Lets the actors of users to whom nothing has happened since the last call rest.
+    pub(super) fn rest(&mut self) {
+        for connected in self.by_user.values_mut() {
+            if let Body::Active(actor) = &connected.body
+                && connected.sent == connected.looked
+            {
+                let _gone_is_told = actor.cast(user::Msg::Rest);
+            }
+            connected.looked = connected.sent;
+        }
+    }
+
+    /// What an actor knows: unless more was sent to it since, it ends.
+    pub(super) fn rested(&mut self, actor: ActorId, user: &UserId, known: rules::User) {
+        if let Some(connected) = self.by_user.get_mut(user)
+            && let Body::Active(active) = &connected.body
+            && active.get_id() == actor
+            && connected.sent == known.handled()
+        {
+            self.owners.remove(&actor);
+            active.stop(None);
+            connected.body = Body::Resting(known);
+        }
+    }
+
+    /// The last session of a user was gone after so many inputs: unless more came since, their actor ends.
+    pub(super) fn left(&mut self, user: &UserId, handled: u64) {
+        if self.by_user.get(user).is_some_and(|connected| connected.sent == handled) {
+            self.end_user(user);
+        }
+    }
+
+    pub(super) fn end_user(&mut self, user: &UserId) {
+        if let Some(Body::Active(actor)) = self.by_user.remove(user).map(|c| c.body) {
+            self.owners.remove(&actor.get_id());
+            actor.stop(None);
+        }
+    }
+
+    /// All attachments are lost; answers whom to tell.
+    pub(super) fn all_lost(&mut self) -> Vec<(SessionId, u32)> {
+        let mut lost = Vec::new();
+        for (_, connected) in self.by_user.drain() {
+            if let Body::Active(actor) = &connected.body {
+                self.owners.remove(&actor.get_id());
+            }
+            lost.extend(connected.lost());
+        }
+        lost
+    }
+
+    /// A user's sockets: on which gateway, and of which device.
+    pub(super) fn sessions_of(&self, user: &UserId) -> Vec<(NodeId, DeviceId)> {
+        let connected = self.by_user.get(user).into_iter();
+        connected.flat_map(|c| &c.sessions).map(|a| (a.session.node, a.device.clone())).collect()
+    }
+
+    /// The device of an attached session.
+    pub(super) fn device_of(&self, user: &UserId, session: SessionId) -> Option<DeviceId> {
+        let sessions = &self.by_user.get(user)?.sessions;
+        sessions.iter().find(|a| a.session == session).map(|a| a.device.clone())
+    }
+}
