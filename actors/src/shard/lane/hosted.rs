@@ -120,7 +120,7 @@ impl State {
                         hosted.home.taken(&hosted.replica, to, upto, now);
                     }
                 }
-                Packet::Snapshot(shard, bytes) => self.piece(from, shard, &bytes),
+                Packet::Snapshot(shard, bytes) => self.transfer_note(from, shard, &bytes),
                 Packet::Session(_) | Packet::Beat(_) | Packet::Birth(_) => {}
             }
         }
@@ -152,6 +152,9 @@ impl State {
         let hold = hosted.replica.awaits_image();
         if !hold {
             records.append(&mut hosted.held);
+        }
+        if done.install.is_none() && hosted.arrival.as_ref().is_some_and(Arrival::is_handed) {
+            self.drop_arrival(shard);
         }
         if done.is_empty() {
             return;
@@ -200,6 +203,10 @@ impl State {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let (old, new) = (hosted.role, hosted.replica.role());
         hosted.role = new;
+        if !new.leads {
+            // Whoever leads now sends what is needed.
+            hosted.transfers.clear();
+        }
         if old.serves == new.serves && old.term == new.term {
             return;
         }

@@ -94,10 +94,10 @@ pub enum Msg {
     Warmed(ShardId, Box<Result<(Mailbox, Stored), StoreError>>, UserId),
     /// A run of a log was read from disk.
     RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, Read),
-    /// A piece of a checkpoint was read, for a node.
-    Exported(ShardId, NodeId, Result<Chunk, StoreError>),
-    /// A step of taking a checkpoint over is done.
-    Imported(ShardId, Result<(), StoreError>),
+    /// A piece of a checkpoint was read, for a node; with the number of the transfer.
+    Exported(ShardId, NodeId, u64, Result<Chunk, StoreError>),
+    /// A step of taking a checkpoint over is done; with the number of the arrival.
+    Imported(ShardId, u64, Result<(), StoreError>),
     /// Raft's clock.
     Tick,
     /// Do all that is due.
@@ -172,6 +172,8 @@ pub struct State {
     announce: bool,
     draining: bool,
     ticks: u64,
+    /// Checkpoints sent or taken in by this lane so far, to tell them apart.
+    transfers: u64,
     outlet: Outlet,
     children: Children,
 }
@@ -203,6 +205,7 @@ impl Actor for Lane {
             announce: false,
             draining: false,
             ticks: 0,
+            transfers: 0,
             children,
         };
         state.host(shards);
@@ -226,8 +229,8 @@ impl Actor for Lane {
             }
             Msg::Warmed(shard, read, user) => state.warmed(shard, *read, user).await,
             Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await,
-            Msg::Exported(shard, node, chunk) => state.exported(shard, node, chunk),
-            Msg::Imported(shard, done) => state.imported(shard, done)?,
+            Msg::Exported(shard, node, number, chunk) => state.exported(shard, node, number, chunk),
+            Msg::Imported(shard, number, done) => state.imported(shard, number, done)?,
             Msg::Tick => state.tick().await,
             Msg::Flush => state.flush().await,
             Msg::LinkLost(node) => state.link_lost(node),
@@ -402,6 +405,7 @@ impl State {
     }
 
     fn link_lost(&mut self, node: NodeId) {
+        self.end_transfers_to(node);
         for (shard, hosted) in &mut self.shards {
             hosted.replica.link_lost(node, |other| self.router.is_up(other));
             self.due.insert(*shard);
