@@ -7,7 +7,6 @@ use rand::Rng;
 use super::storing::Storing;
 use super::transfer::{Arrival, Transfer};
 use super::{ShardStatus, State};
-use crate::clock;
 use crate::ids::{NodeId, Number, ShardId, UserId};
 use crate::mailbox::desk;
 use crate::packet::{Answer, Ask, Packet, Question, Tell, ToHome};
@@ -77,7 +76,7 @@ impl Hosted {
 
 impl State {
     pub(super) async fn ask(&mut self, ask: ToHome) {
-        let (shard, wall) = (ask.shard, clock::wall());
+        let (shard, wall) = (ask.shard, (self.settings.wall)());
         let Some(hosted) = self.shards.get_mut(&shard) else {
             self.outlet.tell(ask.session, Tell::NotHome { shard });
             self.schedule();
@@ -148,7 +147,7 @@ impl State {
         let now = self.now();
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
-        hosted.replica.advance(clock::wall(), &mut done);
+        hosted.replica.advance((self.settings.wall)(), &mut done);
         let hold = hosted.replica.awaits_image();
         if !hold {
             records.append(&mut hosted.held);

@@ -27,7 +27,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use super::home::{Quota, Read};
 use super::replica::{Pace, Role};
 use crate::clock;
-use crate::ids::{NodeId, ShardId, UserId};
+use crate::ids::{NodeId, ShardId, Timestamp, UserId};
 use crate::mailbox::desk;
 use crate::mailbox::image::Stored;
 use crate::mailbox::rules::{Mailbox, Policy};
@@ -65,6 +65,8 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// Bytes of mailboxes in memory on the whole node before cold ones leave it.
     pub memory_budget: usize,
+    /// What the wall clock says; for leaders, who put it into what they propose.
+    pub wall: fn() -> Timestamp,
 }
 
 /// Where a lane's shards come from.
