@@ -1,4 +1,4 @@
-//! One node, alone, with its real actors in this process: what it does when weeks pass.
+//! One node, alone, with its real actors in this process: what it does when weeks pass, and when a lane fails.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,14 +13,16 @@ use actors::ids::{Cid, Conversation, DeviceId, Kind, NodeId, Number, SessionId, 
 use actors::ids::{Timestamp, UserId};
 use actors::mailbox::rules::Policy;
 use actors::message::{Accepted, Content, Entry, Refusal, Send, What};
-use actors::node::{Node, Options};
-use actors::packet::{Answer, Ask, Question, Start, Tell, ToHome};
+use actors::node::{Health, Node, Options};
+use actors::packet::{Answer, Ask, Packet, Question, Start, Tell, ToHome};
 use actors::router::Inbound;
 use actors::shard::home::Quota;
-use actors::shard::lane::Settings;
+use actors::shard::lane::{self, Settings};
 use actors::shard::replica::Pace;
+use actors::shard::wire;
 use actors::store::{DiskTrust, Durability, StoreError, StoreOptions};
 use actors::user::rules::Limits;
+use raft::eraftpb::{Message, MessageType};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -178,5 +180,23 @@ async fn what_nobody_fetches_for_thirty_days_ends_as_expired_at_its_sender() {
     let mut carol = Socket::attach(&node, "carol");
     assert!(matches!(carol.told().await, Tell::Attached { .. }));
     assert!(matches!(carol.told().await, Tell::Entries { .. }), "nothing else is expired");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_whose_lane_fails_says_that_it_must_stop() {
+    let data = tempfile::tempdir().unwrap();
+    let node = start(&data, clock::wall).await;
+    register(&node, "alice").await;
+    let mut health = node.health();
+    assert_eq!(*health.borrow(), Health::Well);
+    // More is said to be committed than there is, at which Raft itself gives up.
+    let mut message =
+        Message { from: 1, to: 1, term: 1_000, commit: 1_000_000, ..Message::default() };
+    message.set_msg_type(MessageType::MsgHeartbeat);
+    let packet = Packet::Raft(ShardId(0), wire::encode(&message));
+    node.router().lanes()[0].cast(lane::Msg::Packets(NodeId(1), vec![packet])).unwrap();
+    let failed = health.wait_for(|health| *health == Health::Failed);
+    assert!(tokio::time::timeout(PATIENCE, failed).await.unwrap().is_ok());
     node.stop().await;
 }

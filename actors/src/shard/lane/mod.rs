@@ -3,7 +3,8 @@
 //! Owns      the replicas and homes of the shards whose number modulo the number of lanes is its own.
 //! Promises  everything that waits is taken together: one journal batch, one send per peer, then the next.
 //! Never     blocks: disk and links have threads of their own.
-//! Fails by  stopping; its supervisor starts it again from journal and checkpoints, and sessions attach again.
+//! Fails by  stopping the process: what it knew since the last checkpoint was in its memory, and only a start reads
+//!           journal and checkpoints back. The other nodes elect leaders meanwhile, and sessions attach there.
 //!
 //! Why messages only mark a shard as due and a `Flush` sent to itself does the work: the flush queues behind whatever
 //! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing. A busy one
