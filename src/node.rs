@@ -203,6 +203,7 @@ fn options(
         limits: UserLimits { window, ..UserLimits::default() },
         checkpoint_every: config.storage.checkpoint,
         memory_budget: usize::try_from(config.storage.memory_budget).unwrap_or(usize::MAX),
+        wall: clock::wall,
     };
     let members = config.nodes.iter();
     chat::Options {

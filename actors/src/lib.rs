@@ -18,6 +18,10 @@
 //! A failed `Mailbox` or `User` loses only what can be had again: state is the shard's, sessions attach again, sends are
 //! repeated under their `cid`. Too many failures fail their supervisor, and too many of those the lane.
 //!
+//! A failed lane ends the process, as do failed links: what was acknowledged is on disk here and on a majority, the other
+//! nodes elect new leaders, and whoever runs the node starts it again ([`node`]). Why not in place: journal and
+//! checkpoints are read back only at a start, and what a lane's threads still have in hand would meet its successor.
+//!
 //! # When a disk is lost
 //!
 //! Every data directory has a birth, and each birth of a node an incarnation that the nodes agreed on; a replica's id in

@@ -43,7 +43,8 @@ pub enum Packet {
     },
     /// A sign of life, each `link.probe`.
     Beat(Beat),
-    /// A piece of a shard's checkpoint for a replica that fell behind.
+    /// A piece of a shard's checkpoint for a replica that fell behind, or how far its pieces got, in an encoding of its
+    /// own (`shard::lane`).
     Snapshot(ShardId, Bytes),
     /// What a node says of births, its own and others', in an encoding of its own (`birth`).
     Birth(Bytes),

@@ -75,6 +75,8 @@ impl View {
         for peer in self.router.links().map(actors::cluster::Links::status).unwrap_or_default() {
             let node = peer.node.to_string();
             metrics::gauge!("rookery_link_up", "node" => node.clone()).set(f64::from(peer.up));
+            let too_long = metrics::counter!("rookery_link_too_long_total", "node" => node.clone());
+            too_long.absolute(peer.too_long);
             metrics::counter!("rookery_link_reaped_total", "node" => node).absolute(peer.reaped);
         }
     }

@@ -48,6 +48,7 @@ pub(super) struct Counts {
     pub(super) stale: u64,
     pub(super) reaped: u64,
     pub(super) no_credit: u64,
+    pub(super) too_long: u64,
 }
 
 impl Gate {
@@ -80,6 +81,7 @@ impl Gate {
                 Ok(bytes) => inner.credit.sent(class, bytes),
                 Err(refused) => {
                     tracing::error!(%refused, node = %self.node, "packet dropped");
+                    inner.counts.too_long += 1;
                     too_long = true;
                 }
             }
@@ -183,6 +185,7 @@ impl Gate {
             stale: counts.stale,
             reaped: counts.reaped,
             no_credit: counts.no_credit,
+            too_long: counts.too_long,
         }
     }
 }

@@ -73,7 +73,7 @@ pub trait Inbound: Send + Sync + 'static {
     fn beat(&self) -> Beat;
 }
 
-/// Why packets were not taken. None of them will arrive, except those before the one that is `TooLong`.
+/// Why packets were not taken. None of them will arrive, except all but those that are `TooLong`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no link to that node now: wait for `up`.
@@ -128,6 +128,8 @@ pub struct PeerStatus {
     pub reaped: u64,
     /// How often a send was refused for want of credit.
     pub no_credit: u64,
+    /// Packets that were too long for any link; there should be none.
+    pub too_long: u64,
 }
 
 /// The links of this node. Cheap to clone, usable from any thread.

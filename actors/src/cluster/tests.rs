@@ -7,10 +7,12 @@ use bytes::Bytes;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq};
 use proptest::{prop_oneof, proptest};
 
+use super::Refused;
 use super::frame::{
     self, BadFrame, FRAME_BYTES_MAX, HEAD_BYTES, Head, Hello, Joiner, Kind, PACKET_BYTES_MAX,
     Packer, Rest,
 };
+use super::gate::Gate;
 use super::rules::{
     CONTROL_BYTES_MAX, CREDIT_BYTES_FIRST, CREDIT_BYTES_MAX, CREDIT_BYTES_MIN, Class, Credit,
     Detector, Health, Pairing, Receipts, Redial, Timing,
@@ -154,6 +156,18 @@ fn receipts_are_told_when_they_are_worth_it() {
     assert!(receipts.worth_telling());
     assert_eq!(receipts.tell(), [0, Receipts::WORTH_TELLING - 1, 1]);
     assert!(!receipts.worth_telling());
+}
+
+#[test]
+fn a_packet_that_is_too_long_is_counted_and_what_is_around_it_goes() {
+    let gate = Gate::new(NodeId(2), 1);
+    gate.open(BootId(1));
+    let packets = [packet(10), packet(PACKET_BYTES_MAX), packet(20)];
+    assert_eq!(gate.send(Class::Normal, &packets), Err(Refused::TooLong));
+    assert_eq!(gate.status().too_long, 1);
+    let bodies = gate.take().into_iter().map(|(_, frame)| frame::unpack(&frame[HEAD_BYTES..]));
+    let arrived: Vec<Packet> = bodies.flat_map(|(packets, _)| packets).collect();
+    assert_eq!(arrived, [packet(10), packet(20)]);
 }
 
 /// Something that happens to two ends, `false` being the left one.

@@ -30,7 +30,8 @@ pub(super) fn mark(marks: &mut VecDeque<Mark>, at: Timestamp, n: Number, span: D
     }
 }
 
-/// How many bytes wait in a log, in steps of about `STEP_BYTES`; replicated, so counted alike everywhere.
+/// How many bytes wait in a log, in steps of about `STEP_BYTES`: counted by the log alone, so alike on all replicas that
+/// have counted from its beginning. For the quota of whoever leads; what a mailbox does with a command never rests on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     bytes: u64,

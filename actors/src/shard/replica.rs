@@ -205,6 +205,10 @@ impl Replica {
         if self.installing || message.to != self.raft.raft.id {
             return;
         }
+        // Whoever applies nothing could serve nobody: the one who would hand the leadership over goes on.
+        if self.lacks_state && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return;
+        }
         if let Err(error) = self.raft.step(message) {
             tracing::debug!(shard = %self.shard(), %error, "raft message refused");
         }

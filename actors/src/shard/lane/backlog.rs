@@ -38,7 +38,10 @@ impl Backlog {
     pub(super) fn send(&mut self, mut send: impl FnMut(&[Packet]) -> Result<(), Refused>) {
         while !self.packets.is_empty() {
             let many = self.packets.len().min(AT_ONCE);
-            match send(&self.packets.make_contiguous()[..many]) {
+            let sent = send(&self.packets.make_contiguous()[..many]);
+            // Invariant: what a session is told is bounded far below what a link carries (`page_bytes`).
+            debug_assert_ne!(sent, Err(Refused::TooLong));
+            match sent {
                 Ok(()) | Err(Refused::TooLong) => drop(self.packets.drain(..many)),
                 Err(Refused::NoCredit) => return,
                 Err(Refused::Down) => self.packets.clear(),

@@ -7,7 +7,6 @@ use rand::Rng;
 use super::storing::Storing;
 use super::transfer::{Arrival, Transfer};
 use super::{ShardStatus, State};
-use crate::clock;
 use crate::ids::{NodeId, Number, ShardId, UserId};
 use crate::mailbox::desk;
 use crate::packet::{Answer, Ask, Packet, Question, Tell, ToHome};
@@ -77,7 +76,7 @@ impl Hosted {
 
 impl State {
     pub(super) async fn ask(&mut self, ask: ToHome) {
-        let (shard, wall) = (ask.shard, clock::wall());
+        let (shard, wall) = (ask.shard, (self.settings.wall)());
         let Some(hosted) = self.shards.get_mut(&shard) else {
             self.outlet.tell(ask.session, Tell::NotHome { shard });
             self.schedule();
@@ -120,7 +119,7 @@ impl State {
                         hosted.home.taken(&hosted.replica, to, upto, now);
                     }
                 }
-                Packet::Snapshot(shard, bytes) => self.piece(from, shard, &bytes),
+                Packet::Snapshot(shard, bytes) => self.transfer_note(from, shard, &bytes),
                 Packet::Session(_) | Packet::Beat(_) | Packet::Birth(_) => {}
             }
         }
@@ -148,10 +147,13 @@ impl State {
         let now = self.now();
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
-        hosted.replica.advance(clock::wall(), &mut done);
+        hosted.replica.advance((self.settings.wall)(), &mut done);
         let hold = hosted.replica.awaits_image();
         if !hold {
             records.append(&mut hosted.held);
+        }
+        if done.install.is_none() && hosted.arrival.as_ref().is_some_and(Arrival::is_handed) {
+            self.drop_arrival(shard);
         }
         if done.is_empty() {
             return;
@@ -200,6 +202,10 @@ impl State {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let (old, new) = (hosted.role, hosted.replica.role());
         hosted.role = new;
+        if !new.leads {
+            // Whoever leads now sends what is needed.
+            hosted.transfers.clear();
+        }
         if old.serves == new.serves && old.term == new.term {
             return;
         }

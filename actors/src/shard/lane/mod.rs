@@ -3,7 +3,8 @@
 //! Owns      the replicas and homes of the shards whose number modulo the number of lanes is its own.
 //! Promises  everything that waits is taken together: one journal batch, one send per peer, then the next.
 //! Never     blocks: disk and links have threads of their own.
-//! Fails by  stopping; its supervisor starts it again from journal and checkpoints, and sessions attach again.
+//! Fails by  stopping the process: what it knew since the last checkpoint was in its memory, and only a start reads
+//!           journal and checkpoints back. The other nodes elect leaders meanwhile, and sessions attach there.
 //!
 //! Why messages only mark a shard as due and a `Flush` sent to itself does the work: the flush queues behind whatever
 //! is waiting already, so batches are as large as the load makes them, and an idle lane waits for nothing. What begins
@@ -29,7 +30,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Supervi
 use super::home::{Quota, Read};
 use super::replica::{Pace, Role};
 use crate::clock;
-use crate::ids::{NodeId, ShardId, UserId};
+use crate::ids::{NodeId, ShardId, Timestamp, UserId};
 use crate::mailbox::desk;
 use crate::mailbox::image::Stored;
 use crate::mailbox::rules::{Mailbox, Policy};
@@ -75,6 +76,8 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// Bytes of mailboxes in memory on the whole node before cold ones leave it.
     pub memory_budget: usize,
+    /// What the wall clock says; for leaders, who put it into what they propose.
+    pub wall: fn() -> Timestamp,
 }
 
 /// Where a lane's shards come from.
@@ -106,10 +109,10 @@ pub enum Msg {
     Warmed(ShardId, Box<Result<(Mailbox, Stored), StoreError>>, UserId),
     /// A run of a log was read from disk.
     RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, Read),
-    /// A piece of a checkpoint was read, for a node.
-    Exported(ShardId, NodeId, Result<Chunk, StoreError>),
-    /// A step of taking a checkpoint over is done.
-    Imported(ShardId, Result<(), StoreError>),
+    /// A piece of a checkpoint was read, for a node; with the number of the transfer.
+    Exported(ShardId, NodeId, u64, Result<Chunk, StoreError>),
+    /// A step of taking a checkpoint over is done; with the number of the arrival.
+    Imported(ShardId, u64, Result<(), StoreError>),
     /// Raft's clock.
     Tick,
     /// Do all that is due.
@@ -193,6 +196,8 @@ pub struct State {
     draining: bool,
     ticks: u64,
     rest_due: Duration,
+    /// Checkpoints sent or taken in by this lane so far, to tell them apart.
+    transfers: u64,
     outlet: Outlet,
     children: Children,
 }
@@ -228,6 +233,7 @@ impl Actor for Lane {
             draining: false,
             ticks: 0,
             rest_due: REST_EVERY,
+            transfers: 0,
             children,
         };
         state.host(shards);
@@ -252,8 +258,8 @@ impl Actor for Lane {
             Msg::Rested(actor, user, known) => state.children.rested(actor, &user, known),
             Msg::Warmed(shard, read, user) => state.warmed(shard, *read, user).await,
             Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await,
-            Msg::Exported(shard, node, chunk) => state.exported(shard, node, chunk),
-            Msg::Imported(shard, done) => state.imported(shard, done)?,
+            Msg::Exported(shard, node, number, chunk) => state.exported(shard, node, number, chunk),
+            Msg::Imported(shard, number, done) => state.imported(shard, number, done)?,
             Msg::Tick => state.tick().await,
             Msg::Flush => state.flush().await,
             Msg::Release => state.release(),
@@ -466,6 +472,7 @@ impl State {
     }
 
     fn link_lost(&mut self, node: NodeId) {
+        self.end_transfers_to(node);
         for (shard, hosted) in &mut self.shards {
             hosted.replica.link_lost(node, |other| self.router.is_up(other));
             self.due.insert(*shard);

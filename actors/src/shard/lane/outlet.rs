@@ -84,6 +84,9 @@ impl Outlet {
                     continue;
                 }
                 let Err(refused) = self.router.send(node, class, &packets) else { continue };
+                // Invariant: pages, batches and parcels are bounded far below what a link carries. What was too long all
+                // the same is gone, and counted by the link.
+                debug_assert_ne!(refused, Refused::TooLong);
                 if refused == Refused::NoCredit {
                     let no_room = backlog.put(take_sessions(&mut packets));
                     let _no_link = self.router.send(node, Class::Control, &no_room);
@@ -109,5 +112,87 @@ const fn raft_of(packet: &Packet) -> Option<ShardId> {
     match packet {
         Packet::Raft(shard, _) => Some(*shard),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::frame::PACKET_BYTES_MAX;
+    use crate::codec;
+    use crate::ids::{BootId, Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq};
+    use crate::ids::{Timestamp, UserId};
+    use crate::mailbox::log::page;
+    use crate::message::{Content, Entry, Position, Resumed, What};
+    use crate::packet::Start;
+    use crate::user::rules::{Input, Limits, Output, User};
+
+    const SESSION: SessionId = SessionId { node: NodeId(1), boot: BootId(u64::MAX), count: 1 };
+
+    fn entry(n: u64, body: usize, client: usize) -> Entry {
+        let name = "x".repeat(64);
+        let content = Content {
+            kind: Kind::parse(&name).unwrap(),
+            body: "x".repeat(body).into(),
+            reply_to: Some(MessageId(u128::MAX)),
+            client: Some("x".repeat(client).into()),
+        };
+        let what = What::Sent {
+            mid: MessageId(u128::MAX),
+            conv: Conversation::User(UserId::parse(&name).unwrap()),
+            seq: Seq(u64::MAX),
+            at: Timestamp(u64::MAX),
+            cid: Cid::parse(&name).unwrap(),
+            device: DeviceId::parse(&name[..32]).unwrap(),
+            content: Arc::new(content),
+        };
+        Entry { n: Number(n), at: Timestamp(u64::MAX), what }
+    }
+
+    /// What a session that lacks these entries is told, when they come and when they are read.
+    fn told(entries: Vec<Entry>) -> Vec<Tell> {
+        let (limits, life) = (Limits { window: u16::MAX, ..Limits::default() }, u32::MAX);
+        let bytes = usize::try_from(limits.page_bytes).unwrap();
+        let read = page(entries.iter(), entries.len(), bytes);
+        let (mut user, mut out) = (User::new(limits), Vec::new());
+        let position = Position {
+            epoch: Epoch(1),
+            from: Number(0),
+            head: Number(0),
+            resumed: Resumed::NotAsked,
+        };
+        let attach = Input::Attach {
+            session: SESSION,
+            life,
+            device: DeviceId::parse("phone").unwrap(),
+            since: Timestamp(1),
+            start: Start::Device,
+            position,
+            acked: Number(0),
+        };
+        user.handle(attach, &mut out);
+        user.handle(Input::Logged { entries }, &mut out);
+        let pushed = out.into_iter().filter_map(|output| match output {
+            Output::Tell(_, tell) => Some(tell),
+            _ => None,
+        });
+        pushed.chain([Tell::Entries { life, entries: read, head: Number(u64::MAX) }]).collect()
+    }
+
+    #[test]
+    fn what_a_session_is_told_at_once_fits_a_link_many_times_over() {
+        // Entries as long as the protocol allows, and short ones whose bytes are most more than they weigh.
+        for (body, client) in [(32 * 1024, 1024), (0, 0)] {
+            let entries: Vec<Entry> = (1..=2_000).map(|n| entry(n, body, client)).collect();
+            let told = told(entries);
+            assert!(told.iter().filter(|tell| matches!(tell, Tell::Entries { .. })).count() == 2);
+            for tell in told {
+                let packet = Packet::Session(ToSession { session: SESSION, tell });
+                let bytes = codec::encode(&packet).len();
+                assert!(bytes < PACKET_BYTES_MAX / 32, "{bytes} bytes");
+            }
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! Transfer: sends a shard's checkpoint, piece by piece, to a replica that fell behind, and takes one over.
 //!
 //! While a checkpoint is sent the shard writes no other, so all pieces are of one moment. Raft's own message that names
-//! the checkpoint travels in the last piece: it is stepped only when everything before it is on disk.
+//! the checkpoint travels in the last piece: it is stepped only when everything before it is on disk. And only when the
+//! other end says that Raft there has taken it (or does not want it) is Raft here told that it arrived: a leader that
+//! is told sooner asks at once, finds nothing and begins again.
+
+mod rules;
 
 use bytes::Bytes;
 use ractor::ActorProcessingErr;
@@ -10,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use super::storing;
 use super::{Msg, State};
-use crate::clock;
 use crate::cluster::Class;
 use crate::codec;
 use crate::ids::{NodeId, ReplicaId, ShardId};
@@ -19,68 +22,91 @@ use crate::shard::replica::carries_image;
 use crate::shard::wire;
 use crate::store::LogStart;
 use crate::store::StoreError;
-use crate::store::{Chunk, Last, Replicas, ShardImage};
+use crate::store::{Chunk, Last, Pairs, Replicas, ShardImage};
+use rules::{Answer, Coming, Piece, Sending, Which};
 
 /// Bytes of keys and values in one piece, about; a single value is at most 64 KiB.
 const PIECE_BYTES: usize = 64 * 1024;
-/// A transfer without progress for this long is given up; Raft asks again.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// The format of `Note`.
+const VERSION: u8 = 1;
 
 /// A checkpoint on its way to a node.
 pub(super) struct Transfer {
+    rules: Sending,
+    /// Tells it from all others there were of this lane.
+    number: u64,
     message: Message,
     after: Option<Vec<u8>>,
-    number: u32,
+    reading: bool,
     /// Encoded, and waiting for credit.
     ready: Option<(Bytes, Last)>,
-    progress: std::time::Instant,
 }
 
 /// A checkpoint that is coming in.
 pub(super) struct Arrival {
-    from: NodeId,
-    at: LogStart,
-    next: u32,
+    rules: Coming,
     /// Raft's message and the head of the shard, once all pieces are there.
     last: Option<(Message, Vec<u8>)>,
-    /// Steps asked of the disk and not done.
-    pending: u32,
-    /// Raft was told, and decides at the next flush.
-    handed: bool,
-    finishing: bool,
 }
 
+/// What the two ends of a transfer say to each other.
 #[derive(Serialize, Deserialize)]
-struct Piece {
-    index: u64,
-    term: u64,
-    number: u32,
-    pairs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// With the last piece: the shard's head and Raft's message.
-    end: Option<(Vec<u8>, Vec<u8>)>,
+enum Note {
+    /// The sender: the next keys and values.
+    Piece {
+        which: Which,
+        number: u32,
+        pairs: Pairs,
+        /// With the last piece: the shard's head and Raft's message.
+        end: Option<(Vec<u8>, Vec<u8>)>,
+    },
+    /// The receiver: so many pieces are on disk.
+    Taken { which: Which, pieces: u32 },
+    /// The receiver: it has been taken over, or it will not be.
+    Over { which: Which, taken: bool },
+}
+
+impl Arrival {
+    /// Whether Raft was told of it and has not taken it.
+    pub(super) fn is_handed(&self) -> bool {
+        self.rules.is_handed()
+    }
 }
 
 impl State {
     /// Raft wants these checkpoints sent.
     pub(super) fn start_transfers(&mut self, shard: ShardId, messages: Vec<Message>) {
         for message in messages {
-            let node = ReplicaId(message.to).node();
+            let (node, now) = (ReplicaId(message.to).node(), self.now());
+            let metadata = message.get_snapshot().get_metadata();
+            let (index, term) = (metadata.index, metadata.term);
             let Some(hosted) = self.shards.get_mut(&shard) else { return };
-            tracing::info!(%shard, %node, index = message.get_snapshot().get_metadata().index, "sending a checkpoint");
-            let progress = clock::monotonic();
-            let transfer = Transfer { message, after: None, number: 0, ready: None, progress };
+            tracing::info!(%shard, %node, index, "sending a checkpoint");
+            self.transfers += 1;
+            let transfer = Transfer {
+                rules: Sending::new(Which { leadership: message.term, index, term }, now),
+                number: self.transfers,
+                message,
+                after: None,
+                reading: false,
+                ready: None,
+            };
             hosted.transfers.insert(node, transfer);
             self.export(shard, node);
         }
     }
 
-    fn export(&self, shard: ShardId, node: NodeId) {
-        let Some(transfer) = self.shards.get(&shard).and_then(|h| h.transfers.get(&node)) else {
+    /// Reads the next piece, if the other end may have one more.
+    fn export(&mut self, shard: ShardId, node: NodeId) {
+        let hosted = self.shards.get_mut(&shard);
+        let Some(transfer) = hosted.and_then(|h| h.transfers.get_mut(&node)) else { return };
+        if transfer.reading || transfer.ready.is_some() || transfer.rules.next().is_none() {
             return;
-        };
-        let lane = self.myself.clone();
+        }
+        transfer.reading = true;
+        let (lane, number) = (self.myself.clone(), transfer.number);
         let reply = Box::new(move |chunk| {
-            let _stopping = lane.cast(Msg::Exported(shard, node, chunk));
+            let _stopping = lane.cast(Msg::Exported(shard, node, number, chunk));
         });
         self.disks.checkpoints.export(shard, transfer.after.clone(), PIECE_BYTES, reply);
     }
@@ -90,50 +116,43 @@ impl State {
         &mut self,
         shard: ShardId,
         node: NodeId,
+        number: u64,
         chunk: Result<Chunk, StoreError>,
     ) {
         let head = self.disks.checkpoints.image(shard).map(|image| image.head);
-        let Some(hosted) = self.shards.get_mut(&shard) else { return };
-        let Some(transfer) = hosted.transfers.get_mut(&node) else { return };
-        let metadata = transfer.message.get_snapshot().get_metadata();
-        let at = LogStart { index: metadata.index, term: metadata.term };
-        let (Ok(chunk), Some(head)) = (chunk, head) else {
+        let hosted = self.shards.get_mut(&shard);
+        let Some(transfer) = hosted.and_then(|h| h.transfers.get_mut(&node)) else { return };
+        if transfer.number != number {
+            return;
+        }
+        transfer.reading = false;
+        let (which, piece) = (transfer.rules.which, transfer.rules.next());
+        let at = LogStart { index: which.index, term: which.term };
+        let chunk = chunk.ok().filter(|chunk| chunk.at == at);
+        let (Some(chunk), Some(head), Some(number)) = (chunk, head, piece) else {
             self.end_transfer(shard, node, false);
             return;
         };
-        if chunk.at != at {
-            self.end_transfer(shard, node, false);
-            return;
-        }
         transfer.after = chunk.pairs.last().map(|(key, _)| key.clone());
         let end =
             (chunk.last == Last::Yes).then(|| (head, wire::encode(&transfer.message).to_vec()));
-        let piece = Piece {
-            index: at.index,
-            term: at.term,
-            number: transfer.number,
-            pairs: chunk.pairs,
-            end,
-        };
-        transfer.number += 1;
-        transfer.ready = Some((codec::encode(&piece).into(), chunk.last));
+        let piece = Note::Piece { which, number, pairs: chunk.pairs, end };
+        transfer.ready = Some((codec::seal(VERSION, &piece).into(), chunk.last));
         self.send_piece(shard, node);
     }
 
     fn send_piece(&mut self, shard: ShardId, node: NodeId) {
-        let Some(hosted) = self.shards.get_mut(&shard) else { return };
-        let Some(transfer) = hosted.transfers.get_mut(&node) else { return };
+        let now = self.now();
+        let hosted = self.shards.get_mut(&shard);
+        let Some(transfer) = hosted.and_then(|h| h.transfers.get_mut(&node)) else { return };
         let Some((bytes, last)) = transfer.ready.take() else { return };
         let packets = [Packet::Snapshot(shard, bytes.clone())];
         if self.router.send(node, Class::Bulk, &packets).is_err() {
             transfer.ready = Some((bytes, last));
             return;
         }
-        transfer.progress = clock::monotonic();
-        match last {
-            Last::Yes => self.end_transfer(shard, node, true),
-            Last::No => self.export(shard, node),
-        }
+        transfer.rules.sent(last == Last::Yes, now);
+        self.export(shard, node);
     }
 
     fn end_transfer(&mut self, shard: ShardId, node: NodeId, arrived: bool) {
@@ -141,19 +160,26 @@ impl State {
         hosted.transfers.remove(&node);
         hosted.replica.snapshot_sent(node, arrived);
         if !arrived {
-            tracing::warn!(%shard, %node, "a checkpoint could not be sent; Raft asks again");
+            tracing::warn!(%shard, %node, "a checkpoint did not arrive; Raft asks again");
         }
         self.touch(shard);
     }
 
+    /// The link to a node is gone, and with it what was under way.
+    pub(super) fn end_transfers_to(&mut self, node: NodeId) {
+        let all = self.shards.iter().filter(|(_, hosted)| hosted.transfers.contains_key(&node));
+        for shard in all.map(|(shard, _)| *shard).collect::<Vec<_>>() {
+            self.end_transfer(shard, node, false);
+        }
+    }
+
     /// Pieces that waited for credit try again; transfers that have stood still for too long end.
     pub(super) fn continue_transfers(&mut self) {
-        let now = clock::monotonic();
+        let now = self.now();
         let mut all = Vec::new();
         for (shard, hosted) in &self.shards {
             for (node, transfer) in &hosted.transfers {
-                let stuck = now.saturating_duration_since(transfer.progress) > PATIENCE;
-                all.push((*shard, *node, stuck));
+                all.push((*shard, *node, transfer.rules.is_stuck(now)));
             }
         }
         for (shard, node, stuck) in all {
@@ -165,89 +191,131 @@ impl State {
         }
     }
 
-    /// A piece of a checkpoint came in.
-    pub(super) fn piece(&mut self, from: NodeId, shard: ShardId, bytes: &[u8]) {
-        let Ok(piece) = codec::decode::<Piece>(bytes) else {
-            tracing::warn!(%shard, node = %from, "a piece of a checkpoint was refused");
+    /// The other end of a transfer says something.
+    pub(super) fn transfer_note(&mut self, from: NodeId, shard: ShardId, bytes: &[u8]) {
+        let note = match codec::open::<Note>(VERSION, bytes) {
+            Ok(note) => note,
+            Err(error) => {
+                tracing::warn!(%shard, node = %from, %error, "a piece of a checkpoint was refused");
+                return;
+            }
+        };
+        let now = self.now();
+        let (about, pieces, over) = match note {
+            Note::Piece { which, number, pairs, end } => {
+                return self.piece(from, shard, (which, number), pairs, end);
+            }
+            Note::Taken { which, pieces } => (which, pieces, None),
+            Note::Over { which, taken } => (which, 0, Some(taken)),
+        };
+        let hosted = self.shards.get_mut(&shard);
+        let transfer = hosted.and_then(|hosted| hosted.transfers.get_mut(&from));
+        let Some(transfer) = transfer.filter(|transfer| transfer.rules.which == about) else {
             return;
         };
-        let at = LogStart { index: piece.index, term: piece.term };
-        let lane = self.myself.clone();
-        let done = move || {
-            let lane = lane.clone();
-            Box::new(move |done| {
-                let _stopping = lane.cast(Msg::Imported(shard, done));
-            })
-        };
+        transfer.rules.taken(pieces, now);
+        match over {
+            Some(taken) => self.end_transfer(shard, from, taken),
+            None => self.export(shard, from),
+        }
+    }
+
+    /// A word to the sender. Control, because it is small and nobody repeats it; it is lost only with the link.
+    fn answer(&self, to: NodeId, shard: ShardId, note: &Note) {
+        let packets = [Packet::Snapshot(shard, codec::seal(VERSION, note).into())];
+        let _link_lost = self.router.send(to, Class::Control, &packets);
+    }
+
+    fn piece(
+        &mut self,
+        from: NodeId,
+        shard: ShardId,
+        (which, number): (Which, u32),
+        pairs: Pairs,
+        end: Option<(Vec<u8>, Vec<u8>)>,
+    ) {
+        let sender = self.router.replica(from);
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
-        let undecided = self.due.contains(&shard);
-        let complete = |a: &Arrival| a.finishing || (a.handed && undecided);
-        if hosted.replica.is_installing() || hosted.arrival.as_ref().is_some_and(complete) {
+        let known = hosted.arrival.as_ref().map(|arrival| &arrival.rules);
+        if known.is_none() && hosted.replica.is_installing() {
             return;
         }
-        if piece.number == 0 {
-            let mut arrival = Arrival {
-                from,
-                at,
-                next: 0,
-                last: None,
-                pending: 0,
-                handed: false,
-                finishing: false,
-            };
-            arrival.pending += 1;
-            hosted.arrival = Some(arrival);
-            self.disks.checkpoints.import_begin(shard, done());
+        match (rules::judge(known, from, which, number), known) {
+            (Piece::Begins, _) => {
+                self.transfers += 1;
+                let rules = Coming::new(from, which, self.transfers);
+                hosted.arrival = Some(Arrival { rules, last: None });
+                self.disks.checkpoints.import_begin(shard, Box::new(|_| ()));
+            }
+            (Piece::GoesOn, _) => {}
+            (Piece::Repeats, Some(known)) => {
+                let pieces = known.taken();
+                return self.answer(from, shard, &Note::Taken { which, pieces });
+            }
+            (Piece::Repeats | Piece::Strays, _) => {
+                tracing::debug!(%shard, node = %from, number, "a piece of nothing that is wanted");
+                return;
+            }
         }
         let Some(arrival) = hosted.arrival.as_mut() else { return };
-        if (arrival.from, arrival.at, arrival.next) != (from, at, piece.number) {
-            tracing::warn!(%shard, node = %from, "a checkpoint came in out of order; it is dropped");
-            hosted.arrival = None;
-            self.disks.checkpoints.import_abort(shard);
-            return;
-        }
-        arrival.next += 1;
-        arrival.pending += 1;
-        if let Some((head, message)) = piece.end {
-            let sender = self.router.replica(from);
+        arrival.rules.goes_on(end.is_some());
+        if let Some((head, message)) = end {
             let message = wire::decode(&message).ok().filter(|message| {
                 carries_image(message) && sender == Some(ReplicaId(message.from))
             });
             arrival.last = message.map(|message| (message, head));
         }
-        self.disks.checkpoints.import_chunk(shard, piece.pairs, done());
+        let (lane, number) = (self.myself.clone(), arrival.rules.number());
+        let done = Box::new(move |done| {
+            let _stopping = lane.cast(Msg::Imported(shard, number, done));
+        });
+        self.disks.checkpoints.import_chunk(shard, pairs, done);
     }
 
-    /// The disk has done a step.
+    /// The disk has done a step of taking over the checkpoint with this number.
     pub(super) fn imported(
         &mut self,
         shard: ShardId,
+        number: u64,
         done: Result<(), StoreError>,
     ) -> Result<(), ActorProcessingErr> {
         let Some(hosted) = self.shards.get_mut(&shard) else { return Ok(()) };
         let Some(arrival) = hosted.arrival.as_mut() else { return Ok(()) };
+        if arrival.rules.number() != number {
+            return Ok(());
+        }
         if let Err(error) = done {
             tracing::error!(%shard, %error, "a checkpoint could not be taken over");
-            if arrival.finishing {
+            if arrival.rules.is_finishing() {
                 return Err(error.into());
             }
-            hosted.arrival = None;
-            self.disks.checkpoints.import_abort(shard);
+            self.drop_arrival(shard);
             return Ok(());
         }
-        arrival.pending = arrival.pending.saturating_sub(1);
-        if arrival.finishing {
-            return self.finish_install(shard);
+        let (from, which) = (arrival.rules.from, arrival.rules.which);
+        match arrival.rules.done(number) {
+            Answer::Stale => {}
+            Answer::Taken(pieces) => self.answer(from, shard, &Note::Taken { which, pieces }),
+            Answer::Whole(pieces) => match arrival.last.clone() {
+                // Raft decides whether it still wants this checkpoint (`install`), or drops it.
+                Some((message, _)) => {
+                    hosted.replica.step(message);
+                    self.answer(from, shard, &Note::Taken { which, pieces });
+                    self.touch(shard);
+                }
+                None => self.drop_arrival(shard),
+            },
+            Answer::Finished => return self.finish_install(shard),
         }
-        if arrival.pending > 0 {
-            return Ok(());
-        }
-        let Some((message, _)) = arrival.last.clone() else { return Ok(()) };
-        // All is on disk: Raft decides whether it still wants this checkpoint (`install`), or drops it.
-        arrival.handed = true;
-        hosted.replica.step(message);
-        self.touch(shard);
         Ok(())
+    }
+
+    /// What came in is not taken over: its sender need not wait, and Raft there asks what is needed now.
+    pub(super) fn drop_arrival(&mut self, shard: ShardId) {
+        let arrival = self.shards.get_mut(&shard).and_then(|hosted| hosted.arrival.take());
+        let Some(Arrival { rules, .. }) = arrival else { return };
+        self.disks.checkpoints.import_abort(shard);
+        self.answer(rules.from, shard, &Note::Over { which: rules.which, taken: false });
     }
 
     /// Raft takes the checkpoint that came in: it becomes this shard's own in one step.
@@ -255,18 +323,20 @@ impl State {
         let metadata = snapshot.get_metadata();
         let at = LogStart { index: metadata.index, term: metadata.term };
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
-        let Some(arrival) = hosted.arrival.as_mut().filter(|arrival| arrival.at == at) else {
+        let here = |which: Which| (which.index, which.term) == (at.index, at.term);
+        let Some(arrival) = hosted.arrival.as_mut().filter(|arrival| here(arrival.rules.which))
+        else {
             // Invariant: Raft was told of a checkpoint only after its pieces were here.
             unreachable!("a checkpoint is installed after it came in");
         };
-        arrival.finishing = true;
+        arrival.rules.finish();
         let head = arrival.last.take().map(|(_, head)| head).unwrap_or_default();
         let conf = metadata.get_conf_state();
         let replicas = Replicas { voters: conf.voters.clone(), learners: conf.learners.clone() };
         let image = ShardImage { generation: 0, at, replicas, head };
-        let lane = self.myself.clone();
+        let (lane, number) = (self.myself.clone(), arrival.rules.number());
         let reply = Box::new(move |done| {
-            let _stopping = lane.cast(Msg::Imported(shard, done));
+            let _stopping = lane.cast(Msg::Imported(shard, number, done));
         });
         self.disks.checkpoints.import_finish(shard, image, reply);
     }
@@ -277,7 +347,9 @@ impl State {
         tracing::info!(%shard, index = state.applied().0, "took over a checkpoint");
         hosted.storing.restart_at(state.applied().0);
         hosted.replica.installed(state);
-        hosted.arrival = None;
+        if let Some(Arrival { rules, .. }) = hosted.arrival.take() {
+            self.answer(rules.from, shard, &Note::Over { which: rules.which, taken: true });
+        }
         self.touch(shard);
         Ok(())
     }

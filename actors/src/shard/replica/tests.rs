@@ -178,3 +178,19 @@ fn a_command_that_nobody_waits_for_goes_with_the_next_that_somebody_waits_for() 
     trio.settle();
     assert_eq!(trio.writes, 6);
 }
+
+#[test]
+fn a_replica_that_waits_for_a_checkpoint_takes_no_leadership() {
+    let (mut trio, leader) = Trio::led();
+    let term = trio.replicas[usize::from(leader.0) - 1].role().term;
+    let follower = ALL.into_iter().find(|node| *node != leader).expect("there are two");
+    let replica = &mut trio.replicas[usize::from(follower.0) - 1];
+    replica.lose_state();
+    let (from, to) = (u64::from(leader.0), u64::from(follower.0));
+    let mut now = Message { from, to, term, ..Message::default() };
+    now.set_msg_type(MessageType::MsgTimeoutNow);
+    replica.step(now);
+    trio.settle();
+    assert_eq!(trio.leader(), Some(leader));
+    assert_eq!(trio.replicas[usize::from(leader.0) - 1].role().term, term);
+}
