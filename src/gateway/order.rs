@@ -2,18 +2,27 @@
 //!
 //! A client has more on the wire by the time it hears that a message was refused for now. Were those let in, the
 //! repeated one would come behind them. So they are refused, too, until what was refused before them is sent again, in
-//! its order. A client that never repeats it is not held up for long: some time after the last refusal that was news,
-//! all of a conversation is forgotten.
+//! its order. A client that never repeats it is not held up for long: some time after it should have come again, all of
+//! a conversation is forgotten.
+//!
+//! Why a socket with too many refused messages must end: those that are not remembered cannot be told from new ones, and
+//! no pause is long enough for all of them to come again in their order. After a new login a client repeats what is not
+//! answered, oldest first.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::wire::{Draft, Error};
 
-/// How long a conversation waits for a refused message, at least: the way there and back of a bad mobile network.
+/// How long a conversation waits for a refused message beyond the time its client was told: the way there and back of a
+/// bad mobile network.
 const GRACE: Duration = Duration::from_secs(2);
-/// Refused messages remembered, of all conversations of a socket.
-const REFUSED_MAX: usize = 256;
+/// What a client is told to wait for a message that should be there by now.
+const BREATH: Duration = Duration::from_millis(200);
+/// Refused messages remembered, of all conversations of a socket: as many frames as may come in one burst, and what
+/// is in flight. They take 100 KiB.
+pub(super) const REFUSED_MAX: usize = 4_352;
 
 /// A send by its conversation and its `cid`, and when it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,21 +39,34 @@ pub(super) struct Order {
     turns: u64,
     /// Why no send at all goes on now.
     paused: Option<Box<Stop>>,
-    holds: Vec<Hold>,
+    holds: BTreeMap<u64, Hold>,
+    /// Refused messages remembered.
+    count: usize,
+    memory: Memory,
 }
 
-/// Why sends are refused, and until when.
+/// Whether all that was refused is remembered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Memory {
+    #[default]
+    Whole,
+    /// What comes now may be news or not.
+    Overrun,
+}
+
+/// Why sends are refused, and when they should come again.
 #[derive(Debug)]
 struct Stop {
     error: Error,
-    until: Duration,
+    told: Duration,
 }
 
 /// A conversation in which something was refused.
 #[derive(Debug)]
 struct Hold {
-    to: u64,
     stop: Stop,
+    /// When it is forgotten, unless something is under way.
+    until: Duration,
     /// In the order of their first sending.
     refused: Vec<Refused>,
 }
@@ -71,35 +93,37 @@ impl Order {
         Mark { to: hash(&draft.to), cid: hash(&draft.cid), turn: self.turns }
     }
 
+    /// Whether more was refused than is remembered: then nothing may go on, and the socket must end.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.memory == Memory::Overrun
+    }
+
     /// Whether a send may go on now: all that was refused before it must have been sent again. One that may not is
     /// refused, and remembered as such.
     pub(super) fn may(&mut self, mark: Mark, now: Duration) -> Result<(), Error> {
         self.forget_old(now);
-        let room = self.has_room();
-        let hold = self.holds.iter_mut().find(|hold| hold.to == mark.to);
-        let (error, until) = match (&self.paused, &hold) {
-            (Some(stop), _) => (stop.again(now), stop.until),
-            (None, Some(hold)) if !hold.lets_in(mark) => (hold.stop.again(now), hold.stop.until),
+        let hold = self.holds.get(&mark.to);
+        let (error, told) = match (&self.paused, hold) {
+            (Some(stop), _) => (stop.again(stop.told, now), stop.told),
+            // Being held up for those before it is no reason to wait longer for them.
+            (None, Some(hold)) if !hold.lets_in(mark) => {
+                (hold.stop.again(hold.until, now), hold.stop.told)
+            }
             (None, _) => return Ok(()),
         };
-        match hold {
-            Some(hold) => hold.remember(mark, room),
-            None if room => self.hold(mark, &error, until.max(now + GRACE)),
-            None => {}
-        }
+        self.remember(mark, &error, told);
         Err(error)
     }
 
     /// No send of this socket goes on for a while.
     pub(super) fn pause(&mut self, error: &Error, wait: Duration, now: Duration) {
-        let until = self.paused.as_ref().map_or(Duration::ZERO, |stop| stop.until).max(now + wait);
-        self.paused = Some(Box::new(Stop { error: error.clone(), until }));
+        let told = self.paused.as_ref().map_or(Duration::ZERO, |stop| stop.told).max(now + wait);
+        self.paused = Some(Box::new(Stop { error: error.clone(), told }));
     }
 
     /// A send goes on.
     pub(super) fn under_way(&mut self, mark: Mark) {
-        let hold = self.holds.iter_mut().find(|hold| hold.to == mark.to);
-        if let Some(refused) = hold.and_then(|hold| hold.find(mark)) {
+        if let Some(refused) = self.holds.get_mut(&mark.to).and_then(|hold| hold.find(mark)) {
             refused.state = State::UnderWay;
         }
     }
@@ -113,70 +137,72 @@ impl Order {
     }
 
     fn refused(&mut self, mark: Mark, error: &Error, now: Duration) {
-        let wait = Duration::from_millis(error.retry_after_ms.unwrap_or_default()).max(GRACE);
-        let room = self.has_room();
-        match self.holds.iter_mut().find(|hold| hold.to == mark.to) {
-            Some(hold) => {
-                // One that only had to wait for those before it is no reason to wait longer for them.
-                if hold.lets_in(mark) {
-                    hold.stop = Stop { error: error.clone(), until: now + wait };
-                }
-                hold.remember(mark, room);
-            }
-            None if room => self.hold(mark, error, now + wait),
-            // Too much to remember apart: all wait together.
-            None => self.pause(error, wait, now),
+        let told = now + Duration::from_millis(error.retry_after_ms.unwrap_or_default());
+        // One that had to wait for those before it anyway says nothing new of them.
+        if let Some(hold) = self.holds.get_mut(&mark.to).filter(|hold| hold.lets_in(mark)) {
+            hold.stop = Stop { error: error.clone(), told };
         }
+        self.remember(mark, error, told);
     }
 
-    fn hold(&mut self, mark: Mark, error: &Error, until: Duration) {
+    /// Remembers a send that its client was told to repeat at `told`. One that comes again keeps its place; a new one
+    /// comes behind all that were sent before it.
+    fn remember(&mut self, mark: Mark, error: &Error, told: Duration) {
         let Mark { to, cid, turn } = mark;
-        let stop = Stop { error: error.clone(), until };
-        let refused = vec![Refused { turn, cid, state: State::Told }];
-        self.holds.push(Hold { to, stop, refused });
-    }
-
-    fn has_room(&self) -> bool {
-        self.holds.iter().map(|hold| hold.refused.len()).sum::<usize>() < REFUSED_MAX
+        if let Some(hold) = self.holds.get_mut(&to) {
+            hold.until = hold.until.max(told + GRACE);
+            if let Some(known) = hold.find(mark) {
+                known.state = State::Told;
+                return;
+            }
+        }
+        if self.count >= REFUSED_MAX {
+            self.memory = Memory::Overrun;
+            return;
+        }
+        self.count += 1;
+        let hold = self.holds.entry(to).or_insert_with(|| Hold {
+            stop: Stop { error: error.clone(), told },
+            until: told + GRACE,
+            refused: Vec::new(),
+        });
+        let place = hold.refused.partition_point(|refused| refused.turn < turn);
+        hold.refused.insert(place, Refused { turn, cid, state: State::Told });
     }
 
     fn settled(&mut self, mark: Mark, now: Duration) {
-        let Some(place) = self.holds.iter().position(|hold| hold.to == mark.to) else {
+        let Some(hold) = self.holds.get_mut(&mark.to) else {
             return;
         };
-        let hold = &mut self.holds[place];
+        let before = hold.refused.len();
         hold.refused.retain(|refused| refused.cid != mark.cid);
-        hold.stop.until = hold.stop.until.max(now + GRACE);
+        self.count -= before - hold.refused.len();
+        hold.until = hold.until.max(now + GRACE);
         if hold.refused.is_empty() {
-            self.holds.swap_remove(place);
-            self.shrink();
+            self.holds.remove(&mark.to);
         }
     }
 
     fn forget_old(&mut self, now: Duration) {
-        if self.paused.as_ref().is_some_and(|stop| stop.until <= now) {
+        if self.paused.as_ref().is_some_and(|stop| stop.told <= now) {
             self.paused = None;
         }
-        if !self.holds.is_empty() {
-            // Invariant: what is under way is answered, so a hold that waits for an answer ends, too.
-            self.holds.retain(|hold| hold.stop.until > now || hold.waits_for_an_answer());
-            self.shrink();
-        }
-    }
-
-    fn shrink(&mut self) {
-        if self.holds.is_empty() {
-            self.holds = Vec::new();
+        // Invariant: what is under way is answered, so a hold that waits for an answer ends, too.
+        let old = |hold: &Hold| hold.until <= now && !hold.waits_for_an_answer();
+        for (_, hold) in self.holds.extract_if(.., |_, hold| old(hold)) {
+            self.count -= hold.refused.len();
         }
     }
 
     /// States what always holds.
     #[cfg(test)]
     fn check(&self) {
-        let remembered: usize = self.holds.iter().map(|hold| hold.refused.len()).sum();
+        let remembered: usize = self.holds.values().map(|hold| hold.refused.len()).sum();
+        assert_eq!(remembered, self.count, "counted");
         assert!(remembered <= REFUSED_MAX, "bounded memory");
-        for hold in &self.holds {
+        for hold in self.holds.values() {
             assert!(!hold.refused.is_empty(), "no hold without a reason");
+            assert!(hold.stop.told + GRACE <= hold.until, "who waits as told comes in time");
             assert!(hold.refused.is_sorted_by_key(|refused| refused.turn), "first come, first");
         }
     }
@@ -193,27 +219,18 @@ impl Hold {
         self.refused.iter_mut().find(|refused| refused.cid == mark.cid)
     }
 
-    /// One that comes again keeps its place; a new one comes behind all that were sent before it.
-    fn remember(&mut self, mark: Mark, room: bool) {
-        let Mark { cid, turn, .. } = mark;
-        if let Some(known) = self.find(mark) {
-            known.state = State::Told;
-        } else if room {
-            let place = self.refused.partition_point(|refused| refused.turn < turn);
-            self.refused.insert(place, Refused { turn, cid, state: State::Told });
-        }
-    }
-
     fn waits_for_an_answer(&self) -> bool {
         self.refused.iter().any(|refused| refused.state == State::UnderWay)
     }
 }
 
 impl Stop {
-    /// The same refusal, with what is left of its time.
-    fn again(&self, now: Duration) -> Error {
-        let left = self.until.saturating_sub(now).as_millis();
-        let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+    /// The same refusal, with what is left of the time told. When that is over, what comes too early should come again
+    /// soon, and before the hold ends.
+    fn again(&self, until: Duration, now: Duration) -> Error {
+        let soon = until.saturating_sub(now).min(BREATH);
+        let left = self.told.checked_sub(now).filter(|left| !left.is_zero()).unwrap_or(soon);
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
         Error { retry_after_ms: Some(left), ..self.error.clone() }
     }
 }
@@ -298,8 +315,27 @@ mod tests {
         assert!(!send(&mut order, mark("bob", 2), at(1_999)));
         assert!(send(&mut order, mark("bob", 3), at(2_000)));
         order.answered(mark("bob", 1), Some(&busy(Some(5_000))), at(3_000));
-        assert!(!send(&mut order, mark("bob", 2), at(7_999)));
-        assert!(send(&mut order, mark("bob", 2), at(8_000)));
+        assert!(!send(&mut order, mark("bob", 2), at(9_999)));
+        assert!(send(&mut order, mark("bob", 2), at(10_000)));
+    }
+
+    #[test]
+    fn who_waits_as_told_is_not_overtaken() {
+        let mut order = Order::default();
+        order.answered(mark("bob", 1), Some(&busy(Some(5_000))), at(0));
+        // Both are on the way back at the moment that was told; what is written then arrives before them.
+        let error = order.may(mark("bob", 2), at(4_000)).unwrap_err();
+        assert_eq!(error.retry_after_ms, Some(1_000));
+        let error = order.may(mark("bob", 3), at(5_100)).unwrap_err();
+        assert_eq!(error.retry_after_ms, Some(200), "soon");
+        for cid in 1..=3 {
+            assert!(send(&mut order, mark("bob", cid), at(6_900)), "{cid}");
+        }
+        let mut order = Order::default();
+        order.pause(&busy(None), at(5_000), at(0));
+        assert!(!send(&mut order, mark("bob", 1), at(0)));
+        assert!(!send(&mut order, mark("bob", 2), at(6_900)), "a pause is no different");
+        assert!(send(&mut order, mark("bob", 1), at(6_900)));
     }
 
     #[test]
@@ -316,14 +352,35 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut order = Order::default();
-        for cid in 10..1_000 {
+        for cid in 1..=REFUSED_MAX as u64 {
+            assert!(!order.is_overrun());
             let name = format!("user-{}", cid % 400);
             order.answered(mark(&name, cid), Some(&busy(None)), at(0));
-            order.check();
         }
-        assert!(!send(&mut order, mark("bob", 1), at(1_999)), "all wait together");
+        order.check();
+        // One that is remembered may come again and again, and time makes room.
+        order.answered(mark("user-7", 7), Some(&busy(None)), at(0));
+        assert!(!order.is_overrun());
         assert!(send(&mut order, mark("bob", 1), at(2_000)));
-        assert!(order.holds.is_empty() && order.holds.capacity() == 0);
+        assert!(order.holds.is_empty() && order.count == 0);
+    }
+
+    #[test]
+    fn what_is_not_remembered_ends_the_socket_before_anything_overtakes_it() {
+        let mut order = Order::default();
+        order.answered(mark("bob", 1), Some(&busy(None)), at(0));
+        for cid in 2..=REFUSED_MAX as u64 + 1 {
+            assert!(!order.is_overrun());
+            assert!(order.may(mark("bob", cid), at(10)).is_err());
+        }
+        assert!(order.is_overrun());
+        let mut order = Order::default();
+        order.pause(&busy(None), at(10), at(0));
+        for cid in 1..=REFUSED_MAX as u64 + 1 {
+            assert!(!order.is_overrun());
+            assert!(order.may(mark(&format!("user-{cid}"), cid), at(1)).is_err());
+        }
+        assert!(order.is_overrun());
     }
 
     /// A client that repeats what is refused as soon as it hears so, and a home that refuses when the dice say so:

@@ -242,7 +242,8 @@ impl Connection {
             _ => None,
         };
         if let Err(error) = self.may(id.as_deref(), &request, mark, limits, now) {
-            return acts.push(refuse(id, error));
+            acts.push(refuse(id, error));
+            return self.end_overrun(acts);
         }
         let mut out = Vec::new();
         self.session.alive(now.running, &mut out);
@@ -315,7 +316,7 @@ impl Connection {
         let weight = if matches!(request, Request::Ack(_) | Request::Ping(_)) { 1 } else { 10 };
         let (rate, burst) = (limits.frames_per_second, limits.frames_burst);
         if let Err(wait) = self.bucket.take(weight, rate, burst, now.running) {
-            let error = slow_down("too many frames", wait);
+            let error = Error::too_fast("too many frames", wait);
             if matches!(request, Request::Send(_)) {
                 self.order.pause(&error, wait, now.running);
             }
@@ -325,7 +326,7 @@ impl Connection {
             return Err(Error::new(Code::BadRequest, "id: is in flight already"));
         }
         if self.flight.len() >= limits.requests_max {
-            return Err(slow_down("too many requests in flight", TICK));
+            return Err(Error::too_fast("too many requests in flight", TICK));
         }
         Ok(())
     }
@@ -446,6 +447,14 @@ impl Connection {
             (None, Ok(_)) => {}
             (re, Err(error)) => acts.push(refuse(re, error)),
         }
+        self.end_overrun(acts);
+    }
+
+    /// More is to be repeated than can be told from what is new.
+    fn end_overrun(&mut self, acts: &mut Vec<Act>) {
+        if self.order.is_overrun() {
+            self.close(Goodbye::Overloaded, acts);
+        }
     }
 
     fn close(&mut self, why: Goodbye, acts: &mut Vec<Act>) {
@@ -476,11 +485,6 @@ fn done(id: Option<Box<str>>, acts: &mut Vec<Act>) {
 
 fn refuse(re: Option<Box<str>>, error: Error) -> Act {
     Act::Tell(Outgoing::Err { re, error })
-}
-
-fn slow_down(message: &'static str, wait: Duration) -> Error {
-    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-    Error { retry_after_ms: Some(wait_ms), ..Error::new(Code::RateLimited, message) }
 }
 
 /// The subprotocol to speak, of those a client offers: the first that is known, JSON if it offers none.

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use super::order::REFUSED_MAX;
 use super::upgrade::{NotUpgraded, check};
 use super::{Crowded, Format, Roll, Sessions, serve, upgrade};
 use model::{PATIENCE, node};
@@ -125,6 +126,41 @@ async fn nothing_overtakes_a_message_that_was_refused_for_now() {
     for cid in ["c1", "c2", "c3", "c4"] {
         assert_eq!(send(cid, "u:bob").await, Value::Null, "{cid}");
     }
+}
+
+#[tokio::test]
+async fn a_socket_ends_before_it_lets_something_overtake_what_it_cannot_remember() {
+    let node = node(|limits| limits.frames_per_second = 0);
+    let client = node.open().await;
+    *node.model.refusal.lock().unwrap() = Some(Refusal::MailboxFull);
+    let (mut write, mut read) = client.0.split();
+    let write = async {
+        for n in 0..REFUSED_MAX + 100 {
+            // The refusal passes before the socket has heard all.
+            if n == REFUSED_MAX {
+                *node.model.refusal.lock().unwrap() = None;
+            }
+            let text = json!({"id": format!("{n}"), "op": "send", "d": message(&format!("c{n}"))});
+            if write.send(Message::text(text.to_string())).await.is_err() {
+                return;
+            }
+        }
+    };
+    let read = async {
+        let mut refused = 0;
+        loop {
+            match timeout(PATIENCE, read.next()).await.expect("in time") {
+                Some(Ok(Message::Text(text))) => {
+                    assert!(text.contains("mailbox_full"), "nothing goes on: {text}");
+                    refused += 1;
+                }
+                Some(Ok(Message::Close(Some(frame)))) => return (refused, u16::from(frame.code)),
+                other => panic!("a refusal or the end, not {other:?}"),
+            }
+        }
+    };
+    let ((), heard) = tokio::join!(write, read);
+    assert_eq!(heard, (REFUSED_MAX + 1, 4009));
 }
 
 #[tokio::test]

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actors::ids::{Conversation, DeviceId, Number, Seq};
+use actors::ids::{Conversation, DeviceId, MessageId, NodeId, Number, Seq};
 use actors::ids::{ShardId, Timestamp, UserId};
+use actors::mailbox::log::Sealed;
 use actors::message::{Resume, Send};
 use actors::packet::Packet;
 use actors::session::{Output, RequestRef};
+use actors::shard::home::Read;
 use bytes::Bytes;
 
-use crate::chance::Chance;
-use crate::disk::Disk;
+use crate::chance::{Chance, mix};
+use crate::disk::{Checkpoint, Disk};
 use crate::network::Network;
 use crate::oracle::Oracle;
 
@@ -31,6 +33,16 @@ pub(crate) enum Plant {
     LosesEnvelopes,
     /// A node whose disk was lost takes part as if it still had it.
     ForgetsBirth,
+    /// Mailboxes leave memory before the checkpoint that holds them is on disk.
+    CoolsEarly,
+    /// A mailbox that was read before another checkpoint was taken over is put into memory after it.
+    WarmsLate,
+    /// A log is compacted for a checkpoint that was overtaken by another.
+    StoresLate,
+    /// A replica that fell behind is sent a checkpoint without the envelopes in it.
+    SendsHalf,
+    /// A node that is cut off confirms, and nothing else would notice.
+    MinorityAnswers,
 }
 
 /// What a client says on its socket.
@@ -39,7 +51,8 @@ pub(crate) enum Up {
     Ack(Number),
     Read(Conversation, Seq),
     Alive,
-    Send(RequestRef, Send),
+    /// Also how often the conversation was begun anew after a refusal.
+    Send(RequestRef, Send, u32),
     Gone,
 }
 
@@ -62,6 +75,18 @@ pub(crate) enum At {
     Socket(u64, Up),
     Transfer(ShardId, usize),
     CrashActors(UserId),
+    /// A checkpoint is on disk.
+    Stored(ShardId, Box<Checkpoint>),
+    /// A checkpoint for a node is read.
+    Export(ShardId, NodeId),
+    /// A step of taking over a checkpoint, by the number of its arrival, is done.
+    Imported(ShardId, u64),
+    /// The head of a mailbox is read, for a life of the shard's state.
+    Head(ShardId, u64, UserId, u16),
+    /// What the head, in these chunks, says is needed besides it is read.
+    Rest(ShardId, u64, UserId, Vec<Vec<u8>>),
+    /// A run of a log is read.
+    LoadRun(ShardId, UserId, Sealed, Read),
 }
 
 /// What happens.
@@ -74,11 +99,57 @@ pub(crate) enum Event {
     Resume(usize, u64),
     Links,
     Fault,
+    /// A minority that was cut off comes back.
+    Reunite(u64),
     /// A client looks around.
     Wake(usize),
     /// A frame for a client on a connection.
     Client(usize, u64, Box<Output>),
     Disconnected(usize, u64),
+}
+
+/// A minority of the nodes that hears nothing of the others.
+#[derive(Debug, Clone)]
+pub(crate) struct Minority {
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) since: u64,
+}
+
+/// What has happened, to show that it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) compactions: u64,
+    pub(crate) installs: u64,
+    pub(crate) loads: u64,
+    pub(crate) runs: u64,
+    /// Messages written on a node that is cut off from the majority, and how many of them were refused.
+    pub(crate) cut_off: u64,
+    pub(crate) refused: u64,
+}
+
+impl Counts {
+    pub(crate) const fn add(&mut self, other: Self) {
+        self.compactions += other.compactions;
+        self.installs += other.installs;
+        self.loads += other.loads;
+        self.runs += other.runs;
+        self.cut_off += other.cut_off;
+        self.refused += other.refused;
+    }
+
+    /// Whether all of it happened.
+    pub(crate) fn nothing_is_missing(self) -> bool {
+        let Self { compactions, installs, loads, runs, cut_off, refused } = self;
+        [compactions, installs, loads, runs, cut_off, refused].iter().all(|count| *count > 0)
+    }
+}
+
+/// How a node's wall clock goes wrong.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Clock {
+    pub(crate) ahead_ms: i64,
+    /// Too fast by so much.
+    pub(crate) drift_ppm: i64,
 }
 
 pub(crate) struct Around {
@@ -94,6 +165,8 @@ pub(crate) struct Around {
     pub(crate) plant: Plant,
     pub(crate) shards: u16,
     pub(crate) connections: u64,
+    pub(crate) minority: Option<Minority>,
+    pub(crate) counts: Counts,
     /// So that frames of a socket stay in order: `(client, whether up)`.
     pub(crate) sockets: BTreeMap<(usize, bool), u64>,
 }
@@ -113,6 +186,8 @@ impl Around {
             plant,
             shards,
             connections: 0,
+            minority: None,
+            counts: Counts::default(),
             sockets: BTreeMap::new(),
         }
     }
@@ -154,9 +229,37 @@ impl Around {
         self.after(span, Event::Synced(node, boot));
     }
 
-    pub(crate) fn wall(&self, ahead_ms: i64) -> Timestamp {
+    /// The wall clock of a node.
+    pub(crate) fn wall(&self, clock: Clock) -> Timestamp {
         const BEGIN: u64 = 1_800_000_000_000;
-        Timestamp((BEGIN + self.now / 1_000).saturating_add_signed(ahead_ms))
+        let passed = i64::try_from(self.now / 1_000).unwrap();
+        let wrong = clock.ahead_ms + passed * clock.drift_ppm / 1_000_000;
+        Timestamp((BEGIN + self.now / 1_000).saturating_add_signed(wrong))
+    }
+
+    /// How much of its log a replica keeps behind a checkpoint.
+    pub(crate) fn tail(&self) -> u64 {
+        [0, 5, 50][usize::try_from(mix(self.seed ^ 0x7A11) % 3).unwrap()]
+    }
+
+    /// Whether a fault that was built in confirms a message before it is agreed on.
+    pub(crate) fn answers_early(&mut self, place: usize, mid: MessageId) -> bool {
+        let minority = self.plant == Plant::MinorityAnswers && self.cut_off(place).is_some();
+        if minority {
+            self.oracle.committed.insert(mid);
+        }
+        minority || self.plant == Plant::AnswersEarly
+    }
+
+    /// How often reading and writing checkpoints takes long.
+    pub(crate) fn slow_once_in(&self) -> u64 {
+        [20, 20, 2][usize::try_from(mix(self.seed ^ 0x510) % 3).unwrap()]
+    }
+
+    /// Since when a node has been cut off from the majority, if it is.
+    pub(crate) fn cut_off(&self, place: usize) -> Option<u64> {
+        let minority = self.minority.as_ref()?;
+        minority.nodes.contains(&place).then_some(minority.since)
     }
 
     pub(crate) fn span(&self, since: u64) -> Duration {

@@ -1,6 +1,6 @@
 //! Clients: devices that keep to the rules of a client: store, then acknowledge; repeat with the same `cid` until answered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use actors::ids::{Cid, Conversation, DeviceId, Epoch, Kind, Number, UserId};
@@ -33,7 +33,11 @@ pub(crate) struct Client {
     pub(crate) stored: u64,
     /// Not confirmed, oldest first.
     pub(crate) outbox: VecDeque<(Cid, UserId)>,
-    requests: BTreeMap<RequestRef, Cid>,
+    requests: BTreeMap<RequestRef, (Cid, UserId)>,
+    /// How often each conversation was begun anew after a refusal.
+    rounds: BTreeMap<UserId, u32>,
+    /// Conversations in which something was refused, until all that is on its way is answered.
+    held: BTreeSet<UserId>,
     next_request: u32,
     written: u64,
     heard: u64,
@@ -57,6 +61,8 @@ impl Client {
             stored: 0,
             outbox: VecDeque::new(),
             requests: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            held: BTreeSet::new(),
             next_request: 0,
             written: 0,
             heard: 0,
@@ -141,6 +147,8 @@ impl Client {
         self.line = Line::Offline;
         self.connection = 0;
         self.requests.clear();
+        self.rounds.clear();
+        self.held.clear();
     }
 
     fn say(&self, up: Up, around: &mut Around) {
@@ -151,16 +159,21 @@ impl Client {
     fn write(&mut self, to: UserId, around: &mut Around) {
         self.written += 1;
         let cid = Cid::parse(&format!("{}-{}-{}", self.user, self.device, self.written)).unwrap();
-        let sending = Sending { from: self.user.clone(), to: to.clone(), accepted: None };
+        around.counts.cut_off += u64::from(around.cut_off(self.node.0).is_some());
+        let (from, at) = (self.user.clone(), around.now);
+        let sending = Sending { from, to: to.clone(), accepted: None, at };
         around.oracle.sendings.insert(cid.clone(), sending);
         self.outbox.push_back((cid.clone(), to.clone()));
-        self.post(&cid, to, around);
+        if !self.held.contains(&to) {
+            self.post(&cid, to, around);
+        }
     }
 
     fn post(&mut self, cid: &Cid, to: UserId, around: &mut Around) {
         self.next_request += 1;
         let request = RequestRef(self.next_request);
-        self.requests.insert(request, cid.clone());
+        self.requests.insert(request, (cid.clone(), to.clone()));
+        let round = self.rounds.get(&to).copied().unwrap_or_default();
         let mut sent_as = cid.clone();
         if around.plant == Plant::ChangesCid && around.chance.one_in(2) {
             sent_as = Cid::parse(&format!("{cid}-{}", self.connection)).unwrap();
@@ -178,7 +191,7 @@ impl Client {
             cid: sent_as,
             content: Arc::new(content),
         };
-        self.say(Up::Send(request, send), around);
+        self.say(Up::Send(request, send, round), around);
     }
 
     /// A frame from its node.
@@ -210,18 +223,33 @@ impl Client {
         result: Result<actors::message::Accepted, actors::message::Refusal>,
         around: &mut Around,
     ) {
-        let Some(cid) = self.requests.remove(&request) else { panic!("{request:?} answered once") };
+        let answered = self.requests.remove(&request);
+        let Some((cid, to)) = answered else { panic!("{request:?} answered once") };
         match result {
             Ok(accepted) => {
+                if let Some(since) = around.cut_off(self.node.0) {
+                    around.oracle.confirmed_by_minority(&cid, since);
+                }
                 around.oracle.accepted(&cid, accepted);
                 self.outbox.retain(|(known, _)| *known != cid);
             }
             Err(refusal) => {
                 assert!(refusal.retry(), "{cid}: {refusal}");
-                let waiting = self.outbox.iter().find(|(known, _)| *known == cid);
-                let (cid, to) = waiting.expect("it was not confirmed").clone();
-                self.post(&cid, to, around);
+                around.counts.refused += u64::from(around.cut_off(self.node.0).is_some());
+                self.held.insert(to.clone());
             }
+        }
+        let on_its_way = self.requests.values().any(|(_, other)| *other == to);
+        if !on_its_way && self.held.remove(&to) {
+            self.begin_anew(&to, around);
+        }
+    }
+
+    /// Repeats all of a conversation, oldest first, when every answer of the round before is there.
+    fn begin_anew(&mut self, to: &UserId, around: &mut Around) {
+        *self.rounds.entry(to.clone()).or_default() += 1;
+        for (cid, to) in self.outbox.clone().into_iter().filter(|(_, other)| other == to) {
+            self.post(&cid, to, around);
         }
     }
 

@@ -5,19 +5,24 @@ use std::sync::Arc;
 
 use actors::birth::rules::{Effect, Note, Rules};
 use actors::codec;
-use actors::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId};
+use actors::ids::{
+    BootId, Conversation, DeviceId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId,
+};
 use actors::mailbox::desk::{self, Desk};
-use actors::mailbox::rules::Policy;
+use actors::mailbox::image::Stored;
+use actors::mailbox::rules::{Mailbox, Policy};
+use actors::message::{Entry, Refusal};
 use actors::packet::{Beat, Packet, Tell, ToHome, ToSession};
-use actors::session::{Limits, Output as Told, Session};
-use actors::shard::home::{Home, Quota};
+use actors::session::{Limits, Output as Told, RequestRef, Session};
+use actors::shard::home::{Home, Quota, Read};
 use actors::shard::replica::{Pace, Replica, Role};
-use actors::shard::state::State;
 use actors::user::rules::{self as user, User};
 use raft::eraftpb::{ConfState, Message};
 
-use crate::around::{Around, At, Event, Plant, Up};
+use crate::around::{Around, At, Clock, Event, Plant, Up};
 use crate::chance::mix;
+use crate::disk::Image;
+use crate::storing::Storing;
 
 pub(crate) const TICK: u64 = 50_000;
 pub(crate) const BEAT: u64 = 150_000;
@@ -26,6 +31,7 @@ pub(crate) struct Hosted {
     pub(crate) replica: Replica,
     pub(crate) home: Home,
     pub(crate) role: Role,
+    pub(crate) storing: Storing,
 }
 
 /// What the lane has been told and not yet done.
@@ -42,6 +48,12 @@ pub(crate) enum Lane {
     LinkUp,
     HomeMoved(ShardId),
     Transfer(ShardId, NodeId),
+    Stored(ShardId, u64),
+    Export(ShardId, NodeId),
+    Piece(ShardId, Message, Image),
+    Imported(ShardId, u64),
+    Warmed(ShardId, u64, UserId, Option<Box<(Mailbox, Stored)>>),
+    RunRead(ShardId, UserId, Vec<Entry>, Read),
 }
 
 pub(crate) struct DeskActor {
@@ -59,7 +71,7 @@ pub(crate) struct UserActor {
     pub(crate) user: User,
     pub(crate) inbox: VecDeque<user::Input>,
     pub(crate) sent: u64,
-    pub(crate) attached: Vec<(SessionId, u32)>,
+    pub(crate) attached: Vec<(SessionId, u32, DeviceId)>,
 }
 
 pub(crate) enum Inbound {
@@ -74,6 +86,10 @@ pub(crate) struct Socket {
     pub(crate) inbox: VecDeque<Inbound>,
     pub(crate) client: usize,
     pub(crate) connection: u64,
+    /// What waits for an answer: the recipient, and the client's round.
+    asked: BTreeMap<RequestRef, (UserId, u32)>,
+    /// Rounds before these are refused, as a gateway does after a refusal.
+    rounds: BTreeMap<UserId, u32>,
 }
 
 /// Whose turn it may be; one for each message that waits.
@@ -90,7 +106,7 @@ pub(crate) struct Node {
     pub(crate) place: usize,
     pub(crate) boot: u64,
     pub(crate) born: u64,
-    pub(crate) ahead_ms: i64,
+    pub(crate) clock: Clock,
     /// Empty until it takes part.
     pub(crate) shards: BTreeMap<ShardId, Hosted>,
     births: Rules,
@@ -109,6 +125,10 @@ pub(crate) struct Node {
     pub(crate) flushing: bool,
     pub(crate) announce: bool,
     pub(crate) due: BTreeSet<ShardId>,
+    /// Mailboxes that are being read.
+    pub(crate) loading: BTreeSet<UserId>,
+    /// When the newest change of a checkpoint is on disk.
+    pub(crate) written_at: u64,
     pub(crate) loads: BTreeMap<usize, Vec<Packet>>,
     pub(crate) count: u64,
     pub(crate) limits: Arc<Limits>,
@@ -134,7 +154,7 @@ impl Node {
             place,
             boot,
             born: around.now,
-            ahead_ms: 0,
+            clock: Clock::default(),
             shards: BTreeMap::new(),
             births,
             present: BTreeMap::new(),
@@ -150,6 +170,8 @@ impl Node {
             flushing: false,
             announce: false,
             due: BTreeSet::new(),
+            loading: BTreeSet::new(),
+            written_at: 0,
             loads: BTreeMap::new(),
             count: 0,
             limits: Arc::new(Limits::default()),
@@ -184,17 +206,20 @@ impl Node {
     }
 
     /// It takes part from now on.
-    fn host(&mut self, incarnation: Incarnation, around: &Around) {
+    fn host(&mut self, incarnation: Incarnation, around: &mut Around) {
         let me = ReplicaId::of(node_id(self.place), incarnation);
         self.present.insert(node_id(self.place), me);
         let voters: Vec<u64> = (1..=around.disks.len() as u64).collect();
         for shard in (0..around.shards).map(ShardId) {
             let members = ConfState::from((voters.clone(), Vec::new()));
-            let log = around.disks[self.place].open(shard, members);
-            let state = State::new(shard, around.shards);
-            let replica = Replica::new(me, log, state, Pace::default());
+            let (log, state, image) = around.disks[self.place].open(shard, around.shards, members);
+            let storing = Storing::new(state.applied().0);
+            let mut replica = Replica::new(me, log, state, Pace::default());
+            if let Some((at, members)) = image {
+                replica.checkpointed(at, members);
+            }
             let home = Home::new(around.shards, Quota::default(), Policy::default());
-            let mut hosted = Hosted { role: replica.role(), replica, home };
+            let mut hosted = Hosted { role: replica.role(), replica, home, storing };
             set_timeout(self.place, &mut hosted, around.seed);
             self.shards.insert(shard, hosted);
         }
@@ -238,7 +263,7 @@ impl Node {
             At::Written(tickets) => self.tell_lane(Lane::Written(tickets)),
             At::Accept(client, connection, user, device, resume) => {
                 self.accept(client, connection, around);
-                let (now, wall) = (around.span(self.born), around.wall(self.ahead_ms));
+                let (now, wall) = (around.span(self.born), around.wall(self.clock));
                 self.session(self.count, around, |session, out| {
                     session.authenticate(user, device, resume, wall, now, out);
                 });
@@ -251,6 +276,7 @@ impl Node {
             }
             At::Transfer(shard, to) => self.tell_lane(Lane::Transfer(shard, node_id(to))),
             At::CrashActors(user) => self.crash_actors(&user),
+            at => self.disk_did(at, around),
         }
         if !self.ready.is_empty() && !self.running {
             self.running = true;
@@ -333,7 +359,8 @@ impl Node {
         let id =
             SessionId { node: node_id(self.place), boot: BootId(self.boot), count: self.count };
         let session = Session::new(id, around.shards, Arc::clone(&self.limits));
-        let socket = Socket { session, inbox: VecDeque::new(), client, connection };
+        let (inbox, asked, rounds) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
+        let socket = Socket { session, inbox, client, connection, asked, rounds };
         self.sockets.insert(self.count, socket);
         let tick = At::SessionTick(self.count);
         around.after(200_000, Event::Node(self.place, self.boot, tick));
@@ -347,6 +374,18 @@ impl Node {
             let tick = At::SessionTick(count);
             around.after(200_000, Event::Node(self.place, self.boot, tick));
         }
+        if let Inbound::Up(Up::Send(request, send, round)) = &inbound
+            && let Conversation::User(to) = &send.to
+        {
+            if socket.rounds.get(to).is_some_and(|now| round < now) {
+                let result = Err(Refusal::Unavailable);
+                let told = Told::Sent { request: *request, result };
+                let (client, connection) = (socket.client, socket.connection);
+                let frame = Event::Client(client, connection, Box::new(told));
+                return around.socket(client, false, frame);
+            }
+            socket.asked.insert(*request, (to.clone(), *round));
+        }
         let gone = matches!(inbound, Inbound::Up(Up::Gone));
         self.session(count, around, |session, out| match inbound {
             Inbound::Tell(tell) => session.tell(tell, now, out),
@@ -356,7 +395,7 @@ impl Node {
             Inbound::Up(Up::Ack(n)) => session.ack(n, out).expect("only what it was sent"),
             Inbound::Up(Up::Read(conv, seq)) => session.read(conv, seq, now, out).unwrap(),
             Inbound::Up(Up::Alive) => session.alive(now, out),
-            Inbound::Up(Up::Send(request, send)) => session.send(request, send, now, out),
+            Inbound::Up(Up::Send(request, send, _)) => session.send(request, send, now, out),
             Inbound::Up(Up::Gone) => session.close(out),
         });
         if gone {
@@ -399,6 +438,11 @@ impl Node {
                     self.watchers.entry(shard).or_default().remove(&count);
                 }
                 output => {
+                    if let Told::Sent { request, result } = &output
+                        && let Some(socket) = self.sockets.get_mut(&count)
+                    {
+                        socket.answered(*request, result.is_err());
+                    }
                     let frame = Event::Client(client, connection, Box::new(output));
                     around.socket(client, false, frame);
                 }
@@ -469,6 +513,7 @@ impl Node {
                     let note: Note = codec::decode(&note).unwrap();
                     self.births(around, |births, out| births.note(node_id(from), note, out));
                 }
+                Packet::Snapshot(shard, bytes) => self.piece_came(node_id(from), shard, &bytes),
                 packet => for_lane.push(packet),
             }
         }
@@ -512,7 +557,7 @@ impl Node {
         let leads = led.map(|(shard, (term, _))| (*shard, *term)).collect();
         let beat = Beat {
             boot: BootId(self.boot),
-            wall: around.wall(self.ahead_ms),
+            wall: around.wall(self.clock),
             leads,
             sessions: 0,
             version: "".into(),
@@ -529,7 +574,7 @@ impl Node {
     fn crash_actors(&mut self, user: &UserId) {
         self.desks.remove(user);
         let Some(gone) = self.users.remove(user) else { return };
-        for (session, life) in gone.attached {
+        for (session, life, _) in gone.attached {
             self.tell(session, Tell::Closed { life, why: actors::packet::Closed::Lost });
         }
         self.schedule();
@@ -539,6 +584,15 @@ impl Node {
         if !self.flushing {
             self.flushing = true;
             self.tell_lane(Lane::Flush);
+        }
+    }
+}
+
+impl Socket {
+    fn answered(&mut self, request: RequestRef, refused: bool) {
+        if let Some((to, round)) = self.asked.remove(&request).filter(|_| refused) {
+            let now = self.rounds.entry(to).or_default();
+            *now = (*now).max(round + 1);
         }
     }
 }

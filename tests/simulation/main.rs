@@ -11,12 +11,13 @@ mod disk;
 mod host;
 mod network;
 mod oracle;
+mod storing;
 mod turns;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use around::Plant;
+use around::{Counts, Plant};
 use world::{Report, run};
 
 const SEEDS: u64 = 60;
@@ -38,13 +39,17 @@ fn promises_hold_whatever_fails() {
         None => 0..number("ROOKERY_SEEDS").unwrap_or(SEEDS),
     };
     let (mut steps, mut virtual_us, mut sends) = (0, 0, 0);
+    let mut all = Counts::default();
+    let whole = seeds.end - seeds.start >= SEEDS;
     for seed in seeds {
         let report = check(seed);
         steps += report.steps;
         virtual_us += report.virtual_us;
         sends += report.sends;
+        all.add(report.counts);
     }
-    eprintln!("{steps} steps, {} virtual seconds, {sends} sends", virtual_us / 1_000_000);
+    eprintln!("{steps} steps, {} virtual seconds, {sends} sends, {all:?}", virtual_us / 1_000_000);
+    assert!(!whole || all.nothing_is_missing(), "all of it must happen: {all:?}");
 }
 
 #[test]
@@ -87,4 +92,33 @@ fn envelopes_that_never_leave_are_noticed() {
 #[test]
 fn a_node_that_votes_as_if_its_disk_were_not_lost_is_noticed() {
     assert!(caught(Plant::ForgetsBirth, 40).is_some());
+}
+
+#[test]
+fn a_mailbox_that_leaves_memory_before_it_is_on_disk_is_noticed() {
+    assert!(caught(Plant::CoolsEarly, 20).is_some());
+}
+
+#[test]
+fn a_mailbox_read_of_another_checkpoint_than_the_state_is_noticed() {
+    assert!(caught(Plant::WarmsLate, 20).is_some());
+}
+
+#[test]
+fn a_log_compacted_for_a_checkpoint_that_was_overtaken_is_noticed() {
+    assert!(caught(Plant::StoresLate, 300).is_some());
+}
+
+#[test]
+fn a_checkpoint_that_arrives_without_a_part_is_noticed() {
+    assert!(caught(Plant::SendsHalf, 20).is_some());
+}
+
+#[test]
+fn a_confirmation_by_a_minority_is_noticed() {
+    let told = (0..20).find_map(|seed| {
+        let panic = catch_unwind(AssertUnwindSafe(|| run(seed, Plant::MinorityAnswers))).err()?;
+        panic.downcast_ref::<String>().filter(|told| told.contains("a minority confirmed")).cloned()
+    });
+    assert!(told.is_some());
 }

@@ -19,6 +19,8 @@ pub(crate) struct Sending {
     pub(crate) from: UserId,
     pub(crate) to: UserId,
     pub(crate) accepted: Option<Accepted>,
+    /// When it was written.
+    pub(crate) at: u64,
 }
 
 /// What has been promised, and what has been seen.
@@ -27,13 +29,15 @@ pub(crate) struct Oracle {
     /// The term and a hash of every entry that some replica applied.
     applied: BTreeMap<(ShardId, u64), (u64, u64)>,
     /// Ids of messages in committed entries.
-    committed: BTreeSet<MessageId>,
+    pub(crate) committed: BTreeSet<MessageId>,
     pub(crate) sendings: BTreeMap<Cid, Sending>,
     /// The log of each user, as any device saw it first.
     pub(crate) logs: BTreeMap<UserId, Vec<Entry>>,
     epochs: BTreeMap<UserId, Epoch>,
     seqs: BTreeMap<(UserId, UserId), Seq>,
     bodies: BTreeSet<String>,
+    /// The newest message from a device to a user, as its sender counts them.
+    written: BTreeMap<(String, UserId), u64>,
     ticks: BTreeMap<(UserId, UserId), (Seq, Seq)>,
     /// Up to which message from the second the first has acknowledged or read.
     pub(crate) had: BTreeMap<(UserId, UserId), Seq>,
@@ -54,7 +58,9 @@ impl Oracle {
     /// A replica applied everything after `before`: the same as all others, and durable on a majority.
     pub(crate) fn applied(&mut self, replica: &Replica, before: u64, disks: &[Disk]) {
         let (shard, (after, _)) = (replica.shard(), replica.state().applied());
-        if after == before {
+        // What was applied just before a checkpoint began to be taken over is no longer in the log.
+        let before = before.max(replica.log().first() - 1);
+        if after <= before {
             return;
         }
         let context = GetEntriesContext::empty(false);
@@ -81,6 +87,12 @@ impl Oracle {
                 self.committed.insert(mid);
             }
         }
+    }
+
+    /// A client got its check mark from a node that has been cut off from the majority since then.
+    pub(crate) fn confirmed_by_minority(&self, cid: &Cid, since: u64) {
+        let written = self.sendings[cid].at;
+        assert!(written < since, "a minority confirmed {cid}, written after it was cut off");
     }
 
     /// A client got its check mark.
@@ -133,6 +145,10 @@ impl Oracle {
         let sending = &self.sendings[&Cid::parse(body).unwrap()];
         assert_eq!((&sending.from, &sending.to), (from, user), "{body} came to whom it was for");
         assert!(self.bodies.insert(body.to_owned()), "{body} is stored once");
+        let (device, number) = body.rsplit_once('-').expect("as clients name them");
+        let number = number.parse().expect("as clients name them");
+        let before = self.written.insert((device.to_owned(), user.clone()), number);
+        assert!(before.is_none_or(|before| before < number), "{body} was overtaken");
     }
 
     fn receipt(&mut self, (user, by): (UserId, UserId), delivered: Seq, read: Seq) {

@@ -1,18 +1,19 @@
 //! Turns: what a node's lane does with one message, in the order of the production lane.
 
-use actors::ids::{NodeId, ReplicaId, ShardId, UserId};
+use actors::ids::{NodeId, Number, ReplicaId, ShardId, UserId};
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::rules::Policy;
 use actors::message::Accepted;
-use actors::packet::{Closed, Packet, Tell, ToHome};
+use actors::packet::{Ask, Closed, Packet, Tell, ToHome};
 use actors::shard::home::{Home, Output, Quota, Read};
-use actors::shard::replica::{Origin, Outputs};
+use actors::shard::replica::{Origin, Outputs, carries_image};
 use actors::shard::state::{Change, Command};
 use actors::shard::wire;
 use actors::user::rules::{self as user, User};
 use raft::eraftpb::Message;
 
 use crate::around::{Around, At, Event, Plant};
+use crate::disk::Order;
 use crate::host::{DeskActor, Lane, Node, UserActor, Who, node_id, place_of, set_timeout};
 use crate::network::Network;
 
@@ -62,19 +63,41 @@ impl Node {
                 hosted.replica.transfer(to);
                 self.touch(shard);
             }
+            Lane::Stored(shard, index) => self.stored(shard, index, around),
+            Lane::Export(shard, to) => self.export(shard, to, around),
+            Lane::Piece(shard, message, image) => self.piece(shard, message, image, around),
+            Lane::Imported(shard, number) => self.imported(shard, number, around),
+            Lane::Warmed(shard, life, user, read) => self.warmed(shard, life, &user, read, around),
+            Lane::RunRead(shard, user, entries, read) => {
+                let Some(hosted) = self.shards.get(&shard) else { return };
+                let mut out = Vec::new();
+                hosted.home.run_loaded(&hosted.replica, &user, &entries, read, &mut out);
+                self.carry_out(shard, out, around);
+            }
         }
     }
 
-    fn touch(&mut self, shard: ShardId) {
+    pub(crate) fn touch(&mut self, shard: ShardId) {
         self.due.insert(shard);
         self.schedule();
     }
 
-    fn ask(&mut self, ask: ToHome, around: &mut Around) {
+    pub(crate) fn ask(&mut self, ask: ToHome, around: &mut Around) {
         let shard = ask.shard;
-        let (wall, chance) = (around.wall(self.ahead_ms), around.chance.wide());
+        let (wall, chance) = (around.wall(self.clock), around.chance.wide());
         let mut out = Vec::new();
-        let Some(hosted) = self.shards.get_mut(&shard) else { return };
+        let Some(hosted) = self.shards.get_mut(&shard) else {
+            self.tell(ask.session, Tell::NotHome { shard });
+            self.schedule();
+            return;
+        };
+        if let Ask::Acknowledge { n, .. } = ask.ask {
+            let attached = self.users.get(&ask.user).into_iter().flat_map(|user| &user.attached);
+            let known = attached.into_iter().find(|(session, ..)| *session == ask.session);
+            if let Some((.., device)) = known {
+                hosted.home.acknowledged(&ask.user, device.clone(), n);
+            }
+        }
         hosted.home.ask(&mut hosted.replica, ask, wall, chance, &mut out);
         self.touch(shard);
         self.carry_out(shard, out, around);
@@ -125,7 +148,9 @@ impl Node {
             hosted.replica.change_members(&place, present);
             self.due.insert(shard);
             self.carry_out(shard, out, around);
+            self.checkpoint_some(shard, around);
         }
+        self.cool_some(around);
         self.schedule();
     }
 
@@ -135,9 +160,7 @@ impl Node {
         for shard in std::mem::take(&mut self.due) {
             self.advance(shard, &mut writes, around);
         }
-        if !writes.is_empty() && around.disks[self.place].write(writes) {
-            around.sync(self.place, self.boot);
-        }
+        self.write(writes, around);
         for (to, packets) in std::mem::take(&mut self.loads) {
             self.send(to, 1, packets, around);
         }
@@ -146,12 +169,13 @@ impl Node {
         }
     }
 
-    fn advance(
-        &mut self,
-        shard: ShardId,
-        writes: &mut Vec<(ShardId, actors::shard::replica::Write)>,
-        around: &mut Around,
-    ) {
+    pub(crate) fn write(&self, orders: Vec<(ShardId, Order)>, around: &mut Around) {
+        if !orders.is_empty() && around.disks[self.place].write(orders) {
+            around.sync(self.place, self.boot);
+        }
+    }
+
+    fn advance(&mut self, shard: ShardId, writes: &mut Vec<(ShardId, Order)>, around: &mut Around) {
         let now = around.span(self.born);
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
@@ -159,7 +183,7 @@ impl Node {
         if around.chance.one_in(4) {
             hosted.replica.release();
         }
-        hosted.replica.advance(around.wall(self.ahead_ms), &mut done);
+        hosted.replica.advance(around.wall(self.clock), &mut done);
         around.oracle.applied(&hosted.replica, before, &around.disks);
         hosted.replica.state().check();
         set_timeout(self.place, hosted, around.seed);
@@ -177,14 +201,25 @@ impl Node {
         if hosted.role.serves {
             hosted.home.happened(&hosted.replica, done.happened, now, &mut out);
         }
-        assert!(done.install.is_none() && done.missing.is_empty(), "all is in memory");
         let mut early = Outputs::default();
         if around.plant == Plant::PersistsEarly {
             done.writes.iter().for_each(|w| hosted.replica.persisted(w.ticket, &mut early));
         }
-        writes.extend(done.writes.into_iter().map(|write| (shard, write)));
-        self.raft(shard, done.messages, around);
+        let held = &mut hosted.storing.held;
+        held.extend(done.writes);
+        if !hosted.replica.awaits_image() {
+            writes.extend(held.drain(..).map(|write| (shard, Order::Write(Box::new(write)))));
+        }
+        let (images, messages) = done.messages.into_iter().partition(carries_image);
+        self.raft(shard, messages, around);
         self.raft(shard, early.messages, around);
+        self.start_transfers(shard, images, around);
+        if let Some(snapshot) = done.install {
+            self.install(shard, &snapshot, around);
+        }
+        for (user, chunks) in done.missing {
+            self.load(shard, user, chunks, around);
+        }
         self.carry_out(shard, out, around);
     }
 
@@ -226,7 +261,7 @@ impl Node {
         }
     }
 
-    fn carry_out(&mut self, shard: ShardId, outputs: Vec<Output>, around: &mut Around) {
+    pub(crate) fn carry_out(&mut self, shard: ShardId, outputs: Vec<Output>, around: &mut Around) {
         let term = self.shards[&shard].role.term;
         for output in outputs {
             match output {
@@ -244,7 +279,10 @@ impl Node {
                     let packet = Packet::EnvelopesTaken { from, to: shard, upto };
                     self.leader_gets(from, packet, around);
                 }
-                Output::Load(..) | Output::LoadRun(..) => panic!("all is in memory"),
+                Output::Load(user, chunks) => self.load(shard, user, chunks, around),
+                Output::LoadRun(user, run, read) => {
+                    self.disk_does(At::LoadRun(shard, user, run, read), around);
+                }
             }
             self.schedule();
         }
@@ -278,9 +316,9 @@ impl Node {
             sent: 0,
             attached: Vec::new(),
         });
-        if let user::Input::Attach { session, life, .. } = &input {
-            actor.attached.retain(|(known, _)| known != session);
-            actor.attached.push((*session, *life));
+        if let user::Input::Attach { session, life, device, .. } = &input {
+            actor.attached.retain(|(known, ..)| known != session);
+            actor.attached.push((*session, *life, device.clone()));
         }
         self.hand(user, input);
     }
@@ -298,7 +336,7 @@ impl Node {
             _ => return,
         };
         let known = self.users.get(user);
-        if known.is_some_and(|actor| actor.attached.iter().any(|(known, _)| *known == session)) {
+        if known.is_some_and(|actor| actor.attached.iter().any(|(known, ..)| *known == session)) {
             self.connected(user, input);
         } else {
             self.tell(session, Tell::Closed { life, why: Closed::Lost });
@@ -308,7 +346,7 @@ impl Node {
     fn connected(&mut self, user: &UserId, input: user::Input) {
         let Some(actor) = self.users.get_mut(user) else { return };
         if let user::Input::Detach { session, .. } = &input {
-            actor.attached.retain(|(known, _)| known != session);
+            actor.attached.retain(|(known, ..)| known != session);
         }
         self.hand(user.clone(), input);
     }
@@ -330,8 +368,8 @@ impl Node {
         for output in outputs {
             match output {
                 desk::Output::Propose { ticket, change } => {
-                    if let (Plant::AnswersEarly, Change::Append { mid, .. }) =
-                        (around.plant, &change)
+                    if let Change::Append { mid, .. } = &change
+                        && around.answers_early(self.place, *mid)
                     {
                         early.push((ticket, *mid));
                     }
@@ -355,7 +393,7 @@ impl Node {
         }
         tells.into_iter().for_each(|(session, tell)| self.tell(session, tell));
         for (ticket, mid) in early {
-            let (seq, at) = (actors::ids::Seq(1), around.wall(0));
+            let (seq, at) = (actors::ids::Seq(1), around.wall(self.clock));
             let outcome =
                 actors::shard::state::Outcome::Accepted(Accepted { mid, seq, at, dup: false });
             lost.push(desk::Input::Outcome { ticket, outcome });
@@ -393,8 +431,13 @@ impl Node {
                 user::Output::Cursor { device, n } => {
                     hosted.home.cursor(&hosted.replica, user, device, n, &mut out);
                 }
-                user::Output::Seen { device } => {
+                user::Output::Seen { device } if self.desks.contains_key(user) => {
                     out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));
+                }
+                user::Output::Seen { device } => {
+                    let change = Change::Acknowledge { device, n: Number(0) };
+                    let command = Command::Mailbox(user.clone(), change);
+                    let _no_longer_leads = hosted.replica.propose(command, Origin::Shard);
                 }
                 user::Output::Empty { handled } => {
                     if self.users.get(user).is_some_and(|actor| actor.sent == handled) {

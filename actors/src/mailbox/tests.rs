@@ -10,9 +10,10 @@ use super::image::{self, Opening, Stored};
 use super::log::Found;
 use super::rules::{DEVICES_MAX, Effect, Mailbox, Now, Policy};
 use crate::ids::{Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq};
-use crate::ids::{Timestamp, UserId};
+use crate::ids::{ShardId, Timestamp, UserId};
 use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Resumed, Send, What};
 use crate::packet::{Enclosed, Envelope, Start};
+use crate::shard::state::{Batch, CLOCK_STEP_MAX, State};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const BIRTH: Timestamp = Timestamp(1_000_000);
@@ -257,6 +258,42 @@ fn what_was_never_fetched_expires_and_its_sender_is_told_once() {
     assert_eq!(bench.expire(), [gone]);
     bench.pass(31 * DAY);
     assert_eq!((bench.expire(), bench.low()), (vec![], 2));
+}
+
+#[test]
+fn a_cid_is_remembered_as_long_as_it_was_promised() {
+    let mut bench = Bench::new(0);
+    bench.connect("phone").unwrap();
+    bench.append("alice", "c1").0.unwrap();
+    bench.ack("phone", 1);
+    bench.pass(30 * DAY - Duration::from_millis(1));
+    bench.ack("phone", 1);
+    assert_eq!((bench.expire(), bench.low()), (vec![], 1));
+    assert!(bench.append("alice", "c1").0.unwrap().dup);
+}
+
+#[test]
+fn a_clock_that_jumps_expires_nothing() {
+    let mut bench = Bench::new(30);
+    bench.connect("phone").unwrap();
+    bench.append("alice", "c1").0.unwrap();
+    let jumped = Now { wall: BIRTH.after(400 * DAY), ..bench.now() };
+    let mut effects = Vec::new();
+    bench.mailbox.expire(jumped, &mut effects);
+    assert_eq!((effects, bench.low()), (vec![], 0));
+    assert_eq!(bench.ack("phone", 1), [receipt("alice", 1, 0)], "nor is a device forgotten");
+}
+
+#[test]
+fn the_clock_that_expires_follows_a_jump_in_steps_and_never_goes_back() {
+    let mut state = State::new(ShardId(0), 1);
+    let mut cautious = Vec::new();
+    for (index, wall) in (1..).zip([BIRTH, BIRTH.after(40 * DAY), BIRTH, BIRTH.after(DAY)]) {
+        state.apply(index, 1, Batch { wall, commands: Vec::new() }, &mut Vec::new());
+        cautious.push(state.now().cautious);
+    }
+    let steps = [0, 1, 1, 2].map(|steps| BIRTH.after(CLOCK_STEP_MAX * steps));
+    assert_eq!(cautious, steps);
 }
 
 #[test]

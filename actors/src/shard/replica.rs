@@ -459,6 +459,12 @@ impl Replica {
         log.compact(place.index.min(keep_from))
     }
 
+    /// Lets go of the log up to an entry that a checkpoint covers, without keeping a tail; for simulations, whose logs are
+    /// short. Answers where the log now starts, for the journal.
+    pub fn compact(&mut self, upto: u64) -> Place {
+        self.raft.mut_store().compact(upto)
+    }
+
     /// Whether a replica waits for a checkpoint newer than any there is; asking resets it.
     #[must_use]
     pub fn wants_checkpoint(&self) -> bool {

@@ -159,6 +159,12 @@ fn of_two_gateways_whose_clocks_differ_a_little_the_one_that_comes_last_is_newer
     assert_eq!(on(&user), Some(NodeId(1)), "who only goes on is not");
     give(&mut user, at(4, 5_000, Start::Device));
     assert_eq!(on(&user), Some(NodeId(1)), "what was long on its way is not");
+    give(&mut user, at(2, 86_400_000, Start::Device));
+    assert_eq!(on(&user), Some(NodeId(2)));
+    give(&mut user, at(1, 20_000, Start::Resume(resume)));
+    assert_eq!(on(&user), Some(NodeId(1)), "a clock that is a day ahead keeps nobody out");
+    give(&mut user, at(2, 86_400_000, Start::Continue(resume)));
+    assert_eq!(on(&user), Some(NodeId(2)), "of two that go on, clocks decide");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod tests;
 mod writer;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 pub(crate) use events::{Body, Greeting, Outgoing, Teller};
 pub(crate) use request::{Draft, Frame, Request, decode};
@@ -66,6 +67,13 @@ impl Error {
     #[must_use]
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), retry_after_ms: None }
+    }
+
+    /// Too much at once: what is repeated after this time may go on.
+    #[must_use]
+    pub fn too_fast(message: &'static str, wait: Duration) -> Self {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        Self { retry_after_ms: Some(wait_ms), ..Self::new(Code::RateLimited, message) }
     }
 }
 
