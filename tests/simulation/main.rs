@@ -101,7 +101,7 @@ fn a_mailbox_that_leaves_memory_before_it_is_on_disk_is_noticed() {
 
 #[test]
 fn a_mailbox_read_of_another_checkpoint_than_the_state_is_noticed() {
-    assert!(caught(Plant::WarmsLate, 20).is_some());
+    assert!(caught(Plant::WarmsLate, 100).is_some());
 }
 
 #[test]

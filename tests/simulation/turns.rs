@@ -268,6 +268,7 @@ impl Node {
                 Output::Mailbox(user, input) => self.mailbox(shard, term, user, input, around),
                 Output::User(user, input) => self.user_input(shard, term, user, input),
                 Output::Attached(user, session, input) => self.attached(&user, session, input),
+                Output::Alive(user, session) => self.alive((shard, term), &user, session, around),
                 Output::Connected(user, input) => self.connected(&user, input),
                 Output::Tell(session, tell) => self.tell(session, tell),
                 Output::Post(parcel) => {
@@ -328,6 +329,27 @@ impl Node {
         actor.sent += 1;
         actor.inbox.push_back(input);
         self.ready.push(Who::User(user));
+    }
+
+    fn alive(
+        &mut self,
+        (shard, term): (ShardId, u64),
+        user: &UserId,
+        session: actors::ids::SessionId,
+        around: &mut Around,
+    ) {
+        let attached = self.users.get(user).into_iter().flat_map(|user| &user.attached);
+        let mut known = attached.filter(|(known, ..)| *known == session);
+        let Some(device) = known.next().map(|(_, _, device)| device.clone()) else { return };
+        if self.desks.contains_key(user) {
+            self.mailbox(shard, term, user.clone(), desk::Input::Seen { device }, around);
+        } else {
+            let hosted = self.shards.get_mut(&shard).expect("every node has every shard");
+            let change = Change::Acknowledge { device, n: Number(0) };
+            let command = Command::Mailbox(user.clone(), change);
+            let _no_longer_leads = hosted.replica.propose(command, Origin::Shard);
+            self.touch(shard);
+        }
     }
 
     fn attached(&mut self, user: &UserId, session: actors::ids::SessionId, input: user::Input) {
@@ -430,14 +452,6 @@ impl Node {
                 }
                 user::Output::Cursor { device, n } => {
                     hosted.home.cursor(&hosted.replica, user, device, n, &mut out);
-                }
-                user::Output::Seen { device } if self.desks.contains_key(user) => {
-                    out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));
-                }
-                user::Output::Seen { device } => {
-                    let change = Change::Acknowledge { device, n: Number(0) };
-                    let command = Command::Mailbox(user.clone(), change);
-                    let _no_longer_leads = hosted.replica.propose(command, Origin::Shard);
                 }
                 user::Output::Empty { handled } => {
                     if self.users.get(user).is_some_and(|actor| actor.sent == handled) {

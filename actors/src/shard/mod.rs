@@ -6,6 +6,7 @@
 //!           runs in the simulation.
 //! Fails by  losing what only the leader remembers (`home`, `post`); journal and checkpoints give back the rest.
 
+pub mod command;
 pub mod home;
 pub mod lane;
 pub mod outbox;

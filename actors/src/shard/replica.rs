@@ -279,7 +279,7 @@ impl Replica {
             let mut bytes = 0;
             while bytes < BATCH_BYTES && batch.commands.len() < BATCH_COMMANDS {
                 let Some((command, origin)) = pending.pop_front() else { break };
-                bytes += weight(&command);
+                bytes += command.weight();
                 batch.commands.push(command);
                 origins.push(origin);
             }
@@ -490,16 +490,4 @@ fn decode_batch(entry: &Entry) -> Option<Batch> {
     }
     // A committed command that this program cannot read must stop the replica; skipping it would make replicas differ.
     Some(codec::decode(&entry.data).expect("a committed entry is one this version reads"))
-}
-
-fn weight(command: &Command) -> usize {
-    use super::state::Change;
-    const FIXED: usize = 128;
-    match command {
-        Command::Mailbox(_, Change::Append { send, .. }) => FIXED + send.content.weight(),
-        Command::Receive { envelopes, .. } => {
-            envelopes.iter().map(super::outbox::weight).sum::<usize>() + FIXED
-        }
-        _ => FIXED,
-    }
 }

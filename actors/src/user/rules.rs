@@ -92,11 +92,6 @@ pub enum Input {
     },
     /// A device was removed.
     DeviceGone(DeviceId),
-    /// A client is alive.
-    Alive {
-        /// Its session.
-        session: SessionId,
-    },
 }
 
 /// What a user wants done, in this order.
@@ -125,11 +120,6 @@ pub enum Output {
         device: DeviceId,
         /// The newest entry it has.
         n: Number,
-    },
-    /// A device is alive.
-    Seen {
-        /// The device.
-        device: DeviceId,
     },
     /// No session is left: the actor may stop, unless it was sent more than this many inputs.
     Empty {
@@ -236,10 +226,6 @@ impl User {
                 }
             }
             Input::DeviceGone(device) => self.device_gone(&device, out),
-            Input::Alive { session } => {
-                let known = self.sessions.iter().find(|a| a.session == session);
-                out.extend(known.map(|a| Output::Seen { device: a.device.clone() }));
-            }
         }
         if self.sessions.is_empty() && (before > 0 || attaching) {
             out.push(Output::Empty { handled: self.handled });

@@ -63,6 +63,8 @@ pub enum Output {
     Attached(UserId, SessionId, user::Input),
     /// For the user's `User` actor if there is one.
     Connected(UserId, user::Input),
+    /// A session says that its client is alive: note it of its device, if it is attached.
+    Alive(UserId, SessionId),
     /// An answer.
     Tell(SessionId, Tell),
     /// Envelopes for the leader of another shard.
@@ -174,10 +176,7 @@ impl Home {
                 let input = user::Input::Pull { session: *session, life, after, limit };
                 out.push(Output::Attached(user.clone(), *session, input));
             }
-            Ask::Alive => {
-                let input = user::Input::Alive { session: *session };
-                out.push(Output::Connected(user.clone(), input));
-            }
+            Ask::Alive => out.push(Output::Alive(user.clone(), *session)),
             Ask::Read { conv, seq } => {
                 out.push(Output::Mailbox(ask.user, desk::Input::Read { conv, seq }));
             }

@@ -194,3 +194,148 @@ impl Children {
         sessions.iter().find(|a| a.session == session).map(|a| a.device.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ractor::ActorProcessingErr;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use super::super::Msg;
+    use super::*;
+    use crate::ids::{BootId, Epoch, Number, Timestamp};
+    use crate::message::{Position, Resumed};
+    use crate::packet::Start;
+
+    /// Stands where the lane is, and hands on what it is told.
+    struct Probe;
+
+    impl Actor for Probe {
+        type Msg = Msg;
+        type State = UnboundedSender<Msg>;
+        type Arguments = UnboundedSender<Msg>;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<Msg>,
+            heard: UnboundedSender<Msg>,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            Ok(heard)
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<Msg>,
+            message: Msg,
+            heard: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            let _nobody_listens = heard.send(message);
+            Ok(())
+        }
+    }
+
+    struct Stage {
+        children: Children,
+        heard: UnboundedReceiver<Msg>,
+    }
+
+    impl Stage {
+        async fn new() -> Self {
+            let (told, heard) = unbounded_channel();
+            let (lane, _) = Actor::spawn(None, Probe, told).await.expect("a probe");
+            let children = Children::start(&lane, rules::Limits::default()).await;
+            Self { children: children.expect("children"), heard }
+        }
+
+        async fn hears(&mut self) -> Msg {
+            const PATIENCE: Duration = Duration::from_secs(30);
+            let heard = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
+            heard.expect("something is told").expect("the probe lives")
+        }
+
+        /// What the user's actor wants done next.
+        async fn outputs(&mut self) -> Vec<rules::Output> {
+            loop {
+                if let Msg::User(_, _, _, outputs) = self.hears().await {
+                    return outputs;
+                }
+            }
+        }
+
+        async fn attach(&mut self) {
+            let resumed = Resumed::NotAsked;
+            let position = Position { epoch: EPOCH, from: Number(3), head: Number(3), resumed };
+            let attach = rules::Input::Attach {
+                session: session(),
+                life: 1,
+                device: DeviceId::parse("phone").expect("a name"),
+                since: Timestamp(1),
+                start: Start::Device,
+                position,
+                acked: Number(0),
+            };
+            self.children.user(ShardId(0), 1, ann(), attach).await;
+            self.outputs().await;
+        }
+
+        /// Looks twice, so that a user to whom nothing happens is asked to rest; answers what the actor says.
+        async fn asked_to_rest(&mut self) -> (ActorId, rules::User) {
+            self.children.rest();
+            self.children.rest();
+            loop {
+                if let Msg::Rested(actor, _, known) = self.hears().await {
+                    return (actor, known);
+                }
+            }
+        }
+
+        fn rests(&self) -> bool {
+            matches!(self.children.by_user[&ann()].body, Body::Resting(_))
+        }
+    }
+
+    const EPOCH: Epoch = Epoch(7);
+
+    fn ann() -> UserId {
+        UserId::parse("ann").expect("a name")
+    }
+
+    fn session() -> SessionId {
+        SessionId { node: NodeId(1), boot: BootId(1), count: 1 }
+    }
+
+    fn acknowledge(n: u64) -> rules::Input {
+        rules::Input::Acknowledge { session: session(), life: 1, n: Number(n) }
+    }
+
+    #[tokio::test]
+    async fn a_user_to_whom_nothing_happens_rests_and_goes_on_where_they_were() {
+        let mut stage = Stage::new().await;
+        stage.attach().await;
+        assert!(!stage.rests());
+        let (actor, known) = stage.asked_to_rest().await;
+        stage.children.rested(actor, &ann(), known);
+        assert!(stage.rests());
+        assert!(stage.children.device_of(&ann(), session()).is_some(), "still attached");
+        let who = (&ann(), session());
+        let lost = stage.children.attached(ShardId(0), 1, who, acknowledge(3)).await;
+        assert_eq!(lost, None);
+        assert!(!stage.rests());
+        // Only who remembers that three entries were sent takes the acknowledgement.
+        let device = DeviceId::parse("phone").expect("a name");
+        let cursor = rules::Output::Cursor { device, n: Number(3) };
+        assert_eq!(stage.outputs().await, [cursor]);
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_the_actor_is_asked_keeps_it() {
+        let mut stage = Stage::new().await;
+        stage.attach().await;
+        let (actor, known) = stage.asked_to_rest().await;
+        stage.children.connected(ShardId(0), 1, &ann(), acknowledge(3)).await;
+        stage.children.rested(actor, &ann(), known);
+        assert!(!stage.rests(), "it was sent more than it said it had handled");
+        assert_eq!(stage.outputs().await.len(), 1);
+    }
+}

@@ -7,7 +7,7 @@ use rand::Rng;
 use super::storing::Storing;
 use super::transfer::{Arrival, Transfer};
 use super::{ShardStatus, State};
-use crate::ids::{NodeId, Number, ShardId, UserId};
+use crate::ids::{DeviceId, NodeId, Number, ShardId, UserId};
 use crate::mailbox::desk;
 use crate::packet::{Answer, Ask, Packet, Question, Tell, ToHome};
 use crate::shard::home::{Home, Output, Read};
@@ -27,6 +27,8 @@ pub struct Hosted {
     pub(super) storing: Storing,
     pub(super) transfers: BTreeMap<NodeId, Transfer>,
     pub(super) arrival: Option<Arrival>,
+    /// Checkpoints taken over so far; what was read before the newest is not of this state.
+    pub(super) images: u64,
     /// Bytes of state in memory, as of the last time they were counted.
     pub(super) bytes: usize,
     /// Writes held back until the image of a checkpoint that is being taken over is on disk.
@@ -45,6 +47,7 @@ impl Hosted {
             place,
             transfers: BTreeMap::new(),
             arrival: None,
+            images: 0,
             bytes: 0,
             held: Vec::new(),
         }
@@ -239,6 +242,11 @@ impl State {
                         self.outlet.tell(session, tell);
                     }
                 }
+                Output::Alive(user, session) => {
+                    if let Some(device) = self.children.device_of(&user, session) {
+                        self.seen(shard, term, user, device).await;
+                    }
+                }
                 Output::Connected(user, input) => {
                     self.children.connected(shard, term, &user, input).await;
                 }
@@ -256,6 +264,18 @@ impl State {
                 Output::LoadRun(user, run, read) => self.load_run(shard, user, run, read),
             }
             self.schedule();
+        }
+    }
+
+    /// A device is alive. Not worth an actor: all connected devices are seen every few minutes.
+    async fn seen(&mut self, shard: ShardId, term: u64, user: UserId, device: DeviceId) {
+        if self.children.has_mailbox(&user) {
+            self.children.mailbox(shard, term, user, desk::Input::Seen { device }).await;
+        } else if let Some(hosted) = self.shards.get_mut(&shard) {
+            let change = Change::Acknowledge { device, n: Number(0) };
+            let command = Command::Mailbox(user, change);
+            let _no_longer_leads = hosted.replica.propose(command, Origin::Shard);
+            self.touch(shard);
         }
     }
 
@@ -314,15 +334,6 @@ impl State {
                 }
                 user::Output::Cursor { device, n } => {
                     hosted.home.cursor(&hosted.replica, user, device, n, &mut out);
-                }
-                user::Output::Seen { device } if self.children.has_mailbox(user) => {
-                    out.push(Output::Mailbox(user.clone(), desk::Input::Seen { device }));
-                }
-                // Not worth an actor: all connected users are seen every few minutes.
-                user::Output::Seen { device } => {
-                    let change = Change::Acknowledge { device, n: Number(0) };
-                    let command = Command::Mailbox(user.clone(), change);
-                    let _no_longer_leads = hosted.replica.propose(command, Origin::Shard);
                 }
                 user::Output::Empty { handled } => self.children.left(user, handled),
             }

@@ -16,6 +16,7 @@ mod children;
 mod connected;
 mod hosted;
 mod joining;
+mod leading;
 mod outlet;
 mod pacer;
 mod storing;
@@ -105,8 +106,8 @@ pub enum Msg {
     User(ShardId, u64, UserId, Vec<user::rules::Output>),
     /// What a user's actor knows, to whom nothing has happened for a while.
     Rested(ActorId, UserId, user::rules::User),
-    /// A mailbox was read from disk.
-    Warmed(ShardId, Box<Result<(Mailbox, Stored), StoreError>>, UserId),
+    /// A mailbox was read from disk, under the checkpoint with this number.
+    Warmed((ShardId, u64), Box<Result<(Mailbox, Stored), StoreError>>, UserId),
     /// A run of a log was read from disk.
     RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, Read),
     /// A piece of a checkpoint was read, for a node; with the number of the transfer.
@@ -256,7 +257,7 @@ impl Actor for Lane {
                 state.user(shard, term, &user, outputs).await;
             }
             Msg::Rested(actor, user, known) => state.children.rested(actor, &user, known),
-            Msg::Warmed(shard, read, user) => state.warmed(shard, *read, user).await,
+            Msg::Warmed(from, read, user) => state.warmed(from, *read, user).await,
             Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await,
             Msg::Exported(shard, node, number, chunk) => state.exported(shard, node, number, chunk),
             Msg::Imported(shard, number, done) => state.imported(shard, number, done)?,
@@ -425,40 +426,6 @@ impl State {
             self.move_leaders();
             self.change_members();
         }
-    }
-
-    /// Hands leaderships to the nodes that should have them: the preferred one, or any other when draining.
-    fn move_leaders(&mut self) {
-        const AT_ONCE: usize = 4;
-        let peers = self.router.peers();
-        let willing = |node: &NodeId| {
-            let peer = peers.get(node);
-            peer.is_some_and(|p| p.up && p.beat.as_ref().is_some_and(|beat| !beat.draining))
-        };
-        let me = self.router.me();
-        let mut moved = Vec::new();
-        for hosted in self.shards.values_mut() {
-            let role = hosted.replica.role();
-            if moved.len() >= AT_ONCE || !role.serves || (!self.draining && hosted.place[0] == me) {
-                continue;
-            }
-            let last = hosted.replica.last_index();
-            let caught_up = |node: &&NodeId| {
-                let progress = hosted.replica.progress(**node);
-                let caught_up =
-                    progress.is_some_and(|(matched, active)| active && matched + 64 >= last);
-                caught_up && hosted.replica.could_lead(**node)
-            };
-            let candidates = hosted.place.iter().filter(|node| **node != me && willing(node));
-            let wanted = if self.draining { hosted.place.len() } else { 1 };
-            let to = candidates.take(wanted).find(caught_up).copied();
-            if let Some(to) = to.filter(|to| self.draining || *to == hosted.place[0]) {
-                tracing::debug!(shard = %hosted.shard(), node = %to, "leadership handed over");
-                hosted.replica.transfer(to);
-                moved.push(hosted.shard());
-            }
-        }
-        moved.into_iter().for_each(|shard| self.touch(shard));
     }
 
     fn written(&mut self, tickets: &[(ShardId, u64)]) {

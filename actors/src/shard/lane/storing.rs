@@ -108,7 +108,8 @@ impl State {
             let Some(Running { at, members, saved }) = hosted.storing.running.take() else {
                 continue;
             };
-            if at.index != *index {
+            // Another checkpoint is being taken over: the log has begun anew behind it.
+            if at.index != *index || hosted.replica.is_installing() {
                 continue;
             }
             hosted.storing.durable = *index;
@@ -130,7 +131,9 @@ impl State {
         let Some(over) = total.checked_sub(self.settings.memory_budget / lanes) else { return };
         let count = self.shards.len().max(1);
         let children = &self.children;
-        for hosted in self.shards.values_mut() {
+        // What a checkpoint under way holds is not on disk yet, and would be read back as it was before.
+        let quiet = self.shards.values_mut().filter(|hosted| !hosted.storing.is_running());
+        for hosted in quiet {
             let state = hosted.replica.state_mut();
             let freed = state.cool(over / count + 1, |user| children.has(user));
             if freed > 0 {
@@ -146,25 +149,30 @@ impl State {
         }
         let (lane, disk, user) =
             (self.myself.clone(), self.disks.checkpoints.clone(), user.clone());
+        let Some(image) = self.shards.get(&shard).map(|hosted| hosted.images) else { return };
         let keys = image::head_keys(&user, chunks);
-        let reply = Box::new(move |head| load_rest(lane, &disk, shard, user, head));
+        let from = (shard, image);
+        let reply = Box::new(move |head| load_rest(lane, &disk, from, user, head));
         self.disks.checkpoints.load(shard, keys, reply);
     }
 
     /// A mailbox was read: whoever waits for it goes on.
     pub(super) async fn warmed(
         &mut self,
-        shard: ShardId,
+        (shard, image): (ShardId, u64),
         read: Result<(Mailbox, Stored), StoreError>,
         user: UserId,
     ) {
         self.children.end_loading(&user);
-        let (mailbox, stored) = match read {
-            Ok(read) => read,
-            Err(error) => return self.damaged(shard, &error),
-        };
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
-        hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
+        if hosted.images == image {
+            let (mailbox, stored) = match read {
+                Ok(read) => read,
+                Err(error) => return self.damaged(shard, &error),
+            };
+            hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
+        }
+        // Read, at least in part, from a checkpoint that another has replaced meanwhile: who waits asks once more.
         for ask in hosted.home.warmed(&user) {
             self.ask(ask).await;
         }
@@ -343,10 +351,11 @@ fn at_birth(place: &[NodeId]) -> ConfState {
 fn load_rest(
     lane: ActorRef<Msg>,
     disk: &Checkpoints,
-    shard: ShardId,
+    from: (ShardId, u64),
     user: UserId,
     head: Result<Vec<Option<Vec<u8>>>, StoreError>,
 ) {
+    let (shard, _) = from;
     let opening = head.and_then(|chunks| {
         let chunks: Option<Vec<Vec<u8>>> = chunks.into_iter().collect();
         let chunks = chunks.ok_or_else(|| bad(shard, &user, BadBytes::Malformed))?;
@@ -355,7 +364,7 @@ fn load_rest(
     let opening = match opening {
         Ok(opening) => opening,
         Err(error) => {
-            let _stopping = lane.cast(Msg::Warmed(shard, Box::new(Err(error)), user));
+            let _stopping = lane.cast(Msg::Warmed(from, Box::new(Err(error)), user));
             return;
         }
     };
@@ -366,7 +375,7 @@ fn load_rest(
             let values = values.ok_or_else(|| bad(shard, &user, BadBytes::Malformed))?;
             opening.finish(&values).map_err(|why| bad(shard, &user, why))
         });
-        let _stopping = lane.cast(Msg::Warmed(shard, Box::new(read), user));
+        let _stopping = lane.cast(Msg::Warmed(from, Box::new(read), user));
     });
     disk.load(shard, keys, reply);
 }

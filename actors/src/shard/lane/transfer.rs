@@ -347,6 +347,7 @@ impl State {
         tracing::info!(%shard, index = state.applied().0, "took over a checkpoint");
         hosted.storing.restart_at(state.applied().0);
         hosted.replica.installed(state);
+        hosted.images += 1;
         if let Some(Arrival { rules, .. }) = hosted.arrival.take() {
             self.answer(rules.from, shard, &Note::Over { which: rules.which, taken: true });
         }
