@@ -9,7 +9,7 @@
 //! │   ├─ Mailboxes             supervises ─► Mailbox(user): admission, merging of cursors      (mailbox)
 //! │   │                          started on demand where the shard leads, passivated when idle
 //! │   └─ Users                 supervises ─► User(user): sessions, windows, paging             (user)
-//! │                              while somebody is connected
+//! │                              while somebody is connected; rests while nothing happens to them
 //! └─ Links                     node server, router actor, door, and one Link per peer          (cluster)
 //! ```
 //! Sockets are lean tasks, watched by the `Sessions` actor of the node that has them; what a session *decides* is here

@@ -73,7 +73,7 @@ pub trait Inbound: Send + Sync + 'static {
     fn beat(&self) -> Beat;
 }
 
-/// Why packets were not taken. None of them will arrive, except all but those that are `TooLong`.
+/// Why packets were not taken. With `TooLong` all but those that are too long will arrive, else none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no link to that node now: wait for `up`.

@@ -7,6 +7,9 @@
 //!           Nor does it outlive the leadership it was started for (see `mailbox`).
 //! Fails by  forgetting who is attached: the lane tells the sessions `Closed(Lost)` and they attach again, going on after
 //!           the last entry they were sent.
+//!
+//! Resting: an actor takes ten times the memory of what it knows. While nothing happens to a user, the lane keeps what
+//! the actor knew and the actor ends; the next thing that happens starts another, which goes on from there.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Connected: the users attached through a lane: their sessions, and their actors while something happens to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorRef};
 
@@ -8,6 +9,11 @@ use super::children::{Carrier, Children};
 use crate::ids::{DeviceId, NodeId, SessionId, ShardId, UserId};
 use crate::packet::{Closed, Tell};
 use crate::user::{self, User, rules};
+
+/// The actor of a user to whom nothing has happened for this long rests.
+const REST_AFTER: Duration = Duration::from_secs(5);
+/// Actors asked to rest at once.
+const REST_AT_ONCE: usize = 400;
 
 /// A session that attached, as far as the lane saw.
 struct Attached {
@@ -28,14 +34,14 @@ pub(super) struct Connected {
     sessions: Vec<Attached>,
     /// Inputs sent.
     sent: u64,
-    /// Inputs sent when it was last looked whether something happens to them.
-    looked: u64,
+    /// Inputs sent when it was last looked whether something happens to them, and since when there were so many.
+    looked: (u64, Duration),
 }
 
 impl Connected {
     fn new(limits: rules::Limits) -> Self {
         let body = Body::Resting(rules::User::new(limits));
-        Self { body, sessions: Vec::new(), sent: 0, looked: 0 }
+        Self { body, sessions: Vec::new(), sent: 0, looked: (0, Duration::ZERO) }
     }
 
     /// Whom to tell that their attachment is lost.
@@ -103,6 +109,10 @@ impl Children {
             && let rules::Input::Detach { session, .. } = &input
         {
             connected.sessions.retain(|known| known.session != *session);
+            if connected.sessions.is_empty() && matches!(connected.body, Body::Resting(_)) {
+                self.by_user.remove(user);
+                return;
+            }
         }
         self.hand(shard, term, user, input).await;
     }
@@ -131,15 +141,20 @@ impl Children {
         let _gone_is_told = actor.cast(user::Msg::Input(Box::new(input)));
     }
 
-    /// Lets the actors of users to whom nothing has happened since the last call rest.
-    pub(super) fn rest(&mut self) {
+    /// Lets the actors of users to whom nothing has happened for a while rest; a few at a time, for after a storm of
+    /// logins all are quiet together.
+    pub(super) fn rest(&mut self, now: Duration) {
+        let mut asked = 0;
         for connected in self.by_user.values_mut() {
-            if let Body::Active(actor) = &connected.body
-                && connected.sent == connected.looked
-            {
+            let Body::Active(actor) = &connected.body else { continue };
+            let (sent, since) = connected.looked;
+            if sent != connected.sent {
+                connected.looked = (connected.sent, now);
+            } else if now >= since + REST_AFTER && asked < REST_AT_ONCE {
+                asked += 1;
+                connected.looked = (sent, now);
                 let _gone_is_told = actor.cast(user::Msg::Rest);
             }
-            connected.looked = connected.sent;
         }
     }
 
@@ -153,6 +168,10 @@ impl Children {
             self.owners.remove(&actor);
             active.stop(None);
             connected.body = Body::Resting(known);
+            // Something came for them just after their last session had gone.
+            if connected.sessions.is_empty() {
+                self.by_user.remove(user);
+            }
         }
     }
 
@@ -197,8 +216,6 @@ impl Children {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ractor::ActorProcessingErr;
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -279,10 +296,10 @@ mod tests {
             self.outputs().await;
         }
 
-        /// Looks twice, so that a user to whom nothing happens is asked to rest; answers what the actor says.
+        /// Lets time pass without anything happening; answers what the actor says when asked to rest.
         async fn asked_to_rest(&mut self) -> (ActorId, rules::User) {
-            self.children.rest();
-            self.children.rest();
+            self.children.rest(Duration::from_secs(1));
+            self.children.rest(Duration::from_secs(1) + REST_AFTER);
             loop {
                 if let Msg::Rested(actor, _, known) = self.hears().await {
                     return (actor, known);
@@ -337,5 +354,18 @@ mod tests {
         stage.children.rested(actor, &ann(), known);
         assert!(!stage.rests(), "it was sent more than it said it had handled");
         assert_eq!(stage.outputs().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_no_session_left_is_forgotten_when_their_actor_rests() {
+        let mut stage = Stage::new().await;
+        stage.attach().await;
+        let detach = rules::Input::Detach { session: session(), life: 1 };
+        stage.children.connected(ShardId(0), 1, &ann(), detach).await;
+        // Its end is not carried out, because this comes before.
+        stage.children.connected(ShardId(0), 1, &ann(), acknowledge(3)).await;
+        let (actor, known) = stage.asked_to_rest().await;
+        stage.children.rested(actor, &ann(), known);
+        assert!(!stage.children.has(&ann()));
     }
 }

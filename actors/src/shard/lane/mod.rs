@@ -44,21 +44,19 @@ use crate::store::{Checkpoints, Chunk};
 use crate::user;
 use children::Children;
 use outlet::Outlet;
-use pacer::Pacer;
+use pacer::{Flushes, Pacer};
 
 pub use hosted::Hosted;
 pub use storing::open;
 
 /// How long a link that takes no more is left alone.
 const BUSY_LINK_AGAIN: Duration = Duration::from_millis(2);
-/// The time between two flushes of a busy lane, and how many may follow at once on a quiet time.
+/// The time between two flushes of a busy lane, and how many may come at once after a quiet time: what it takes to serve a
+/// message or two without waiting.
 const FLUSH: (Duration, u32) = (Duration::from_millis(2), 8);
 /// The same for commands that nobody waits for: on a busy lane they go with the next that somebody waits for, or after
 /// this time.
 const COMPANY: (Duration, u32) = (Duration::from_millis(40), 3);
-
-/// The actor of a user to whom nothing has happened for this long, or up to twice as long, rests.
-const REST_EVERY: Duration = Duration::from_secs(5);
 
 /// What a lane needs to know.
 #[derive(Clone)]
@@ -118,6 +116,8 @@ pub enum Msg {
     Tick,
     /// Do all that is due.
     Flush,
+    /// The same, at the time set for it.
+    FlushDue,
     /// Commands that nobody waits for have waited long enough.
     Release,
     /// The link to a node is gone.
@@ -185,18 +185,13 @@ pub struct State {
     settings: Settings,
     shards: BTreeMap<ShardId, Hosted>,
     due: BTreeSet<ShardId>,
-    /// A flush is to come when the pace allows it.
-    flushing: bool,
-    /// A flush is behind what waits already.
-    flushing_at_once: bool,
-    pacer: Pacer,
+    flushes: Flushes,
     /// Shards with commands that wait for company, and the pace at which these go all the same.
     patient: BTreeSet<ShardId>,
     company: Pacer,
     announce: bool,
     draining: bool,
     ticks: u64,
-    rest_due: Duration,
     /// Checkpoints sent or taken in by this lane so far, to tell them apart.
     transfers: u64,
     outlet: Outlet,
@@ -225,15 +220,12 @@ impl Actor for Lane {
             settings,
             shards: BTreeMap::new(),
             due: BTreeSet::new(),
-            flushing: false,
-            flushing_at_once: false,
-            pacer: Pacer::new(FLUSH.0, FLUSH.1),
+            flushes: Flushes::new(Pacer::new(FLUSH.0, FLUSH.1)),
             patient: BTreeSet::new(),
             company: Pacer::new(COMPANY.0, COMPANY.1),
             announce: false,
             draining: false,
             ticks: 0,
-            rest_due: REST_EVERY,
             transfers: 0,
             children,
         };
@@ -262,7 +254,14 @@ impl Actor for Lane {
             Msg::Exported(shard, node, number, chunk) => state.exported(shard, node, number, chunk),
             Msg::Imported(shard, number, done) => state.imported(shard, number, done)?,
             Msg::Tick => state.tick().await,
-            Msg::Flush => state.flush().await,
+            Msg::Flush => {
+                state.flushes.came();
+                state.flush().await;
+            }
+            Msg::FlushDue => {
+                state.flushes.came_in_time();
+                state.flush().await;
+            }
             Msg::Release => state.release(),
             Msg::LinkLost(node) => state.link_lost(node),
             Msg::LinkFound => state.link_found(),
@@ -334,28 +333,24 @@ impl State {
     }
 
     fn schedule(&mut self) {
-        if self.flushing || self.flushing_at_once {
-            return;
-        }
-        let wait = self.pacer.next(self.now());
-        if wait.is_zero() {
-            self.flush_at_once();
-        } else {
-            self.flushing = true;
-            self.myself.send_after(wait, || Msg::Flush);
+        match self.flushes.paced(self.now()) {
+            Some(Duration::ZERO) => {
+                let _stopping = self.myself.cast(Msg::Flush);
+            }
+            Some(wait) => {
+                self.myself.send_after(wait, || Msg::FlushDue);
+            }
+            None => {}
         }
     }
 
     fn flush_at_once(&mut self) {
-        if !self.flushing_at_once {
-            self.flushing_at_once = true;
+        if self.flushes.at_once() {
             let _stopping = self.myself.cast(Msg::Flush);
         }
     }
 
     async fn flush(&mut self) {
-        self.flushing = false;
-        self.flushing_at_once = false;
         let mut records = Vec::new();
         for shard in std::mem::take(&mut self.due) {
             self.advance(shard, &mut records).await;
@@ -378,9 +373,8 @@ impl State {
         if std::mem::take(&mut self.announce) {
             self.router.announce();
         }
-        if self.outlet.is_waiting() && !self.flushing {
-            self.flushing = true;
-            self.myself.send_after(BUSY_LINK_AGAIN, || Msg::Flush);
+        if self.outlet.is_waiting() && self.flushes.later() {
+            self.myself.send_after(BUSY_LINK_AGAIN, || Msg::FlushDue);
         }
     }
 
@@ -415,9 +409,8 @@ impl State {
             }
             self.carry_out(shard, out).await;
         }
-        if now >= self.rest_due {
-            self.rest_due = now + REST_EVERY;
-            self.children.rest();
+        if self.ticks.is_multiple_of(5) {
+            self.children.rest(now);
         }
         self.checkpoint_some();
         self.continue_transfers();

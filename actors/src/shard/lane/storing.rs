@@ -69,6 +69,10 @@ impl State {
         let round = (self.settings.checkpoint_every.as_millis() / tick.as_millis()).max(1);
         let turn = u128::from(self.ticks) % round;
         let groups = round.min(8);
+        // At the start of a round the last checkpoints of the one before are on disk.
+        if turn == 0 {
+            self.cool();
+        }
         let mut checkpoints = Vec::new();
         for (at, hosted) in self.shards.values_mut().enumerate() {
             hosted.storing.wanted |= hosted.replica.wants_checkpoint();
@@ -76,9 +80,6 @@ impl State {
             if due || hosted.storing.wanted {
                 checkpoints.extend(checkpoint(hosted));
             }
-        }
-        if turn == round / 2 {
-            self.cool();
         }
         self.store(checkpoints);
     }

@@ -119,7 +119,7 @@ impl State {
         number: u64,
         chunk: Result<Chunk, StoreError>,
     ) {
-        let head = self.disks.checkpoints.image(shard).map(|image| image.head);
+        let image = self.disks.checkpoints.image(shard);
         let hosted = self.shards.get_mut(&shard);
         let Some(transfer) = hosted.and_then(|h| h.transfers.get_mut(&node)) else { return };
         if transfer.number != number {
@@ -129,6 +129,8 @@ impl State {
         let (which, piece) = (transfer.rules.which, transfer.rules.next());
         let at = LogStart { index: which.index, term: which.term };
         let chunk = chunk.ok().filter(|chunk| chunk.at == at);
+        // A checkpoint that was being written when this began may have replaced it since the piece was read.
+        let head = image.filter(|image| image.at == at).map(|image| image.head);
         let (Some(chunk), Some(head), Some(number)) = (chunk, head, piece) else {
             self.end_transfer(shard, node, false);
             return;
