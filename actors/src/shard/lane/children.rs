@@ -270,21 +270,19 @@ impl State {
             return Err(format!("supervisors of {kind:?} fail again and again: {error}").into());
         }
         let supervisor = supervise(&children.lane, kind).await?;
-        let ids: Vec<ActorId> = match kind {
+        match kind {
             Kind::Mailboxes => {
                 children.mailboxes = supervisor;
-                children.by_mailbox.values().map(|active| active.actor.get_id()).collect()
+                for (_, active) in children.by_mailbox.drain() {
+                    children.owners.remove(&active.actor.get_id());
+                }
             }
             Kind::Users => {
                 children.users = supervisor;
                 // Also those that rest: for one of them the next actor may have failed to start.
                 let lost = children.all_lost();
                 self.tell_lost(lost);
-                Vec::new()
             }
-        };
-        for id in ids {
-            self.child_gone(kind, id);
         }
         Ok(())
     }

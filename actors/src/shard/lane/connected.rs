@@ -119,26 +119,22 @@ impl Children {
 
     async fn hand(&mut self, shard: ShardId, term: u64, user: &UserId, input: rules::Input) {
         let Some(connected) = self.by_user.get_mut(user) else { return };
-        let actor = match &connected.body {
-            Body::Active(actor) => actor,
-            Body::Resting(known) => {
-                let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
-                let (known, name) = (known.clone(), user.clone());
-                let arguments = user::Arguments { user: name, known, port };
-                let parent = self.users.get_cell();
-                let Ok((actor, _)) = Actor::spawn_linked(None, User, arguments, parent).await
-                else {
-                    // The supervisor has failed: all sessions are about to be told.
-                    return;
-                };
-                self.owners.insert(actor.get_id(), user.clone());
-                connected.body = Body::Active(actor);
-                let Body::Active(actor) = &connected.body else { return };
-                actor
-            }
-        };
-        connected.sent += 1;
-        let _gone_is_told = actor.cast(user::Msg::Input(Box::new(input)));
+        if let Body::Resting(known) = &connected.body {
+            let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
+            let (known, name) = (known.clone(), user.clone());
+            let arguments = user::Arguments { user: name, known, port };
+            let parent = self.users.get_cell();
+            let Ok((actor, _)) = Actor::spawn_linked(None, User, arguments, parent).await else {
+                // The supervisor has failed: all sessions are about to be told.
+                return;
+            };
+            self.owners.insert(actor.get_id(), user.clone());
+            connected.body = Body::Active(actor);
+        }
+        if let Body::Active(actor) = &connected.body {
+            connected.sent += 1;
+            let _gone_is_told = actor.cast(user::Msg::Input(Box::new(input)));
+        }
     }
 
     /// Lets the actors of users to whom nothing has happened for a while rest; a few at a time, for after a storm of
