@@ -253,6 +253,12 @@ impl Replica {
         self.released = true;
     }
 
+    /// Whether there is something to say, to write, to apply, or to propose at last.
+    #[must_use]
+    pub fn has_steps(&self) -> bool {
+        self.raft.has_ready() || self.has_pending() && !self.has_patient()
+    }
+
     /// Proposes what waits, and takes every step that needs no host.
     pub fn advance(&mut self, wall: Timestamp, out: &mut Outputs) {
         self.propose_pending(wall, out);

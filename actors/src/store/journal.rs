@@ -28,6 +28,7 @@ use super::StoreError;
 use super::error::io;
 use crate::ids::ShardId;
 
+mod ahead;
 mod anchor;
 mod pulse;
 mod recover;
@@ -127,6 +128,8 @@ enum Order {
     Write(Vec<Record>, Written),
     Close,
 }
+
+type Engine = raft_engine::Engine<ahead::Ahead>;
 
 /// Tells raft-engine where an entry's index is.
 struct Entries;

@@ -1,10 +1,12 @@
 //! Children: the `Mailbox` and `User` actors of a lane, and the supervisors that watch them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::connected::Connected;
 use super::{Msg, State};
@@ -93,6 +95,20 @@ async fn supervise(lane: &ActorRef<Msg>, kind: Kind) -> Result<ActorRef<()>, Act
     Ok(supervisor)
 }
 
+/// Starts a child that needs nothing to start with, and so at once: a lane that waited here would carry the start's future
+/// through every message it handles. `None` when the supervisor has failed.
+pub(super) fn start<A: Actor>(
+    child: A,
+    arguments: A::Arguments,
+    supervisor: ActorCell,
+) -> Option<ActorRef<A::Msg>> {
+    let started = pin!(Actor::spawn_linked(None, child, arguments, supervisor));
+    match started.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(started) => started.ok().map(|(actor, _)| actor),
+        Poll::Pending => unreachable!("starting it waits for nothing"),
+    }
+}
+
 /// The children of a lane.
 pub(super) struct Children {
     pub(super) lane: ActorRef<Msg>,
@@ -156,13 +172,7 @@ impl Children {
     }
 
     /// Hands something to a mailbox's actor, which is started if need be.
-    pub(super) async fn mailbox(
-        &mut self,
-        shard: ShardId,
-        term: u64,
-        user: UserId,
-        input: desk::Input,
-    ) {
+    pub(super) fn mailbox(&mut self, shard: ShardId, term: u64, user: UserId, input: desk::Input) {
         if !self.by_mailbox.contains_key(&user) {
             let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
             // Outcomes of what a failed actor proposed must not answer what this one proposes.
@@ -170,9 +180,7 @@ impl Children {
             let tickets = self.started << 32;
             let arguments = mailbox::Arguments { owner: user.clone(), tickets, port };
             let parent = self.mailboxes.get_cell();
-            let Ok((actor, _)) = Actor::spawn_linked(None, Mailbox, arguments, parent).await else {
-                return;
-            };
+            let Some(actor) = start(Mailbox, arguments, parent) else { return };
             self.owners.insert(actor.get_id(), user.clone());
             self.by_mailbox.insert(user.clone(), Active { actor, sent: 0 });
         }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorId, ActorRef};
+use ractor::{ActorId, ActorRef};
 
-use super::children::{Carrier, Children};
+use super::children::{self, Carrier, Children};
 use crate::ids::{DeviceId, NodeId, SessionId, ShardId, UserId};
 use crate::packet::{Closed, Tell};
 use crate::user::{self, User, rules};
@@ -59,13 +59,7 @@ impl Connected {
 
 impl Children {
     /// Hands something to a user's actor, which is started if need be.
-    pub(super) async fn user(
-        &mut self,
-        shard: ShardId,
-        term: u64,
-        user: UserId,
-        input: rules::Input,
-    ) {
+    pub(super) fn user(&mut self, shard: ShardId, term: u64, user: UserId, input: rules::Input) {
         let limits = self.limits;
         let connected = self.by_user.entry(user.clone()).or_insert_with(|| Connected::new(limits));
         if let rules::Input::Attach { session, life, device, .. } = &input {
@@ -75,11 +69,11 @@ impl Children {
             connected.sessions.reserve_exact(1);
             connected.sessions.push(Attached { session, life, device });
         }
-        self.hand(shard, term, &user, input).await;
+        self.hand(shard, term, &user, input);
     }
 
     /// Hands something to the actor of a user that a session believes to be attached to; tells when it is not.
-    pub(super) async fn attached(
+    pub(super) fn attached(
         &mut self,
         shard: ShardId,
         term: u64,
@@ -91,14 +85,14 @@ impl Children {
             _ => return None,
         };
         if self.device_of(user, session).is_some() {
-            self.hand(shard, term, user, input).await;
+            self.hand(shard, term, user, input);
             return None;
         }
         Some(Tell::Closed { life, why: Closed::Lost })
     }
 
     /// Hands something to the actor of a user if they are connected.
-    pub(super) async fn connected(
+    pub(super) fn connected(
         &mut self,
         shard: ShardId,
         term: u64,
@@ -114,20 +108,18 @@ impl Children {
                 return;
             }
         }
-        self.hand(shard, term, user, input).await;
+        self.hand(shard, term, user, input);
     }
 
-    async fn hand(&mut self, shard: ShardId, term: u64, user: &UserId, input: rules::Input) {
+    fn hand(&mut self, shard: ShardId, term: u64, user: &UserId, input: rules::Input) {
         let Some(connected) = self.by_user.get_mut(user) else { return };
         if let Body::Resting(known) = &connected.body {
             let port = Arc::new(Carrier { lane: self.lane.clone(), shard, term });
             let (known, name) = (known.clone(), user.clone());
             let arguments = user::Arguments { user: name, known, port };
             let parent = self.users.get_cell();
-            let Ok((actor, _)) = Actor::spawn_linked(None, User, arguments, parent).await else {
-                // The supervisor has failed: all sessions are about to be told.
-                return;
-            };
+            // Without a supervisor all sessions are about to be told.
+            let Some(actor) = children::start(User, arguments, parent) else { return };
             self.owners.insert(actor.get_id(), user.clone());
             connected.body = Body::Active(actor);
         }
@@ -212,7 +204,7 @@ impl Children {
 
 #[cfg(test)]
 mod tests {
-    use ractor::ActorProcessingErr;
+    use ractor::{Actor, ActorProcessingErr};
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
     use super::super::Msg;
@@ -288,7 +280,7 @@ mod tests {
                 position,
                 acked: Number(0),
             };
-            self.children.user(ShardId(0), 1, ann(), attach).await;
+            self.children.user(ShardId(0), 1, ann(), attach);
             self.outputs().await;
         }
 
@@ -332,7 +324,7 @@ mod tests {
         assert!(stage.rests());
         assert!(stage.children.device_of(&ann(), session()).is_some(), "still attached");
         let who = (&ann(), session());
-        let lost = stage.children.attached(ShardId(0), 1, who, acknowledge(3)).await;
+        let lost = stage.children.attached(ShardId(0), 1, who, acknowledge(3));
         assert_eq!(lost, None);
         assert!(!stage.rests());
         // Only who remembers that three entries were sent takes the acknowledgement.
@@ -346,7 +338,7 @@ mod tests {
         let mut stage = Stage::new().await;
         stage.attach().await;
         let (actor, known) = stage.asked_to_rest().await;
-        stage.children.connected(ShardId(0), 1, &ann(), acknowledge(3)).await;
+        stage.children.connected(ShardId(0), 1, &ann(), acknowledge(3));
         stage.children.rested(actor, &ann(), known);
         assert!(!stage.rests(), "it was sent more than it said it had handled");
         assert_eq!(stage.outputs().await.len(), 1);
@@ -357,9 +349,9 @@ mod tests {
         let mut stage = Stage::new().await;
         stage.attach().await;
         let detach = rules::Input::Detach { session: session(), life: 1 };
-        stage.children.connected(ShardId(0), 1, &ann(), detach).await;
+        stage.children.connected(ShardId(0), 1, &ann(), detach);
         // Its end is not carried out, because this comes before.
-        stage.children.connected(ShardId(0), 1, &ann(), acknowledge(3)).await;
+        stage.children.connected(ShardId(0), 1, &ann(), acknowledge(3));
         let (actor, known) = stage.asked_to_rest().await;
         stage.children.rested(actor, &ann(), known);
         assert!(!stage.children.has(&ann()));

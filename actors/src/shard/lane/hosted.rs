@@ -78,7 +78,7 @@ impl Hosted {
 }
 
 impl State {
-    pub(super) async fn ask(&mut self, ask: ToHome) {
+    pub(super) fn ask(&mut self, ask: ToHome) {
         let (shard, wall) = (ask.shard, (self.settings.wall)());
         let Some(hosted) = self.shards.get_mut(&shard) else {
             self.outlet.tell(ask.session, Tell::NotHome { shard });
@@ -101,21 +101,21 @@ impl State {
         let mut out = Vec::new();
         hosted.home.ask(&mut hosted.replica, ask, wall, rand::rng().random(), &mut out);
         self.touch(shard);
-        self.carry_out(shard, out).await;
+        self.carry_out(shard, out);
     }
 
-    pub(super) async fn packets(&mut self, from: NodeId, packets: Vec<Packet>) {
+    pub(super) fn packets(&mut self, from: NodeId, packets: Vec<Packet>) {
         let now = self.now();
         for packet in packets {
             match packet {
                 Packet::Raft(shard, bytes) => self.raft(from, shard, &bytes),
-                Packet::Home(ask) => self.ask(ask).await,
+                Packet::Home(ask) => self.ask(ask),
                 Packet::Envelopes { from, to, first, envelopes } => {
                     let Some(hosted) = self.shards.get_mut(&to) else { continue };
                     let mut out = Vec::new();
                     hosted.home.envelopes(&mut hosted.replica, from, first, envelopes, &mut out);
                     self.touch(to);
-                    self.carry_out(to, out).await;
+                    self.carry_out(to, out);
                 }
                 Packet::EnvelopesTaken { from, to, upto } => {
                     if let Some(hosted) = self.shards.get_mut(&from) {
@@ -138,7 +138,11 @@ impl State {
         match wire::decode(bytes) {
             Ok(message) if message.from == sender.0 && !carries_image(&message) => {
                 hosted.replica.step(message);
-                self.touch_at_once(shard);
+                // Not held up by the pace: others wait for it in the middle of agreeing.
+                if hosted.replica.has_steps() {
+                    self.due.insert(shard);
+                    self.flush_at_once();
+                }
             }
             Ok(_) => tracing::warn!(%shard, node = %from, "raft message out of place"),
             Err(error) => tracing::warn!(%shard, node = %from, %error, "raft message refused"),
@@ -146,7 +150,7 @@ impl State {
     }
 
     /// Lets a shard take every step it can, and carries out what comes of it.
-    pub(super) async fn advance(&mut self, shard: ShardId, records: &mut Vec<Record>) {
+    pub(super) fn advance(&mut self, shard: ShardId, records: &mut Vec<Record>) {
         let now = self.now();
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
@@ -198,7 +202,7 @@ impl State {
         for (user, chunks) in done.missing {
             self.load(shard, &user, chunks);
         }
-        self.carry_out(shard, out).await;
+        self.carry_out(shard, out);
     }
 
     fn role_changed(&mut self, shard: ShardId) {
@@ -227,28 +231,28 @@ impl State {
     }
 
     /// Does what a home wants done.
-    pub(super) async fn carry_out(&mut self, shard: ShardId, outputs: Vec<Output>) {
+    pub(super) fn carry_out(&mut self, shard: ShardId, outputs: Vec<Output>) {
         let Some(term) = self.shards.get(&shard).map(|hosted| hosted.role.term) else { return };
         for output in outputs {
             match output {
                 Output::Mailbox(user, input) => {
-                    self.children.mailbox(shard, term, user, input).await;
+                    self.children.mailbox(shard, term, user, input);
                 }
-                Output::User(user, input) => self.children.user(shard, term, user, input).await,
+                Output::User(user, input) => self.children.user(shard, term, user, input),
                 Output::Attached(user, session, input) => {
                     let who = (&user, session);
-                    let lost = self.children.attached(shard, term, who, input).await;
+                    let lost = self.children.attached(shard, term, who, input);
                     if let Some(tell) = lost {
                         self.outlet.tell(session, tell);
                     }
                 }
                 Output::Alive(user, session) => {
                     if let Some(device) = self.children.device_of(&user, session) {
-                        self.seen(shard, term, user, device).await;
+                        self.seen(shard, term, user, device);
                     }
                 }
                 Output::Connected(user, input) => {
-                    self.children.connected(shard, term, &user, input).await;
+                    self.children.connected(shard, term, &user, input);
                 }
                 Output::Tell(session, tell) => self.outlet.tell(session, tell),
                 Output::Post(parcel) => {
@@ -268,9 +272,9 @@ impl State {
     }
 
     /// A device is alive. Not worth an actor: all connected devices are seen every few minutes.
-    async fn seen(&mut self, shard: ShardId, term: u64, user: UserId, device: DeviceId) {
+    fn seen(&mut self, shard: ShardId, term: u64, user: UserId, device: DeviceId) {
         if self.children.has_mailbox(&user) {
-            self.children.mailbox(shard, term, user, desk::Input::Seen { device }).await;
+            self.children.mailbox(shard, term, user, desk::Input::Seen { device });
         } else if let Some(hosted) = self.shards.get_mut(&shard) {
             let change = Change::Acknowledge { device, n: Number(0) };
             let command = Command::Mailbox(user, change);
@@ -313,7 +317,7 @@ impl State {
     }
 
     /// What a connected user wants done.
-    pub(super) async fn user(
+    pub(super) fn user(
         &mut self,
         shard: ShardId,
         term: u64,
@@ -339,6 +343,6 @@ impl State {
             }
         }
         self.touch(shard);
-        self.carry_out(shard, out).await;
+        self.carry_out(shard, out);
     }
 }

@@ -240,27 +240,27 @@ impl Actor for Lane {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Msg::Ask(ask) => state.ask(*ask).await,
-            Msg::Packets(from, packets) => state.packets(from, packets).await,
+            Msg::Ask(ask) => state.ask(*ask),
+            Msg::Packets(from, packets) => state.packets(from, packets),
             Msg::Written(tickets) => state.written(&tickets),
             Msg::Stored(stored) => state.stored(&stored),
             Msg::Desk(shard, term, user, outputs) => state.desk(shard, term, &user, outputs),
             Msg::User(shard, term, user, outputs) => {
-                state.user(shard, term, &user, outputs).await;
+                state.user(shard, term, &user, outputs);
             }
             Msg::Rested(actor, user, known) => state.children.rested(actor, &user, known),
-            Msg::Warmed(from, read, user) => state.warmed(from, *read, user).await,
-            Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read).await,
+            Msg::Warmed(from, read, user) => state.warmed(from, *read, user),
+            Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read),
             Msg::Exported(shard, node, number, chunk) => state.exported(shard, node, number, chunk),
             Msg::Imported(shard, number, done) => state.imported(shard, number, done)?,
-            Msg::Tick => state.tick().await,
+            Msg::Tick => state.tick(),
             Msg::Flush => {
                 state.flushes.came();
-                state.flush().await;
+                state.flush();
             }
             Msg::FlushDue => {
                 state.flushes.came_in_time();
-                state.flush().await;
+                state.flush();
             }
             Msg::Release => state.release(),
             Msg::LinkLost(node) => state.link_lost(node),
@@ -326,12 +326,6 @@ impl State {
         self.schedule();
     }
 
-    /// The same for what others wait for in the middle of agreeing.
-    fn touch_at_once(&mut self, shard: ShardId) {
-        self.due.insert(shard);
-        self.flush_at_once();
-    }
-
     fn schedule(&mut self) {
         match self.flushes.paced(self.now()) {
             Some(Duration::ZERO) => {
@@ -350,10 +344,10 @@ impl State {
         }
     }
 
-    async fn flush(&mut self) {
+    fn flush(&mut self) {
         let mut records = Vec::new();
         for shard in std::mem::take(&mut self.due) {
-            self.advance(shard, &mut records).await;
+            self.advance(shard, &mut records);
             if self.shards.get(&shard).is_some_and(|hosted| hosted.replica.has_patient()) {
                 self.wait_for_company(shard);
             }
@@ -394,7 +388,7 @@ impl State {
         }
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let now = self.now();
         self.ticks += 1;
         let shards: Vec<ShardId> = self.shards.keys().copied().collect();
@@ -407,7 +401,7 @@ impl State {
             if ticked || hosted.replica.has_pending() {
                 self.touch(shard);
             }
-            self.carry_out(shard, out).await;
+            self.carry_out(shard, out);
         }
         if self.ticks.is_multiple_of(5) {
             self.children.rest(now);
@@ -427,8 +421,11 @@ impl State {
             let mut out = super::replica::Outputs::default();
             hosted.replica.persisted(*ticket, &mut out);
             self.outlet.raft(*shard, out.messages);
-            self.touch_at_once(*shard);
+            if hosted.replica.has_steps() {
+                self.due.insert(*shard);
+            }
         }
+        self.flush_at_once();
     }
 
     fn link_lost(&mut self, node: NodeId) {

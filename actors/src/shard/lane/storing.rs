@@ -158,7 +158,7 @@ impl State {
     }
 
     /// A mailbox was read: whoever waits for it goes on.
-    pub(super) async fn warmed(
+    pub(super) fn warmed(
         &mut self,
         (shard, image): (ShardId, u64),
         read: Result<(Mailbox, Stored), StoreError>,
@@ -175,7 +175,7 @@ impl State {
         }
         // Read, at least in part, from a checkpoint that another has replaced meanwhile: who waits asks once more.
         for ask in hosted.home.warmed(&user) {
-            self.ask(ask).await;
+            self.ask(ask);
         }
         self.touch(shard);
     }
@@ -204,7 +204,7 @@ impl State {
         self.disks.checkpoints.load(shard, keys, reply);
     }
 
-    pub(super) async fn run_read(
+    pub(super) fn run_read(
         &mut self,
         shard: ShardId,
         user: &UserId,
@@ -218,7 +218,7 @@ impl State {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut out = Vec::new();
         hosted.home.run_loaded(&hosted.replica, user, &entries, read, &mut out);
-        self.carry_out(shard, out).await;
+        self.carry_out(shard, out);
     }
 }
 

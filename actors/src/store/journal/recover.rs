@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
-use raft_engine::{Config, Engine};
+use raft_engine::Config;
 
-use super::{Entries, LogStart, Recovered, StoreError};
+use super::ahead::Ahead;
+use super::{Engine, Entries, LogStart, Recovered, StoreError};
 use crate::codec;
 use crate::ids::ShardId;
 use crate::store::error::io;
@@ -22,7 +24,8 @@ pub(super) const START_VERSION: u8 = 1;
 
 /// Opens the engine; its panics (it has some for logs with holes) become errors.
 pub(super) fn open(config: Config, dir: &Path) -> Result<Engine, StoreError> {
-    match catch_unwind(AssertUnwindSafe(|| Engine::open(config))) {
+    match catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, Arc::new(Ahead))))
+    {
         Ok(Ok(engine)) => Ok(engine),
         // Space, permissions and limits are for the operator to mend; they do not make the journal bad.
         Ok(Err(raft_engine::Error::Io(error))) if !tells_damage(&error) => {

@@ -12,14 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raft::eraftpb::{ConfState, Entry, HardState};
-use raft_engine::{Command, Engine, LogBatch};
+use raft_engine::{Command, LogBatch};
 
 use super::anchor::Anchor;
 use super::pulse::{Pulse, weight};
 use super::recover::{CONF, HARD, START, START_VERSION};
 use super::{
-    Durability, Entries, Fatal, JournalOptions, LogStart, Order, Record, Recovered, StoreError,
-    Written,
+    Durability, Engine, Entries, Fatal, JournalOptions, LogStart, Order, Record, Recovered,
+    StoreError, Written,
 };
 use crate::ids::ShardId;
 use crate::store::error::io;
