@@ -63,21 +63,19 @@ impl Storing {
 }
 
 impl State {
-    /// Checkpoints the shards whose turn it is: all of them once per `checkpoint_every`, a few at a time.
+    /// Checkpoints the shards whose turn it is: each once per `checkpoint_every`, evenly spread, since whatever comes
+    /// while many are taken waits for all of them.
     pub(super) fn checkpoint_some(&mut self) {
         let tick = self.settings.tick.max(Duration::from_millis(1));
         let round = (self.settings.checkpoint_every.as_millis() / tick.as_millis()).max(1);
         let turn = u128::from(self.ticks) % round;
-        let groups = round.min(8);
-        // At the start of a round the last checkpoints of the one before are on disk.
         if turn == 0 {
             self.cool();
         }
         let mut checkpoints = Vec::new();
         for (at, hosted) in self.shards.values_mut().enumerate() {
             hosted.storing.wanted |= hosted.replica.wants_checkpoint();
-            let due = turn == (at as u128 % groups) * (round / groups);
-            if due || hosted.storing.wanted {
+            if turn == at as u128 % round || hosted.storing.wanted {
                 checkpoints.extend(checkpoint(hosted));
             }
         }
