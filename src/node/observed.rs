@@ -86,9 +86,9 @@ impl View {
         self.config.nodes.get(at).map(|node| node.name.clone()).unwrap_or_default()
     }
 
-    /// The leader of a shard, unless the last one known is out of reach.
+    /// The leader of a shard, unless the last one known is out of reach or serves it no longer.
     fn leader(&self, shard: ShardId) -> Option<(u64, NodeId)> {
-        self.router.leader(shard).filter(|(_, node)| self.router.is_up(*node))
+        self.router.leader(shard).filter(|leader| self.router.still_serves(shard, *leader))
     }
 
     fn node(&self, id: NodeId, node: &crate::config::Node) -> NodeView {

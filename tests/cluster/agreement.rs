@@ -23,6 +23,13 @@ async fn a_minority_never_confirms_and_heals_by_itself() {
     }
     let ready = web::get(&format!("{}/readyz", cluster.url("a"))).await.unwrap();
     assert_eq!(ready.status, 503, "{ready:?}");
+    eventually("no shard should be said to have a leader, and no node to lead", || async {
+        let view = cluster.view("a").await;
+        let led = view["shards"].as_array()?.iter().any(|shard| !shard["leader"].is_null());
+        let leads = view["nodes"].as_array()?.iter().any(|node| node["leads"] != 0);
+        (!led && !leads).then_some(())
+    })
+    .await;
     cluster.cont("b");
     cluster.cont("c");
     cluster.ready().await;

@@ -6,16 +6,19 @@
 //! Fails by  nothing of its own; it is plain shared memory.
 
 mod asking;
+mod middle;
+mod signs;
+
+pub use signs::Peer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ractor::ActorRef;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::birth;
-use crate::clock;
 use crate::cluster::{Class, Inbound as LinksInbound, Links, Refused};
 use crate::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId, shard_of};
 use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
@@ -42,17 +45,6 @@ pub enum Inbound {
 #[error("no leader is known, or there is no link to it")]
 pub struct NoHome;
 
-/// What is known of another node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Its last sign of life.
-    pub beat: Option<Beat>,
-    /// Whether there is a link to it.
-    pub up: bool,
-    /// Its clock minus this node's, in milliseconds, at its last sign of life.
-    pub clock_ahead_ms: i64,
-}
-
 /// The router of a node; clones share it.
 #[derive(Clone)]
 pub struct Router(Arc<Shared>);
@@ -77,6 +69,8 @@ struct Shared {
     health: RwLock<Vec<ShardHealth>>,
     watchers: Vec<RwLock<HashSet<u64>>>,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
+    /// What to add to this node's clock, in milliseconds.
+    correction_ms: AtomicI64,
 }
 
 /// A session of this node.
@@ -110,6 +104,7 @@ impl Router {
             health: RwLock::default(),
             watchers: (0..shards).map(|_| RwLock::default()).collect(),
             peers: RwLock::new(peers.into_iter().map(|peer| (peer, unknown.clone())).collect()),
+            correction_ms: AtomicI64::new(0),
         }))
     }
 
@@ -321,48 +316,17 @@ impl Router {
         }
     }
 
-    /// Tells all peers at once what this node now leads, instead of with the next sign of life.
-    pub fn announce(&self) {
-        let beat = self.beat();
-        for peer in read(&self.0.peers).keys() {
-            let packets = [Packet::Beat(beat.clone())];
-            let _down_or_next_time = self.send(*peer, Class::Control, &packets);
-        }
-    }
-
-    /// What is known of the other nodes.
-    #[must_use]
-    pub fn peers(&self) -> BTreeMap<NodeId, Peer> {
-        read(&self.0.peers).clone()
-    }
-
-    /// Whether there is a link to a node; always, to this one.
-    #[must_use]
-    pub fn is_up(&self, node: NodeId) -> bool {
-        node == self.0.me || read(&self.0.peers).get(&node).is_some_and(|peer| peer.up)
-    }
-
     /// The links of this node, once they run.
     #[must_use]
     pub fn links(&self) -> Option<&Links> {
         self.0.links.get()
     }
 
-    fn took(&self, from: NodeId, beat: Beat) {
-        for (shard, term) in &beat.leads {
-            self.heard(*shard, *term, from);
-        }
-        if let Some(peer) = write(&self.0.peers).get_mut(&from) {
-            let ours = i64::try_from(clock::wall().0).unwrap_or(i64::MAX);
-            peer.clock_ahead_ms = i64::try_from(beat.wall.0).unwrap_or(i64::MAX) - ours;
-            peer.beat = Some(beat);
-        }
-    }
-
     fn link(&self, node: NodeId, up: bool) {
         if let Some(peer) = write(&self.0.peers).get_mut(&node) {
             peer.up = up;
         }
+        self.correct();
         for lane in self.lanes() {
             let told = if up { lane::Msg::LinkFound } else { lane::Msg::LinkLost(node) };
             let _stopping = lane.cast(told);
@@ -426,23 +390,7 @@ impl LinksInbound for Router {
     }
 
     fn beat(&self) -> Beat {
-        let mut leads = Vec::new();
-        for shard in (0..self.0.shards).map(ShardId) {
-            let serves = self.0.serving[usize::from(shard.0)].load(Ordering::Acquire);
-            if let (true, Some((term, _))) = (serves, self.leader(shard)) {
-                leads.push((shard, term));
-            }
-        }
-        Beat {
-            boot: self.0.boot,
-            wall: clock::wall(),
-            leads,
-            sessions: self.0.connected.load(Ordering::Relaxed),
-            version: env!("CARGO_PKG_VERSION").into(),
-            draining: self.is_draining(),
-            pid: std::process::id(),
-            health: read(&self.0.health).clone(),
-        }
+        self.sign()
     }
 }
 

@@ -79,7 +79,7 @@ impl Hosted {
 
 impl State {
     pub(super) fn ask(&mut self, ask: ToHome) {
-        let (shard, wall) = (ask.shard, (self.settings.wall)());
+        let (shard, wall) = (ask.shard, self.wall());
         let Some(hosted) = self.shards.get_mut(&shard) else {
             self.outlet.tell(ask.session, Tell::NotHome { shard });
             self.schedule();
@@ -151,10 +151,10 @@ impl State {
 
     /// Lets a shard take every step it can, and carries out what comes of it.
     pub(super) fn advance(&mut self, shard: ShardId, records: &mut Vec<Record>) {
-        let now = self.now();
+        let (now, wall) = (self.now(), self.wall());
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
-        hosted.replica.advance((self.settings.wall)(), &mut done);
+        hosted.replica.advance(wall, &mut done);
         let hold = hosted.replica.awaits_image();
         if !hold {
             records.append(&mut hosted.held);

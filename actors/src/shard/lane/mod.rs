@@ -320,6 +320,11 @@ impl State {
         clock::monotonic().saturating_duration_since(self.started)
     }
 
+    /// The time that goes into what is proposed.
+    fn wall(&self) -> Timestamp {
+        self.router.agreed((self.settings.wall)())
+    }
+
     /// The shard has something to do: it is done when all that waits already has been taken in.
     fn touch(&mut self, shard: ShardId) {
         self.due.insert(shard);

@@ -108,6 +108,7 @@ fn open_within(dir: &Path, cache_bytes: u64, within: Duration) -> Result<sled::D
     std::thread::Builder::new()
         .name("checkpoints-open".to_owned())
         .spawn(move || {
+            super::writer::yield_to_others();
             let _ =
                 answer.send(wait_for_lock(&lock).map_err(Into::into).and_then(|()| config.open()));
         })

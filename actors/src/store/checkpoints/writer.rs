@@ -4,16 +4,25 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use super::layout::{self, IMAGE};
 use super::opening::Found;
 use super::{Checkpoint, Disk, Pairs, Reply, ShardImage, StoreError, Stored};
+use crate::clock;
 use crate::ids::ShardId;
 use crate::store::Fatal;
 
 /// Keys of a leftover generation that are removed at a time, so that a checkpoint never waits long.
 const TRASH_KEYS: usize = 256;
+
+/// How long a checkpoint waits for others to be flushed with it: each flush of sled costs several of the disk, which the
+/// journal waits for.
+const COMPANY: Duration = Duration::from_millis(500);
+/// Of the writing threads, where 0 is that of the others (on Linux each thread has its own). At 5 a thread still gets a
+/// quarter of a core that another wants whole.
+const NICENESS: i32 = 5;
 
 pub(super) enum Order {
     Write(Vec<Checkpoint>, Stored),
@@ -43,6 +52,10 @@ pub(super) struct Writer {
     /// The highest generation that was ever used, so that none is used twice.
     highest: BTreeMap<ShardId, u32>,
     trash: VecDeque<(ShardId, u32)>,
+    /// Written, not flushed.
+    waiting: Vec<(Vec<(ShardId, u64)>, Stored)>,
+    /// When they are.
+    due: Instant,
 }
 
 enum Next {
@@ -58,10 +71,19 @@ impl Writer {
             let known = highest.entry(shard).or_insert(generation);
             *known = generation.max(*known);
         }
-        Self { disk, fatal, staging: BTreeMap::new(), highest, trash: found.trash.into() }
+        Self {
+            disk,
+            fatal,
+            staging: BTreeMap::new(),
+            highest,
+            trash: found.trash.into(),
+            waiting: Vec::new(),
+            due: clock::monotonic(),
+        }
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Order>) {
+        yield_to_others();
         // sled panics on some failures of the disk; that is a failed write like any other.
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(inbox)));
         let panicked = || sled::Error::Io(std::io::Error::other("sled panicked"));
@@ -73,21 +95,33 @@ impl Writer {
 
     fn serve(&mut self, inbox: &Receiver<Order>) -> Result<(), StoreError> {
         loop {
-            let order = match inbox.try_recv() {
-                Ok(order) => order,
-                Err(TryRecvError::Empty) if !self.trash.is_empty() => {
-                    self.remove_some()?;
-                    continue;
-                }
-                Err(_) => match inbox.recv() {
-                    Ok(order) => order,
-                    Err(_) => return Ok(()),
-                },
-            };
+            let Some(order) = self.next(inbox)? else { continue };
             if let Next::End = self.perform(order)? {
-                return Ok(());
+                return self.flush();
             }
         }
+    }
+
+    /// The next order; `None` when something else was done instead.
+    fn next(&mut self, inbox: &Receiver<Order>) -> Result<Option<Order>, StoreError> {
+        let left = self.due.saturating_duration_since(clock::monotonic());
+        if !self.waiting.is_empty() && left.is_zero() {
+            self.flush()?;
+        }
+        let none = match (self.trash.is_empty(), self.waiting.is_empty()) {
+            (false, _) => inbox.try_recv().map_err(|none| none == TryRecvError::Disconnected),
+            (true, false) => {
+                inbox.recv_timeout(left).map_err(|none| none == RecvTimeoutError::Disconnected)
+            }
+            (true, true) => inbox.recv().map_err(|_| true),
+        };
+        match none {
+            Ok(order) => return Ok(Some(order)),
+            Err(true) => return Ok(Some(Order::Close)),
+            Err(false) if self.trash.is_empty() => {}
+            Err(false) => self.remove_some()?,
+        }
+        Ok(None)
     }
 
     fn perform(&mut self, order: Order) -> Result<Next, StoreError> {
@@ -106,12 +140,24 @@ impl Writer {
     }
 
     fn write(&mut self, checkpoints: Vec<Checkpoint>, done: Stored) -> Result<(), StoreError> {
-        let mut images = Vec::with_capacity(checkpoints.len());
+        let mut stored = Vec::with_capacity(checkpoints.len());
         for checkpoint in checkpoints {
-            images.push(self.apply(checkpoint)?);
+            let (shard, image) = self.apply(checkpoint)?;
+            stored.push((shard, image.at.index));
         }
+        if self.waiting.is_empty() {
+            self.due = clock::monotonic() + COMPANY;
+        }
+        self.waiting.push((stored, done));
+        Ok(())
+    }
+
+    /// Makes durable what was written, and says so.
+    fn flush(&mut self) -> Result<(), StoreError> {
         self.disk.db.flush().map_err(self.disk.failed())?;
-        done(images.iter().map(|(shard, image)| (*shard, image.at.index)).collect());
+        for (stored, done) in std::mem::take(&mut self.waiting) {
+            done(stored);
+        }
         Ok(())
     }
 
@@ -164,11 +210,11 @@ impl Writer {
         };
         let image = ShardImage { generation, ..image };
         // First what the image points to, then the image.
-        self.disk.db.flush().map_err(self.disk.failed())?;
+        self.flush()?;
         let key = layout::prefix(shard, IMAGE);
         let value = layout::seal_image(shard, &image);
         self.disk.db.insert(key, value).map_err(self.disk.failed())?;
-        self.disk.db.flush().map_err(self.disk.failed())?;
+        self.flush()?;
         let before = self.disk.generation(shard);
         self.show(shard, image);
         self.trash.extend(before.map(|(generation, _)| (shard, generation)));
@@ -214,5 +260,12 @@ fn put_all(batch: &mut sled::Batch, shard: ShardId, generation: u32, pairs: &[(V
         let key = layout::key(shard, generation, own);
         let value = layout::seal(&key, bytes);
         batch.insert(key, value);
+    }
+}
+
+/// Lets other threads go before this one and those it starts, as sled does for its writes: nobody waits for a checkpoint.
+pub(super) fn yield_to_others() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "checkpoints are written at the priority of everything else");
     }
 }
