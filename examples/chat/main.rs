@@ -12,6 +12,7 @@ mod screen;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -114,8 +115,18 @@ enum Backlog {
     Over,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Asked before any thread exists: afterwards the answer is not to be had.
     let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
