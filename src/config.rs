@@ -1,13 +1,14 @@
 //! Config: what an operator decides, read from `cluster.toml`; nonsense is refused at the start, naming file, line and key.
 //!
 //! Owns      nothing; a `Config` is read once and never changes.
-//! Promises  every value is in the range that `check` states; every list of names and addresses is free of clashes.
+//! Promises  every number is in the range that `ranges` states; every list of names and addresses is free of clashes.
 //! Never     guesses: an unknown key is an error, and a missing secret has no default.
 //! Fails by  returning all it found wrong at once, so that a file is repaired in one go.
 
 mod check;
 mod dev;
 mod problem;
+mod ranges;
 #[cfg(test)]
 mod tests;
 mod units;

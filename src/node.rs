@@ -10,6 +10,7 @@ use std::time::Duration;
 use actors::cluster::Timing;
 use actors::mailbox::rules::Policy;
 use actors::node::{self as chat, Health, StartError};
+use actors::router::{Peer, Router};
 use actors::shard::home::Quota;
 use actors::shard::lane::Settings;
 use actors::shard::replica::Pace;
@@ -149,7 +150,14 @@ async fn drain(
     tracing::info!("draining");
     roll.refuse_new();
     closing.send_replace(true);
-    node.hand_over(HAND_OVER.min(within)).await;
+    tokio::select! {
+        // In this order: the others must hear that this node goes, too.
+        biased;
+        () = node.hand_over(HAND_OVER.min(within)) => {}
+        () = nobody_stays(node.router()) => {
+            tracing::info!("no other node stays: no leadership is handed over");
+        }
+    }
     let spread = u64::try_from(within.as_millis() / 4).unwrap_or(u64::MAX).clamp(1, 3_000);
     // Each client is told one of the nodes that go on, in turn.
     let elsewhere = view.elsewhere();
@@ -163,6 +171,14 @@ async fn drain(
     };
     if tokio::time::timeout(within, gone).await.is_err() {
         tracing::warn!(sockets = roll.sockets(), "some clients did not go");
+    }
+}
+
+/// Waits until every other node is gone or goes: when a whole cluster is stopped, nobody is left to lead.
+async fn nobody_stays(router: &Router) {
+    let goes = |peer: &Peer| !peer.up || peer.beat.as_ref().is_some_and(|beat| beat.draining);
+    while !router.peers().values().all(goes) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 
 use super::{Chat, Moment, Watch, goodbye};
 
-/// Reads lines to send and prints what happens, until the input ends and all of it is acknowledged.
+/// Reads lines to send and prints what happens, until the input ends and all of it is acknowledged. Fails if anything
+/// was refused.
 pub(super) async fn run(
     mut chat: Chat,
     client: &Client,
@@ -21,6 +22,7 @@ pub(super) async fn run(
     std::thread::spawn(move || read_lines(&typed));
     let mut watch = Watch::default();
     let mut input_over = false;
+    let mut refused = 0_usize;
     let mut bodies: BTreeMap<usize, String> = BTreeMap::new();
     loop {
         if input_over && chat.unanswered == 0 {
@@ -37,10 +39,13 @@ pub(super) async fn run(
             }
             Moment::Answered(index, result) => {
                 let body = bodies.remove(&index).unwrap_or_default();
-                print(Some(match &result {
-                    Ok(accepted) => format!("✓ {} {body}", accepted.seq),
-                    Err(fault) => format!("✗ {fault} {body}"),
-                }))?;
+                match &result {
+                    Ok(accepted) => print(Some(format!("✓ {} {body}", accepted.seq)))?,
+                    Err(fault) => {
+                        refused += 1;
+                        eprintln!("not sent: {body:?}: {fault}");
+                    }
+                }
                 chat.answered(index, result);
             }
             Moment::Typed(line) if !line.is_empty() => {
@@ -49,7 +54,12 @@ pub(super) async fn run(
             }
             Moment::Seen { online, last_seen_ms } => chat.seen(online, last_seen_ms),
             Moment::NoMoreInput => input_over = true,
-            Moment::Ended => anyhow::bail!("{}", chat.status),
+            Moment::Ended => {
+                for body in bodies.values() {
+                    eprintln!("not confirmed: {body:?}");
+                }
+                anyhow::bail!("{}", chat.status);
+            }
             Moment::Typed(_) | Moment::Key(_) | Moment::Resized => {}
         }
     }
@@ -65,6 +75,11 @@ pub(super) async fn run(
         }
     }
     goodbye(client, inbox).await;
+    anyhow::ensure!(
+        refused == 0,
+        "refused: {}",
+        if refused == 1 { "1 message".to_owned() } else { format!("{refused} messages") }
+    );
     Ok(())
 }
 

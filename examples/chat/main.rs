@@ -10,12 +10,14 @@
 mod lines;
 mod screen;
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use ratatui::crossterm::event::KeyEvent;
-use rookery::client::{Accepted, Client, Credential, Event, Fault, Marks, Options, Why};
+use rookery::client::{Accepted, Client, Credential, Event, Fault, Marks, Options, Why, http};
 use time::{OffsetDateTime, UtcOffset};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -24,7 +26,7 @@ use tokio::task::AbortHandle;
 #[derive(Parser, Clone)]
 struct Arguments {
     /// A node's address; give several, and the next is tried when one fails.
-    #[arg(long = "url", default_values = [
+    #[arg(long = "url", value_parser = http::address, default_values = [
         "http://127.0.0.1:8080", "http://127.0.0.1:8081", "http://127.0.0.1:8082",
     ])]
     urls: Vec<String>,
@@ -99,10 +101,32 @@ struct Chat {
     back: usize,
     offset: UtcOffset,
     unanswered: usize,
+    /// Why messages are not accepted now, as long as that lasts.
+    delayed: Option<Fault>,
+    backlog: Backlog,
+    /// Messages of other conversations that nobody was told of yet, by their senders.
+    elsewhere: BTreeMap<String, u64>,
 }
 
-fn main() -> anyhow::Result<()> {
+/// Whether what arrives is old.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backlog {
+    Arriving,
+    Over,
+}
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Asked before any thread exists: afterwards the answer is not to be had.
     let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -191,6 +215,9 @@ impl Chat {
             back: 0,
             offset,
             unanswered: 0,
+            delayed: None,
+            backlog: Backlog::Arriving,
+            elsewhere: BTreeMap::new(),
         }
     }
 
@@ -222,6 +249,9 @@ impl Chat {
 
     fn answered(&mut self, index: usize, result: Result<Accepted, Fault>) {
         self.unanswered = self.unanswered.saturating_sub(1);
+        if result.is_ok() || self.unanswered == 0 {
+            self.delayed = None;
+        }
         let Some(Said::Mine { fate, .. }) = self.said.get_mut(index) else {
             return;
         };
@@ -234,7 +264,18 @@ impl Chat {
     /// Takes an event in; a line for those who read lines.
     fn heard(&mut self, event: Event) -> Option<String> {
         match event {
-            Event::Connected { node, .. } => self.now(format!("connected to {node}")),
+            Event::Connected { node, .. } => {
+                self.backlog = Backlog::Arriving;
+                self.now(format!("connected to {node}"))
+            }
+            Event::CaughtUp { .. } => {
+                self.backlog = Backlog::Over;
+                self.tell_of_others()
+            }
+            Event::Delayed { conv, fault, .. } if conv == self.conv => {
+                let before = self.delayed.replace(fault);
+                if before.is_some() { None } else { Some(format!("* {}", self.trouble()?)) }
+            }
             Event::Disconnected { why, retry_in: Some(_) } => {
                 self.online = None;
                 self.now(format!("reconnecting… ({})", reason(&why)))
@@ -251,9 +292,8 @@ impl Chat {
                 Some(line)
             }
             Event::Message { message, .. } => {
-                let line = format!("{} (elsewhere): {}", message.from, one_line(&message.body));
-                self.say(Said::Note(line.clone()));
-                Some(line)
+                *self.elsewhere.entry(message.from).or_default() += 1;
+                if self.backlog == Backlog::Over { self.tell_of_others() } else { None }
             }
             Event::Sent { sent, .. } if sent.conv == self.conv => {
                 // From another device of one's own: this one knows its messages already.
@@ -284,6 +324,46 @@ impl Chat {
             }
             _ => None,
         }
+    }
+
+    /// What others wrote does not belong here: one line says that there is something.
+    fn tell_of_others(&mut self) -> Option<String> {
+        let others = std::mem::take(&mut self.elsewhere);
+        let messages = match others.values().sum::<u64>() {
+            0 => return None,
+            1 => "1 new message".to_owned(),
+            count => format!("{count} new messages"),
+        };
+        let names = others.into_keys().collect::<Vec<_>>().join(", ");
+        let line =
+            format!("{messages} from {names}; to read them: --with NAME --device ANOTHER-DEVICE");
+        self.say(Said::Note(line.clone()));
+        Some(format!("* {line}"))
+    }
+
+    /// Why messages wait, and what becomes of them.
+    fn trouble(&self) -> Option<String> {
+        let kept = match self.unanswered {
+            0 => return None,
+            1 => "your message is kept and repeated".to_owned(),
+            count => format!("your {count} messages are kept and repeated"),
+        };
+        let why = match &self.delayed {
+            Some(fault) if fault.code == "unavailable" => {
+                "the cluster does not confirm at the moment".to_owned()
+            }
+            Some(fault) if fault.code == "mailbox_full" => {
+                format!("{}'s mailbox is full", self.arguments.peer)
+            }
+            Some(fault) => fault.to_string(),
+            None if !self.connected() => "not connected".to_owned(),
+            None => return None,
+        };
+        Some(format!("{why}; {kept}"))
+    }
+
+    fn connected(&self) -> bool {
+        self.status.starts_with("connected")
     }
 
     fn now(&mut self, status: String) -> Option<String> {

@@ -147,8 +147,7 @@ impl Chat {
 
     fn draw_top(&self, frame: &mut Frame<'_>, area: Rect) {
         let bar = Style::new().bg(Color::Rgb(32, 44, 51)).fg(Color::White);
-        let connected = self.status.starts_with("connected");
-        let dot = if connected { Color::Green } else { Color::Yellow };
+        let dot = if self.connected() { Color::Green } else { Color::Yellow };
         let left = Line::from(vec![
             Span::raw(" ● ").style(Style::new().fg(match self.online {
                 Some(true) => Color::Green,
@@ -243,7 +242,12 @@ impl Chat {
 
     fn draw_input(&self, frame: &mut Frame<'_>, area: Rect) {
         let title = if self.back > 0 { " ↓ newer messages below " } else { "" };
-        let block = Block::bordered().title(title).border_style(Style::new().fg(Color::DarkGray));
+        let mut block =
+            Block::bordered().title(title).border_style(Style::new().fg(Color::DarkGray));
+        if let Some(trouble) = self.trouble() {
+            let line = Line::from(format!(" {trouble} ")).style(Style::new().fg(Color::Yellow));
+            block = block.title_bottom(line);
+        }
         let room = usize::from(area.width).saturating_sub(4);
         let before = Line::from(&self.input[..self.cursor]).width();
         let skip = before.saturating_sub(room);

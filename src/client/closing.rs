@@ -7,6 +7,9 @@ const BASE: Duration = Duration::from_millis(500);
 /// No wait is longer than this.
 const CAP: Duration = Duration::from_secs(30);
 
+/// Whoever has something to say waits no longer than this after the last attempt.
+const HURRY: Duration = Duration::from_secs(1);
+
 /// What to do after a socket has closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -35,12 +38,21 @@ pub fn after(code: Option<u16>) -> After {
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
+    nodes: u32,
 }
 
 impl Backoff {
+    /// Waits between attempts that go to so many nodes in turn: they grow when all of them have failed once more, for
+    /// that one node is down says nothing of the next.
+    #[must_use]
+    pub fn over(nodes: usize) -> Self {
+        Self { failures: 0, nodes: u32::try_from(nodes).unwrap_or(u32::MAX) }
+    }
+
     /// The next wait; `chance` is a fresh random number in 0 … 1.
     pub fn next(&mut self, chance: f64) -> Duration {
-        let ceiling = CAP.min(BASE * 2_u32.pow(self.failures.min(6)));
+        let rounds = self.failures / self.nodes.max(1);
+        let ceiling = CAP.min(BASE * 2_u32.pow(rounds.min(6)));
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(chance.clamp(0.0, 1.0))
     }
@@ -48,6 +60,27 @@ impl Backoff {
     /// A connection held: the next failure is a first one.
     pub fn reset(&mut self) {
         self.failures = 0;
+    }
+}
+
+/// A pause before something is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pause {
+    /// When it is over.
+    pub(super) until: Duration,
+    /// When it is over for somebody who has something to say.
+    hurried: Duration,
+}
+
+impl Pause {
+    /// A pause of this length, but never shorter than a node asked for.
+    pub(super) fn new(length: Duration, asked: Duration, now: Duration) -> Self {
+        Self { until: now + length.max(asked), hurried: now + asked.max(HURRY) }
+    }
+
+    /// Somebody has something to say.
+    pub(super) fn hurry(&mut self) {
+        self.until = self.until.min(self.hurried);
     }
 }
 
@@ -82,5 +115,26 @@ mod tests {
         backoff.reset();
         assert_eq!(backoff.next(0.5), Duration::from_millis(250));
         assert_eq!(backoff.next(0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn waits_double_when_every_node_has_failed() {
+        let mut backoff = Backoff::over(3);
+        let waits: Vec<_> = (0..7).map(|_| backoff.next(1.0).as_millis()).collect();
+        assert_eq!(waits, [500, 500, 500, 1_000, 1_000, 1_000, 2_000]);
+    }
+
+    #[test]
+    fn something_to_say_ends_a_pause_after_a_second_but_not_before_the_node_allows() {
+        let hurried = |length, asked| {
+            let ms = Duration::from_millis;
+            let mut pause = Pause::new(ms(length), ms(asked), ms(100));
+            pause.hurry();
+            pause.until.as_millis()
+        };
+        assert_eq!(hurried(30_000, 0), 1_100);
+        assert_eq!(hurried(300, 0), 400);
+        assert_eq!(hurried(300, 5_000), 5_100);
+        assert_eq!(hurried(30_000, 5_000), 5_100);
     }
 }

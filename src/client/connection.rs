@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{self, Message as Packet};
 
 use super::dial::{Credential, Dial, NoSocket, Socket};
 use super::frames::{self, Format};
+use super::http;
 use super::options::{Options, Seen};
 use super::rules::{Effect, Rules, Settings};
 use super::said::{Accepted, Fault, Frame, Letter};
@@ -73,6 +74,7 @@ impl Connection {
         let settings = Settings {
             device: options.device.clone(),
             renewable: matches!(options.credential, Credential::Password { .. }),
+            nodes: options.urls.len(),
             window: options.window,
             outbox_max: options.outbox_max,
             acks: options.acks,
@@ -226,7 +228,11 @@ impl Connection {
     fn tell_application(&mut self, event: Event) {
         let ephemeral = matches!(
             event,
-            Event::Presence(_) | Event::Typing(_) | Event::Signal { .. } | Event::Fault(_)
+            Event::Presence(_)
+                | Event::Typing(_)
+                | Event::Signal { .. }
+                | Event::Fault(_)
+                | Event::Delayed { .. }
         );
         if !ephemeral || self.events.len() < self.options.events_max {
             self.events.push_back(event);
@@ -248,6 +254,10 @@ impl Connection {
     }
 
     fn prefer(&mut self, url: String) {
+        // Such as one behind TLS, which this client does not speak.
+        if http::host_of(&url).is_none() {
+            return;
+        }
         let at = self.options.urls.iter().position(|known| *known == url);
         let at = at.unwrap_or_else(|| {
             self.options.urls.push(url);

@@ -70,6 +70,7 @@ pub(super) struct NoSocket {
 impl Dial {
     /// Opens the socket; also returns the token to show on it.
     pub(super) async fn open(self) -> Result<(Socket, String), NoSocket> {
+        http::address(&self.url).map_err(unusable)?;
         let token = match (&self.token, &self.credential) {
             (Some(token), _) | (None, Credential::Token(token)) => token.clone(),
             (None, Credential::Password { password, register }) => {
@@ -108,8 +109,7 @@ impl Dial {
 
     async fn connect(&self) -> Result<Socket, NoSocket> {
         let Some(host) = http::host_of(&self.url) else {
-            let fault = Fault::here("bad_request", "not an http address", false);
-            return Err(NoSocket { why: Why::Refused(fault), not_before: Duration::ZERO });
+            return Err(unusable(Failed::Address(self.url.clone())));
         };
         let failed = |e: &dyn std::fmt::Display| unreachable(&self.url, &e.to_string());
         let stream = TcpStream::connect(http::with_port(host)).await.map_err(|e| failed(&e))?;
@@ -133,6 +133,12 @@ impl Dial {
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
         Ok(request)
     }
+}
+
+/// Trying again would not help.
+fn unusable(failed: Failed) -> NoSocket {
+    let fault = Fault::here("bad_request", &failed.to_string(), false);
+    NoSocket { why: Why::Refused(fault), not_before: Duration::ZERO }
 }
 
 fn unreachable(url: &str, why: &str) -> NoSocket {

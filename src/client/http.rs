@@ -2,6 +2,7 @@
 //!
 //! Never     keeps a connection: these calls are rare. Plain `http` only.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,9 @@ const ANSWER_MAX: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// The address is not `http://host:port`.
-    #[error("not an http address: {0}")]
+    #[error(
+        "{0:?} is not the address of a node; write http://host:port, such as http://127.0.0.1:8080"
+    )]
     Address(String),
     /// The node could not be reached or broke off; trying another may help.
     #[error("cannot reach {url}: {why}")]
@@ -112,7 +115,7 @@ pub async fn call<T: DeserializeOwned>(
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let request = request.body(Full::new(Bytes::from(bytes)));
-    let request = request.map_err(|e| Failed::Address(e.to_string()))?;
+    let request = request.map_err(|_| Failed::Address(url.to_owned()))?;
     let exchange = tokio::time::timeout(CALL_WAIT, exchange(host, request)).await;
     let (status, bytes) = match exchange {
         Ok(Ok(answer)) => answer,
@@ -125,16 +128,35 @@ pub async fn call<T: DeserializeOwned>(
     serde_json::from_slice(&bytes).map_err(|e| unreachable(format!("unexpected answer: {e}")))
 }
 
-/// The `host:port` of an address, with or without `http://` in front.
+/// Reads the address of a node as somebody types it.
+///
+/// # Errors
+/// [`Failed::Address`], which shows a right one.
+pub fn address(typed: &str) -> Result<String, Failed> {
+    host_of(typed).map(|_| typed.to_owned()).ok_or_else(|| Failed::Address(typed.to_owned()))
+}
+
+/// The `host:port` of an address. Without `http://` in front it must have a port: a bare word may be anything.
 #[must_use]
 pub fn host_of(url: &str) -> Option<&str> {
-    let rest = match url.split_once("://") {
-        Some(("http" | "ws", rest)) => rest,
+    let (rest, port_needed) = match url.split_once("://") {
+        Some(("http" | "ws", rest)) => (rest, false),
         Some(_) => return None,
-        None => url,
+        None => (url, true),
     };
-    let host = rest.split('/').next()?;
-    (!host.is_empty()).then_some(host)
+    let authority = rest.split('/').next()?;
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !authority.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let port_fits =
+        port.map_or(!port_needed, |port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(name),
+    };
+    (port_fits && is_host).then_some(authority)
 }
 
 async fn exchange(
@@ -204,7 +226,25 @@ mod tests {
         assert_eq!(host_of("http://127.0.0.1:8080/"), Some("127.0.0.1:8080"));
         assert_eq!(host_of("localhost:81"), Some("localhost:81"));
         assert_eq!(host_of("https://chat.example"), None);
-        assert_eq!(host_of("http://"), None);
+        assert_eq!(host_of("http://[::1]:8080"), Some("[::1]:8080"));
+        assert_eq!(host_of("http://[::1]"), Some("[::1]"));
+        for wrong in [
+            "http://",
+            "nonsense",
+            "",
+            "http://a b:1",
+            "http://a:port",
+            "http://a:0",
+            "http://:80",
+            "http://a:70000",
+            "[::1",
+            "http://[nonsense]:80",
+        ] {
+            assert_eq!(host_of(wrong), None, "{wrong}");
+            let said = address(wrong).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("{wrong:?} is not")), "{said}");
+            assert!(said.contains("such as http://127.0.0.1:8080"), "{said}");
+        }
         assert_eq!(with_port("chat.example"), "chat.example:80");
         assert_eq!(with_port("[::1]:8080"), "[::1]:8080");
     }

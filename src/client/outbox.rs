@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::closing::Backoff;
+use super::closing::{Backoff, Pause};
 use super::said::{Fault, Letter};
 
 /// How long a send may stay unanswered before its conversation is repeated: a node parks for 3 s.
@@ -35,7 +35,7 @@ struct Lane {
     /// After a refusal the first one tries the ground alone.
     trying: bool,
     backoff: Backoff,
-    held_until: Option<Duration>,
+    held: Option<Pause>,
 }
 
 /// A message to put on the socket now.
@@ -52,7 +52,9 @@ pub(super) struct Offer {
 /// What a refusal means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It will be repeated.
+    /// From now on its conversation waits for so long, and is then repeated.
+    Held(Fault, Duration),
+    /// It will be repeated, like others before it.
     Repeats,
     /// It is final: the message is out of the outbox.
     Final(Fault),
@@ -122,7 +124,7 @@ impl Outbox {
         let Some(lane) = self.lanes.get_mut(to) else {
             return;
         };
-        if lane.held_until.is_some() {
+        if lane.held.is_some() {
             return;
         }
         let window = if lane.trying { 1 } else { self.window };
@@ -202,21 +204,36 @@ impl Outbox {
         let Some(lane) = self.lanes.get_mut(&pending.letter.to) else {
             return Verdict::Stale;
         };
-        if lane.held_until.is_none() {
-            let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0));
-            let until = now + asked.max(lane.backoff.next(chance));
-            lane.held_until = Some(until);
-            lane.trying = true;
-            self.wake = Some(self.wake.map_or(until, |wake| wake.min(until)));
+        if lane.held.is_some() {
+            return Verdict::Repeats;
         }
-        Verdict::Repeats
+        let asked = Duration::from_millis(fault.retry_after_ms.unwrap_or(0));
+        let pause = Pause::new(lane.backoff.next(chance), asked, now);
+        lane.held = Some(pause);
+        lane.trying = true;
+        self.wake_by(pause.until);
+        Verdict::Held(fault, pause.until - now)
+    }
+
+    /// Somebody has something to say in this conversation: it is not held for long.
+    pub(super) fn hurry(&mut self, to: &str) {
+        let Some(pause) = self.lanes.get_mut(to).and_then(|lane| lane.held.as_mut()) else {
+            return;
+        };
+        pause.hurry();
+        let until = pause.until;
+        self.wake_by(until);
+    }
+
+    fn wake_by(&mut self, at: Duration) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
     /// The socket is gone: nothing is in flight, and no conversation is held.
     pub(super) fn detach(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.in_flight = 0;
-            lane.held_until = None;
+            lane.held = None;
             lane.trying = false;
         }
         for pending in self.pending.values_mut() {
@@ -238,14 +255,14 @@ impl Outbox {
         self.wake = None;
         let mut again = Vec::new();
         for (name, lane) in &mut self.lanes {
-            if lane.in_flight == 0 && lane.held_until.is_none() {
+            if lane.in_flight == 0 && lane.held.is_none() {
                 continue;
             }
             let oldest = lane.queue.front().and_then(|number| self.pending.get(number));
             let silent = oldest.map_or(now, |pending| pending.sent_at) + REPLY_WAIT;
-            let at = lane.held_until.unwrap_or(silent);
+            let at = lane.held.map_or(silent, |pause| pause.until);
             if at <= now {
-                lane.held_until = None;
+                lane.held = None;
                 lane.in_flight = 0;
                 again.push(name.clone());
             } else {
@@ -348,7 +365,8 @@ mod tests {
             outbox.push(letter("u:a", cid));
         }
         outbox.offer("u:a", ms(0), &mut ids.next(), &mut out);
-        assert_eq!(outbox.refused(1, 1, busy(), ms(10), 1.0), Verdict::Repeats);
+        assert_eq!(outbox.refused(1, 1, busy(), ms(10), 1.0), Verdict::Held(busy(), ms(500)));
+        assert_eq!(outbox.refused(3, 3, busy(), ms(11), 1.0), Verdict::Repeats);
         outbox.accepted(2);
         outbox.push(letter("u:a", "4"));
         out.clear();
@@ -392,6 +410,28 @@ mod tests {
         outbox.offer_all(ms(50), &mut ids.next(), &mut out);
         assert_eq!(cids(&out), ["1", "2", "3", "4", "5"]);
         assert!(out.iter().map(|offer| offer.id).is_sorted());
+        outbox.check();
+    }
+
+    #[test]
+    fn a_new_message_ends_a_long_hold_a_second_after_the_refusal() {
+        let (mut outbox, mut ids, mut out) = (Outbox::new(8), Ids(0), Vec::new());
+        outbox.push(letter("u:a", "1"));
+        for refusal in 1..=8 {
+            let now = ms(100_000 * refusal);
+            outbox.offer("u:a", now, &mut ids.next(), &mut out);
+            outbox.refused(1, refusal, busy(), now, 1.0);
+            outbox.due(now + ms(30_000), &mut Ids(refusal).next(), &mut out);
+        }
+        outbox.refused(1, 9, busy(), ms(900_000), 1.0);
+        out.clear();
+        outbox.due(ms(900_100), &mut ids.next(), &mut out);
+        assert_eq!(outbox.wake(), Some(ms(930_000)));
+        outbox.hurry("u:a");
+        outbox.push(letter("u:a", "2"));
+        assert_eq!(outbox.wake(), Some(ms(901_000)));
+        outbox.due(ms(901_000), &mut ids.next(), &mut out);
+        assert_eq!(cids(&out), ["1"]);
         outbox.check();
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::closing::{After, Backoff, after};
+use super::closing::{After, Backoff, Pause, after};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::said::{Accepted, Fault, Letter, Request, Resume};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub device: String,
     /// Whether a new credential can be got without the application.
     pub renewable: bool,
+    /// Nodes that are tried in turn.
+    pub nodes: usize,
     /// Sends in flight per conversation.
     pub window: usize,
     /// Unanswered messages kept; more are refused.
@@ -79,7 +81,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Link {
     Idle,
-    Waiting { until: Duration },
+    Waiting(Pause),
     Dialing,
     Greeting { until: Duration },
     Authenticating { until: Duration, node: String },
@@ -125,6 +127,7 @@ impl Rules {
     #[must_use]
     pub fn new(settings: Settings, resume: Option<Resume>) -> Self {
         let outbox = Outbox::new(settings.window);
+        let backoff = Backoff::over(settings.nodes);
         Self {
             settings,
             link: Link::Idle,
@@ -132,7 +135,7 @@ impl Rules {
             renew: true,
             afresh: false,
             refusal: None,
-            backoff: Backoff::default(),
+            backoff,
             inbox: Inbox::new(resume),
             outbox,
             ticks: Ticks::default(),
@@ -175,8 +178,8 @@ impl Rules {
         match &why {
             Why::Refused(fault) if !fault.retry => self.stop(why, fx),
             _ => {
-                let wait = self.backoff.next(chance).max(not_before);
-                self.wait(why, wait, now, fx);
+                let pause = Pause::new(self.backoff.next(chance), not_before, now);
+                self.wait(why, pause, now, fx);
             }
         }
     }
@@ -190,7 +193,7 @@ impl Rules {
         chance: f64,
         fx: &mut Vec<Effect>,
     ) {
-        if matches!(self.link, Link::Idle | Link::Waiting { .. } | Link::Stopped) {
+        if matches!(self.link, Link::Idle | Link::Waiting(_) | Link::Stopped) {
             return;
         }
         let why = match self.refusal.take() {
@@ -204,13 +207,13 @@ impl Rules {
             next => {
                 self.renew |= next == After::Renew;
                 self.afresh |= next == After::Afresh;
-                let wait = self.next_wait(now, chance);
-                self.wait(why, wait, now, fx);
+                let pause = self.next_pause(now, chance);
+                self.wait(why, pause, now, fx);
             }
         }
     }
 
-    /// Sends a message: now, or as soon as it is its turn.
+    /// Sends a message: now, or as soon as it is its turn. Ends a long pause of the connection or the conversation.
     ///
     /// # Errors
     /// The outbox is full or the client has stopped; the message was not taken.
@@ -227,6 +230,10 @@ impl Rules {
             return Err(Fault::here("rate_limited", "too many unanswered messages", true));
         }
         let to = letter.to.clone();
+        if let Link::Waiting(pause) = &mut self.link {
+            pause.hurry();
+        }
+        self.outbox.hurry(&to);
         let number = self.outbox.push(letter);
         self.offer(&to, now, fx);
         Ok(number)
@@ -293,7 +300,7 @@ impl Rules {
     /// Does what time has made due.
     pub fn due(&mut self, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
         match self.link {
-            Link::Waiting { until } if until <= now => self.dial(fx),
+            Link::Waiting(Pause { until, .. }) if until <= now => self.dial(fx),
             Link::Greeting { until } | Link::Authenticating { until, .. } if until <= now => {
                 self.leave(Why::Silent, now, chance, fx);
             }
@@ -301,7 +308,8 @@ impl Rules {
                 self.acknowledge(fx);
                 fx.push(Effect::HangUp);
                 self.detach(fx);
-                self.wait(Why::GoAway, Duration::ZERO, now, fx);
+                let pause = Pause::new(Duration::ZERO, Duration::ZERO, now);
+                self.wait(Why::GoAway, pause, now, fx);
             }
             Link::Live { .. } if self.heard_at + self.patience() <= now => {
                 self.leave(Why::Silent, now, chance, fx);
@@ -315,7 +323,7 @@ impl Rules {
     #[must_use]
     pub fn wake(&self) -> Option<Duration> {
         match &self.link {
-            Link::Waiting { until } => Some(*until),
+            Link::Waiting(Pause { until, .. }) => Some(*until),
             Link::Greeting { until } | Link::Authenticating { until, .. } => Some(*until),
             Link::Live { leave_at, .. } => {
                 let silent = Some(self.heard_at + self.patience());
@@ -401,22 +409,25 @@ impl Rules {
     fn leave(&mut self, why: Why, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
         fx.push(Effect::HangUp);
         self.detach(fx);
-        let wait = self.next_wait(now, chance);
-        self.wait(why, wait, now, fx);
+        let pause = self.next_pause(now, chance);
+        self.wait(why, pause, now, fx);
     }
 
-    fn next_wait(&mut self, now: Duration, chance: f64) -> Duration {
+    fn next_pause(&mut self, now: Duration, chance: f64) -> Pause {
         match self.link {
-            Link::Live { leave_at: Some(at), .. } => return at.saturating_sub(now),
+            Link::Live { leave_at: Some(at), .. } => {
+                return Pause::new(Duration::ZERO, at.saturating_sub(now), now);
+            }
             Link::Live { since, .. } if since + HELD <= now => self.backoff.reset(),
             _ => {}
         }
-        self.backoff.next(chance)
+        Pause::new(self.backoff.next(chance), Duration::ZERO, now)
     }
 
-    fn wait(&mut self, why: Why, wait: Duration, now: Duration, fx: &mut Vec<Effect>) {
-        self.link = Link::Waiting { until: now + wait };
-        fx.push(Effect::Tell(Event::Disconnected { why, retry_in: Some(wait) }));
+    fn wait(&mut self, why: Why, pause: Pause, now: Duration, fx: &mut Vec<Effect>) {
+        self.link = Link::Waiting(pause);
+        let retry_in = Some(pause.until - now);
+        fx.push(Effect::Tell(Event::Disconnected { why, retry_in }));
     }
 
     fn stop(&mut self, why: Why, fx: &mut Vec<Effect>) {

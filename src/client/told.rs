@@ -46,6 +46,8 @@ pub enum Event {
     Other { n: u64, ev: String, d: Value },
     /// Everything that was waiting has arrived.
     CaughtUp { n: u64 },
+    /// A node refuses a conversation's messages for now: they are kept, and repeated after `retry_in` or sooner.
+    Delayed { conv: String, fault: Fault, retry_in: Duration },
     /// The marks of a conversation rose.
     Ticks { conv: String, marks: Marks },
     /// Somebody came or went.

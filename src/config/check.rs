@@ -1,14 +1,12 @@
-//! Check: what a configuration may say; every range and every clash is named here.
+//! Check: what a configuration may say beyond the ranges of its numbers; every clash is named here.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::problem::{Finding, Findings};
 use super::units::DAY;
-use super::{Config, Durability, Node};
+use super::{Config, Durability, Node, ranges};
 
 /// What the committed `cluster.toml` has in place of its secrets.
 const PLACEHOLDER: &str = "change-me";
@@ -33,31 +31,43 @@ impl Findings {
         self.unwise.push(Finding { key: key.into(), what: what.into() });
     }
 
-    fn within<T: PartialOrd + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) {
+    fn within(&mut self, key: &str, value: impl Into<u64>) {
+        let value = value.into();
+        let range = ranges::of(key).expect("every number that is checked has a range");
         if !range.contains(&value) {
             let (low, high) = range.into_inner();
             self.wrong(key, format!("must be {low} to {high}, not {value}"));
         }
     }
 
-    fn days(&mut self, key: &str, span: Duration, range: RangeInclusive<u64>) {
-        self.within(key, span.as_secs() / DAY, range);
+    fn days(&mut self, key: &str, span: Duration) {
+        self.within(key, span.as_secs() / DAY);
     }
 
-    fn millis(&mut self, key: &str, span: Duration, range: RangeInclusive<u128>) {
-        self.within(key, span.as_millis(), range);
+    fn millis(&mut self, key: &str, span: Duration) {
+        self.within(key, u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     }
 }
 
 fn cluster(findings: &mut Findings, config: &Config) {
     let cluster = &config.cluster;
     if !is_name(&cluster.name) {
-        findings.wrong("cluster.name", "must be 1 to 32 of a-z 0-9 -, beginning with a letter");
+        findings.wrong("cluster.name", not_a_name(&cluster.name));
     }
-    findings.within("cluster.shards", cluster.shards, 1..=4_096);
-    findings.within("cluster.replicas", cluster.replicas, 1..=7);
+    findings.within("cluster.shards", cluster.shards);
+    findings.within("cluster.replicas", cluster.replicas);
     if cluster.replicas.is_multiple_of(2) {
         let what = "an even number of replicas survives no more failures than one less";
+        findings.unwise("cluster.replicas", what);
+    }
+    let nodes = config.nodes.len();
+    if nodes > 0 && config.replicas() < usize::from(cluster.replicas) {
+        let (there, copies) = match nodes {
+            1 => ("there is 1 node".to_owned(), "1 copy".to_owned()),
+            _ => (format!("there are {nodes} nodes"), format!("{nodes} copies")),
+        };
+        let what =
+            format!("{there}, so there will be {copies} of each part, not {}", cluster.replicas);
         findings.unwise("cluster.replicas", what);
     }
     let cookie = cluster.cookie.reveal();
@@ -77,7 +87,7 @@ fn cluster(findings: &mut Findings, config: &Config) {
             findings.unwise(key, what);
         }
     }
-    findings.days("auth.token_days", config.auth.token_life, 1..=3_650);
+    findings.days("auth.token_days", config.auth.token_life);
 }
 
 /// A name that goes into node names, file names and tokens.
@@ -86,6 +96,10 @@ fn is_name(name: &str) -> bool {
     name.len() <= 32
         && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
         && name.bytes().all(ok)
+}
+
+fn not_a_name(given: &str) -> String {
+    format!("must be 1 to 32 of a-z 0-9 -, beginning with a letter, not {given:?}")
 }
 
 fn nodes(findings: &mut Findings, config: &Config) {
@@ -107,12 +121,11 @@ fn nodes(findings: &mut Findings, config: &Config) {
 
 fn one_node(findings: &mut Findings, key: &str, node: &Node) {
     if !is_name(&node.name) {
-        let what = "must be 1 to 32 of a-z 0-9 -, beginning with a letter";
-        findings.wrong(format!("{key}.name"), what);
+        findings.wrong(format!("{key}.name"), not_a_name(&node.name));
     }
     for (address, name) in addresses(node) {
         if address.port() == 0 {
-            let what = format!("must have a port from 1 to 65535 ({address})");
+            let what = format!("must have a port from 1 to 65535, not {address}");
             findings.wrong(format!("{key}.{name}"), what);
         }
     }
@@ -133,7 +146,7 @@ fn one_node(findings: &mut Findings, key: &str, node: &Node) {
         findings.wrong(format!("{key}.url"), what);
     }
     if node.data.as_os_str().is_empty() {
-        findings.wrong(format!("{key}.data"), "must be a directory");
+        findings.wrong(format!("{key}.data"), "must be a directory, not \"\"");
     }
     if !node.admin_listen.ip().is_loopback() {
         let what = "is reachable from other machines, and asks for no password";
@@ -230,48 +243,47 @@ fn same(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn limits(findings: &mut Findings, config: &Config) {
     let mailbox = &config.mailbox;
-    findings.days("mailbox.history_days", mailbox.history, 0..=3_650);
-    findings.days("mailbox.expiry_days", mailbox.expiry, 1..=3_650);
-    findings.within("mailbox.entries_max", mailbox.entries_max, 16..=10_000_000);
-    findings.within("mailbox.bytes_max_mib", mailbox.bytes_max >> 20, 1..=65_536);
+    findings.days("mailbox.history_days", mailbox.history);
+    findings.days("mailbox.expiry_days", mailbox.expiry);
+    findings.within("mailbox.entries_max", mailbox.entries_max);
+    findings.within("mailbox.bytes_max_mib", mailbox.bytes_max >> 20);
 
     let limits = &config.limits;
-    findings.within("limits.frame_bytes_max", limits.frame_bytes_max, 4_096..=1_048_576);
-    findings.within("limits.body_bytes_max", limits.body_bytes_max, 256..=32_768);
+    findings.within("limits.frame_bytes_max", limits.frame_bytes_max);
+    findings.within("limits.body_bytes_max", limits.body_bytes_max);
     if limits.frame_bytes_max < limits.body_bytes_max.saturating_add(2_048) {
-        let what = "must leave 2048 bytes around a body: at least limits.body_bytes_max + 2048";
+        let (least, given) = (limits.body_bytes_max.saturating_add(2_048), limits.frame_bytes_max);
+        let what = format!(
+            "must leave 2048 bytes around a body: at least limits.body_bytes_max + 2048 = {least}, not {given}"
+        );
         findings.wrong("limits.frame_bytes_max", what);
     }
-    findings.within("limits.window", limits.window, 1..=4_096);
-    findings.within("limits.connections_max", limits.connections_max, 1..=1_000_000);
-    findings.within("limits.sockets_per_user_max", limits.sockets_per_user_max, 1..=100_000);
-    findings.within("limits.sockets_per_second", limits.sockets_per_second, 1..=1_000_000);
-    findings.within("limits.sockets_burst", limits.sockets_burst, 1..=1_000_000);
+    findings.within("limits.window", limits.window);
+    findings.within("limits.connections_max", limits.connections_max);
+    findings.within("limits.sockets_per_user_max", limits.sockets_per_user_max);
+    findings.within("limits.sockets_per_second", limits.sockets_per_second);
+    findings.within("limits.sockets_burst", limits.sockets_burst);
     let strangers = limits.strangers_per_address_max;
-    findings.within("limits.strangers_per_address_max", strangers, 1..=1_000_000);
-    findings.within("limits.requests_in_flight_max", limits.requests_in_flight_max, 1..=65_536);
-    findings.within("limits.frames_per_second", limits.frames_per_second, 1..=1_000_000);
-    findings.within("limits.frames_burst", limits.frames_burst, 1..=1_000_000);
-    findings.within("limits.logins_parallel", limits.logins_parallel, 0..=1_024);
-    let tries = 1..=100_000;
-    findings.within(
-        "limits.login_failures_per_minute",
-        limits.login_failures_per_minute,
-        tries.clone(),
-    );
+    findings.within("limits.strangers_per_address_max", strangers);
+    findings.within("limits.requests_in_flight_max", limits.requests_in_flight_max);
+    findings.within("limits.frames_per_second", limits.frames_per_second);
+    findings.within("limits.frames_burst", limits.frames_burst);
+    findings.within("limits.logins_parallel", limits.logins_parallel);
+    let failures = limits.login_failures_per_minute;
+    findings.within("limits.login_failures_per_minute", failures);
     let per_address = limits.logins_per_address_per_minute;
-    findings.within("limits.logins_per_address_per_minute", per_address, tries);
+    findings.within("limits.logins_per_address_per_minute", per_address);
     let in_flight = limits.http_requests_in_flight_max;
-    findings.within("limits.http_requests_in_flight_max", in_flight, 1..=1_000_000);
+    findings.within("limits.http_requests_in_flight_max", in_flight);
     let messages = limits.http_messages_per_second;
-    findings.within("limits.http_messages_per_second", messages, 1..=100_000);
-    findings.within("limits.http_timeout_s", limits.http_timeout.as_secs(), 1..=60);
+    findings.within("limits.http_messages_per_second", messages);
+    findings.within("limits.http_timeout_s", limits.http_timeout.as_secs());
 }
 
 fn storage(findings: &mut Findings, config: &Config) {
     let storage = &config.storage;
-    findings.within("storage.checkpoint_seconds", storage.checkpoint.as_secs(), 1..=3_600);
-    findings.within("storage.memory_budget_mib", storage.memory_budget >> 20, 16..=1_048_576);
+    findings.within("storage.checkpoint_seconds", storage.checkpoint.as_secs());
+    findings.within("storage.memory_budget_mib", storage.memory_budget >> 20);
     if storage.durability == Durability::Memory {
         let what = "a check mark no longer means that the message survives a power cut";
         findings.unwise("storage.durability", what);
@@ -284,20 +296,26 @@ fn storage(findings: &mut Findings, config: &Config) {
 
 fn timing(findings: &mut Findings, config: &Config) {
     let raft = &config.raft;
-    findings.millis("raft.tick_ms", raft.tick, 5..=1_000);
-    findings.within("raft.heartbeat_ticks", raft.heartbeat_ticks, 1..=100);
-    findings.within("raft.election_ticks", raft.election_ticks, 2..=1_000);
+    findings.millis("raft.tick_ms", raft.tick);
+    findings.within("raft.heartbeat_ticks", raft.heartbeat_ticks);
+    findings.within("raft.election_ticks", raft.election_ticks);
     if raft.election_ticks < raft.heartbeat_ticks.saturating_mul(2) {
-        let what = "must be at least twice raft.heartbeat_ticks, or leaders are voted out in vain";
+        let (least, given) = (raft.heartbeat_ticks.saturating_mul(2), raft.election_ticks);
+        let what = format!(
+            "must be at least twice raft.heartbeat_ticks, {least}, or leaders are voted out in vain; not {given}"
+        );
         findings.wrong("raft.election_ticks", what);
     }
-    findings.millis("link.probe_ms", config.link.probe, 10..=10_000);
-    findings.millis("link.suspect_ms", config.link.suspect, 20..=60_000);
+    findings.millis("link.probe_ms", config.link.probe);
+    findings.millis("link.suspect_ms", config.link.suspect);
     if config.link.suspect < config.link.probe * 2 {
-        let what = "must be at least twice link.probe_ms, or good links are given up";
+        let (least, given) = ((config.link.probe * 2).as_millis(), config.link.suspect.as_millis());
+        let what = format!(
+            "must be at least twice link.probe_ms, {least}, or good links are given up; not {given}"
+        );
         findings.wrong("link.suspect_ms", what);
     }
-    findings.within("process.lanes", config.process.lanes, 1..=256);
+    findings.within("process.lanes", config.process.lanes);
     let drain = config.process.drain_timeout.as_secs();
-    findings.within("process.drain_timeout_s", drain, 0..=3_600);
+    findings.within("process.drain_timeout_s", drain);
 }

@@ -6,6 +6,11 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::ranges;
+
+/// Keys whose values are told to nobody.
+const SECRETS: [&str; 2] = ["cookie", "token_secret"];
+
 /// What `check` has to say about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -96,11 +101,17 @@ impl<'a> Page<'a> {
     /// A text that is no configuration at all, by its form or its types.
     pub(super) fn unparsable(&self, error: &toml::de::Error) -> ConfigError {
         let span = error.span().unwrap_or_default();
-        let what = error.message().trim().replace('\n', ", ");
+        let mut what = error.message().trim().replace('\n', ", ");
         let key = match DeTable::parse(self.text) {
             Ok(document) => key_at(document.get_ref(), &span),
             Err(_) => "(syntax)".to_owned(),
         };
+        // A value that its key cannot take; a key that is unknown or missing says enough.
+        if what.starts_with("invalid")
+            && let Some(allowed) = allowed(&key)
+        {
+            what = format!("must be {allowed}, not {}", self.shown(&key, &span));
+        }
         ConfigError::Refused { problems: vec![self.problem(key, what, span)] }
     }
 
@@ -133,6 +144,17 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// A value as it stands in the text, unless it is long or not to be told.
+    fn shown(&self, key: &str, span: &Range<usize>) -> String {
+        const SHOWN_MAX: usize = 60;
+        let text = self.text.get(span.clone()).unwrap_or_default();
+        let name = key.rsplit('.').next().unwrap_or_default();
+        if SECRETS.contains(&name) || text.len() > SHOWN_MAX || text.contains('\n') {
+            return "what it is".to_owned();
+        }
+        text.to_owned()
+    }
+
     fn line(&self, offset: usize) -> usize {
         1 + self.text.bytes().take(offset).filter(|b| *b == b'\n').count()
     }
@@ -163,10 +185,26 @@ impl<'a> Page<'a> {
     }
 }
 
+/// What the value of a key may be, where the type alone does not say it.
+fn allowed(key: &str) -> Option<String> {
+    if let Some(range) = ranges::of(key) {
+        let (low, high) = range.into_inner();
+        return Some(format!("a whole number from {low} to {high}"));
+    }
+    let name = key.rsplit('.').next().unwrap_or_default();
+    match name {
+        "listen" | "admin_listen" | "cluster_listen" => {
+            Some("an IP address and a port, such as \"127.0.0.1:8080\"".to_owned())
+        }
+        _ if SECRETS.contains(&name) => Some("text in quotes".to_owned()),
+        _ => None,
+    }
+}
+
 /// The text with its secrets starred out, byte for byte: reports end up in logs.
 fn masked(text: &str) -> String {
     let mask = |line: &str| match line.split_once('=') {
-        Some((key, value)) if ["cookie", "token_secret"].contains(&key.trim()) => {
+        Some((key, value)) if SECRETS.contains(&key.trim()) => {
             let stars =
                 value.bytes().map(|b| if b"\r\n".contains(&b) { char::from(b) } else { '*' });
             format!("{key}={}", stars.collect::<String>())

@@ -52,7 +52,9 @@ fn the_committed_example_shows_exactly_the_defaults() {
     assert_eq!(config.cluster.replicas, bare.cluster.replicas);
     assert_eq!(config.nodes[0], bare.nodes[0]);
     assert!(!bare.auth.open_registration);
-    assert_eq!(bare.warnings, []);
+    let copies: Vec<_> = bare.warnings.iter().map(|w| (w.key.as_str(), w.what.as_str())).collect();
+    let one = "there is 1 node, so there will be 1 copy of each part, not 3";
+    assert_eq!(copies, [("cluster.replicas", one)]);
     assert_eq!(config.nodes.len(), 3);
     assert_eq!(config.mailbox.history, Duration::from_secs(30 * 86_400));
     assert_eq!(config.nodes[1].url, "http://127.0.0.1:8081");
@@ -83,13 +85,19 @@ fn unknown_keys_are_refused_and_the_known_ones_told() {
 
 #[test]
 fn wrong_types_are_refused() {
-    check("window = 256", "window = \"256\"", "limits.window", "u32");
-    check("window = 256", "window = -1", "limits.window", "u32");
-    check("shards = 64 ", "shards = 70000 ", "cluster.shards", "u16");
-    check("tick_ms = 100", "tick_ms = 1.5", "raft.tick_ms", "u32");
+    let must = "must be a whole number from 1 to 4096, not ";
+    check("window = 256", "window = \"256\"", "limits.window", &format!("{must}\"256\""));
+    check("window = 256", "window = -1", "limits.window", &format!("{must}-1"));
+    check("shards = 64 ", "shards = 70000 ", "cluster.shards", &format!("{must}70000"));
+    check("tick_ms = 100", "tick_ms = 1.5", "raft.tick_ms", "from 5 to 1000, not 1.5");
+    check("expiry_days = 30 ", "expiry_days = -1 ", "mailbox.expiry_days", "1 to 3650, not -1");
     check("\"disk\" ", "\"tape\" ", "storage.durability", "`disk` or `memory`");
-    check("127.0.0.1:8082\"", "localhost:8082\"", "node[3].listen", "socket address");
-    check("127.0.0.1:8281\"", "127.0.0.1:99999\"", "node[2].cluster_listen", "socket address");
+    let must = "must be an IP address and a port, such as \"127.0.0.1:8080\", not ";
+    let says = format!("{must}\"localhost:8082\"");
+    check("127.0.0.1:8082\"", "localhost:8082\"", "node[3].listen", &says);
+    let says = format!("{must}\"127.0.0.1:99999\"");
+    check("127.0.0.1:8281\"", "127.0.0.1:99999\"", "node[2].cluster_listen", &says);
+    check("open_registration = true", "open_registration = 1", "auth.open_registration", "`1`");
 }
 
 #[test]
@@ -139,17 +147,27 @@ fn values_out_of_their_range_are_refused() {
 #[test]
 fn values_that_contradict_each_other_are_refused() {
     let frame = "frame_bytes_max = 65536";
-    check(frame, "frame_bytes_max = 33000", "limits.frame_bytes_max", "2048");
-    check("election_ticks = 15", "election_ticks = 9", "raft.election_ticks", "twice");
-    check("suspect_ms = 600", "suspect_ms = 200", "link.suspect_ms", "twice");
+    check(frame, "frame_bytes_max = 33000", "limits.frame_bytes_max", "34816, not 33000");
+    check(
+        "election_ticks = 15",
+        "election_ticks = 9",
+        "raft.election_ticks",
+        "10, or leaders are voted out in vain; not 9",
+    );
+    check(
+        "suspect_ms = 600",
+        "suspect_ms = 200",
+        "link.suspect_ms",
+        "300, or good links are given up; not 200",
+    );
 }
 
 #[test]
 fn names_twice_and_bad_names_are_refused() {
     check("name = \"c\"", "name = \"a\"  # again", "node[3].name", "node[1]");
-    check("name = \"b\"", "name = \"B\"", "node[2].name", "a-z");
-    check("name = \"b\"", "name = \"\"", "node[2].name", "a-z");
-    check("name = \"example\"", "name = \"my cluster\"", "cluster.name", "a-z");
+    check("name = \"b\"", "name = \"B\"", "node[2].name", "a letter, not \"B\"");
+    check("name = \"b\"", "name = \"\"", "node[2].name", "a letter, not \"\"");
+    check("name = \"example\"", "name = \"my cluster\"", "cluster.name", "not \"my cluster\"");
 }
 
 #[test]
@@ -164,7 +182,7 @@ fn addresses_and_directories_twice_are_refused() {
     );
     check("\"127.0.0.1:8181\"", "\"127.0.0.1:8081\"\t", "node[2].admin_listen", "node[2].listen");
     check("data = \"data/b\"", "data = \"data/a\"\t", "node[2].data", "node[1]");
-    check("\"127.0.0.1:8081\"", "\"127.0.0.1:0\"", "node[2].listen", "1 to 65535");
+    check("\"127.0.0.1:8081\"", "\"127.0.0.1:0\"", "node[2].listen", "1 to 65535, not 127.0.0.1:0");
 }
 
 #[test]
@@ -227,7 +245,10 @@ fn the_report_shows_no_secret() {
     let error = Config::parse("my.toml", &example("shards = 64", "shards = 0")).unwrap_err();
     let text = example("\"change-me-token-secret-of-the-example\"", "\"hush-hush\"");
     let other = Config::parse("my.toml", &text).unwrap_err();
-    for error in [error, other] {
+    let text = example("\"change-me-cookie-of-the-example\"", "[\"hush\"]");
+    let third = Config::parse("my.toml", &text).unwrap_err();
+    assert!(third.to_string().contains("cluster.cookie: must be text in quotes"), "{third}");
+    for error in [error, other, third] {
         let mut report = String::new();
         miette::NarratableReportHandler::new().render_report(&mut report, &error).unwrap();
         assert!(!report.contains("change-me") && !report.contains("hush"), "{report}");

@@ -2,15 +2,35 @@
 
 use std::time::Duration;
 
+use actors::ids::{Conversation, DeviceId};
+use actors::message::Refusal;
 use actors::session::RequestRef;
 
 use super::order::Mark;
+use super::wire::Error;
+
+/// Whom or what a request names: that may turn out not to exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Named {
+    Nothing,
+    To(Conversation),
+    Device(DeviceId),
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    request: RequestRef,
+    pub(super) id: Option<Box<str>>,
+    pub(super) mark: Option<Mark>,
+    pub(super) named: Named,
+}
 
 /// The `id`s of requests in flight.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     newest: u32,
-    waiting: Vec<(RequestRef, Option<Box<str>>, Option<Mark>)>,
+    waiting: Vec<Waiting>,
 }
 
 impl Flight {
@@ -22,28 +42,51 @@ impl Flight {
     }
 
     pub(super) fn has(&self, id: &str) -> bool {
-        self.waiting.iter().any(|(_, waiting, _)| waiting.as_deref() == Some(id))
+        self.waiting.iter().any(|waiting| waiting.id.as_deref() == Some(id))
     }
 
     /// Takes a request in, under a number that is not in flight; a send with its mark.
-    pub(super) fn start(&mut self, id: Option<Box<str>>, mark: Option<Mark>) -> RequestRef {
+    pub(super) fn start(
+        &mut self,
+        id: Option<Box<str>>,
+        mark: Option<Mark>,
+        named: Named,
+    ) -> RequestRef {
         self.newest = self.newest.wrapping_add(1);
         let request = RequestRef(self.newest);
-        self.waiting.push((request, id, mark));
+        self.waiting.push(Waiting { request, id, mark, named });
         request
     }
 
-    /// Gives back the `id` of a request that is answered now, and its mark.
-    pub(super) fn finish(&mut self, request: RequestRef) -> (Option<Box<str>>, Option<Mark>) {
-        let found = self.waiting.iter().position(|(waiting, ..)| *waiting == request);
+    /// Gives back a request that is answered now.
+    pub(super) fn finish(&mut self, request: RequestRef) -> Waiting {
+        let found = self.waiting.iter().position(|waiting| waiting.request == request);
         let Some(place) = found else {
-            return (None, None);
+            return Waiting { request, id: None, mark: None, named: Named::Nothing };
         };
-        let (_, id, mark) = self.waiting.swap_remove(place);
+        let waiting = self.waiting.swap_remove(place);
         if self.waiting.is_empty() && self.waiting.capacity() > Self::KEPT {
             self.waiting = Vec::new();
         }
-        (id, mark)
+        waiting
+    }
+}
+
+impl Named {
+    /// A refusal in words: what does not exist is named.
+    pub(super) fn refused(&self, refusal: Refusal) -> Error {
+        let error = Error::from(refusal);
+        let message = match (refusal, self) {
+            (Refusal::NotFound, Self::To(Conversation::User(user))) => {
+                format!("no such user: {user}")
+            }
+            (Refusal::NotFound, Self::To(Conversation::Group(group))) => {
+                format!("no such group: {group}")
+            }
+            (Refusal::NotFound, Self::Device(device)) => format!("no such device: {device}"),
+            _ => return error,
+        };
+        Error { message: message.into(), ..error }
     }
 }
 

@@ -1,4 +1,6 @@
-//! Goodbye: why a node ends a socket, and the close code that says so.
+//! Goodbye: why a node ends a socket, and the close code and words that say so.
+
+use super::wire::{Format, Unparsable};
 
 /// Why the node ends a socket: the close codes of the protocol page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,12 +11,44 @@ pub(super) enum Goodbye {
     Overloaded,
     Unavailable,
     TokenExpired,
-    BadFrame,
+    BadFrame(BadFrame),
     TooBig,
     AuthenticationFailed,
     DeviceRemoved,
     Replaced,
     TooManyConnections,
+}
+
+/// What was wrong with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadFrame {
+    /// It is no frame of this format at all.
+    Unparsable(Unparsable),
+    /// It is of the kind of WebSocket message that the socket's format does not use.
+    OtherKind(Format),
+    /// It asks for something before it says who it is.
+    NotAuth,
+    /// The WebSocket itself is broken.
+    WebSocket,
+}
+
+impl BadFrame {
+    /// Tells a developer what to look for; a close frame has room for 123 bytes (RFC 6455, 5.5).
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Unparsable(Unparsable::Malformed(Format::Json)) => "bad frame: not valid JSON",
+            Self::Unparsable(Unparsable::Malformed(Format::Msgpack)) => {
+                "bad frame: not valid msgpack"
+            }
+            Self::Unparsable(Unparsable::NotAnObject) => "bad frame: not an object",
+            Self::OtherKind(Format::Json) => "bad frame: this socket speaks JSON, in text messages",
+            Self::OtherKind(Format::Msgpack) => {
+                "bad frame: this socket speaks msgpack, in binary messages"
+            }
+            Self::NotAuth => "bad frame: the first must be auth",
+            Self::WebSocket => "bad frame: against the rules of WebSocket",
+        }
+    }
 }
 
 impl Goodbye {
@@ -26,7 +60,7 @@ impl Goodbye {
             Self::Overloaded => 4009,
             Self::Unavailable => 4010,
             Self::TokenExpired => 4101,
-            Self::BadFrame => 4300,
+            Self::BadFrame(_) => 4300,
             Self::TooBig => 4302,
             Self::AuthenticationFailed => 4303,
             Self::DeviceRemoved => 4304,
@@ -43,7 +77,7 @@ impl Goodbye {
             Self::Overloaded => "overloaded",
             Self::Unavailable => "shard unavailable",
             Self::TokenExpired => "token expired",
-            Self::BadFrame => "bad frame",
+            Self::BadFrame(why) => why.reason(),
             Self::TooBig => "too big",
             Self::AuthenticationFailed => "authentication failed",
             Self::DeviceRemoved => "device removed",

@@ -8,10 +8,10 @@ use actors::packet::{Answer, Closed, Question, ToHome};
 use actors::router::Inbound;
 use actors::session::{Output, RequestRef, Session};
 
-use super::flight::{Bucket, Flight};
-use super::goodbye::Goodbye;
+use super::flight::{Bucket, Flight, Named, Waiting};
+use super::goodbye::{BadFrame, Goodbye};
 use super::order::{Mark, Order};
-use super::wire::{Body, Code, Draft, Error, Format, Frame, Outgoing, Request};
+use super::wire::{Body, Code, Draft, Error, Frame, Outgoing, Request};
 use super::{Limits, Now, TokenRefused, Verified};
 
 /// How often a session that waits for something looks at its clock.
@@ -133,7 +133,7 @@ impl Connection {
                     acts.push(refuse(id, error));
                 }
                 if !auth {
-                    self.close(Goodbye::BadFrame, acts);
+                    self.close(Goodbye::BadFrame(BadFrame::NotAuth), acts);
                 }
             }
             (Stage::Open, request) => self.open_frame(id, request, limits, now, acts),
@@ -142,8 +142,8 @@ impl Connection {
     }
 
     /// Bytes that are no frame, or a kind of message this socket does not speak.
-    pub(super) fn bad_frame(&mut self, acts: &mut Vec<Act>) {
-        self.close(Goodbye::BadFrame, acts);
+    pub(super) fn bad_frame(&mut self, why: BadFrame, acts: &mut Vec<Act>) {
+        self.close(Goodbye::BadFrame(why), acts);
     }
 
     /// Something for this socket from elsewhere in the cluster.
@@ -261,8 +261,8 @@ impl Connection {
                 let (head, server_time) = (self.session.head(), now.wall);
                 acts.push(Act::Tell(Outgoing::Pong { head, server_time }));
             }
-            Request::Read { conv: Conversation::Group(_), .. } => {
-                acts.push(refuse(id, Error::new(Code::NotFound, "conv: no such group")));
+            Request::Read { conv: conv @ Conversation::Group(_), .. } => {
+                acts.push(refuse(id, Named::To(conv).refused(Refusal::NotFound)));
             }
             Request::Read { conv, seq } => {
                 match self.session.read(conv, seq, now.running, &mut out) {
@@ -271,7 +271,7 @@ impl Connection {
                 }
             }
             Request::Pull { after, limit } => {
-                let request = self.flight.start(id, None);
+                let request = self.flight.start(id, None, Named::Nothing);
                 self.session.pull(request, after, limit, now.running, &mut out);
             }
             Request::Send(draft) => self.send(id, mark, *draft, now, &mut out, acts),
@@ -351,10 +351,11 @@ impl Connection {
         let (Conversation::User(_), Some(from), Some(device)) =
             (&to, self.session.user(), self.session.device())
         else {
-            return acts.push(refuse(id, Error::new(Code::NotFound, "to: no such group")));
+            return acts.push(refuse(id, Named::To(to).refused(Refusal::NotFound)));
         };
+        let named = Named::To(to.clone());
         let send = Send { from: from.clone(), device: device.clone(), to, cid, content };
-        let request = self.flight.start(id, mark);
+        let request = self.flight.start(id, mark, named);
         if let Some(mark) = mark {
             self.order.under_way(mark);
         }
@@ -362,7 +363,11 @@ impl Connection {
     }
 
     fn ask(&mut self, id: Option<Box<str>>, question: Question, now: Now, out: &mut Vec<Output>) {
-        let request = self.flight.start(id, None);
+        let named = match &question {
+            Question::RemoveDevice(device) => Named::Device(device.clone()),
+            _ => Named::Nothing,
+        };
+        let request = self.flight.start(id, None, named);
         self.session.question(request, question, now.running, out);
     }
 
@@ -437,8 +442,8 @@ impl Connection {
         now: Now,
         acts: &mut Vec<Act>,
     ) {
-        let (re, mark) = self.flight.finish(request);
-        let result = result.map_err(Error::from);
+        let Waiting { id: re, mark, named, .. } = self.flight.finish(request);
+        let result = result.map_err(|refusal| named.refused(refusal));
         if let Some(mark) = mark {
             self.order.answered(mark, result.as_ref().err(), now.running);
         }
@@ -485,16 +490,4 @@ fn done(id: Option<Box<str>>, acts: &mut Vec<Act>) {
 
 fn refuse(re: Option<Box<str>>, error: Error) -> Act {
     Act::Tell(Outgoing::Err { re, error })
-}
-
-/// The subprotocol to speak, of those a client offers: the first that is known, JSON if it offers none.
-pub(super) fn choose<'a>(offered: impl IntoIterator<Item = &'a str>) -> Option<Format> {
-    let mut none = true;
-    for protocol in offered {
-        none = false;
-        if let Some(format) = Format::of(protocol) {
-            return Some(format);
-        }
-    }
-    none.then_some(Format::Json)
 }

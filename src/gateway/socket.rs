@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-use super::goodbye::Goodbye;
+use super::goodbye::{BadFrame, Goodbye};
 use super::lean::Lean;
 use super::rules::{Act, Connection, NotAdmitted};
 use super::sessions::{Guest, Place, Pulse};
@@ -281,7 +281,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                     seat.frame(self.format, text.as_bytes(), acts)
                 }
                 (Message::Binary(bytes), Format::Msgpack) => seat.frame(self.format, &bytes, acts),
-                (Message::Text(_) | Message::Binary(_), _) => seat.connection.bad_frame(acts),
+                (Message::Text(_) | Message::Binary(_), format) => {
+                    seat.connection.bad_frame(BadFrame::OtherKind(format), acts);
+                }
                 _ => seat.connection.heard(now),
             },
         }
@@ -352,8 +354,9 @@ impl Seat {
     }
 
     fn frame(&mut self, format: Format, bytes: &[u8], acts: &mut Vec<Act>) {
-        let Ok(frame) = decode(format, bytes) else {
-            return self.connection.bad_frame(acts);
+        let frame = match decode(format, bytes) {
+            Ok(frame) => frame,
+            Err(why) => return self.connection.bad_frame(BadFrame::Unparsable(why), acts),
         };
         let (env, guest, own) = (&self.env, &mut self.guest, &mut self.place);
         let admit = |token: &str| {
@@ -381,7 +384,9 @@ fn end_of(error: &WsError) -> End {
     match error {
         WsError::Capacity(_) => End::SaidOnly(Goodbye::TooBig),
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
-        WsError::Protocol(_) | WsError::Utf8(_) => End::SaidOnly(Goodbye::BadFrame),
+        WsError::Protocol(_) | WsError::Utf8(_) => {
+            End::SaidOnly(Goodbye::BadFrame(BadFrame::WebSocket))
+        }
         _ => End::Gone,
     }
 }

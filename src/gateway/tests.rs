@@ -67,7 +67,8 @@ async fn requests_are_answered_once_and_refused_by_name() {
         (&json!("1"), &json!(1), &json!(false))
     );
     client.ask("2", "send", json!({"to": "g:x", "cid": "c2", "kind": "k", "body": ""})).await;
-    assert_eq!(client.hear().await["err"]["code"], json!("not_found"));
+    let unknown = json!({"code": "not_found", "message": "no such group: x", "retry": false});
+    assert_eq!(client.hear().await["err"], unknown);
     client.ask("3", "send", json!({"to": "u:bob", "cid": "c1", "kind": "k", "body": ""})).await;
     assert_eq!(client.hear().await["err"]["code"], json!("conflict"));
     client.ask("4", "group.create", json!({})).await;
@@ -88,11 +89,18 @@ async fn requests_are_answered_once_and_refused_by_name() {
     client.ask("8", "device.list", json!({})).await;
     assert_eq!(client.hear().await["ok"]["devices"][0]["acked_n"], json!(3));
     client.ask("9", "device.remove", json!({"device": "x"})).await;
-    assert_eq!(client.hear().await["err"]["code"], json!("not_found"));
+    assert_eq!(client.hear().await["err"]["message"], json!("no such device: x"));
     client.ask("10", "read", json!({"conv": "u:bob", "seq": 1})).await;
     assert_eq!(client.hear().await["re"], json!("10"));
     client.ask("11", "auth", json!({"token": "good", "device": "phone"})).await;
     assert_eq!(client.hear().await["err"]["code"], json!("bad_request"));
+    *node.model.refusal.lock().unwrap() = Some(Refusal::NotFound);
+    client.ask("13", "send", message("c13")).await;
+    let refused = client.hear().await["err"].clone();
+    assert_eq!(
+        (&refused["code"], &refused["message"]),
+        (&json!("not_found"), &json!("no such user: bob"))
+    );
     *node.model.refusal.lock().unwrap() = Some(Refusal::MailboxFull);
     client.ask("12", "send", message("c12")).await;
     let refused = client.hear().await;
@@ -193,17 +201,29 @@ async fn too_many_frames_are_refused() {
 #[tokio::test]
 async fn the_first_frame_must_be_auth_and_every_frame_a_frame() {
     let node = node(|_| ());
-    for text in [r#"{"op":"ping"}"#, r#"{"op":"what"}"#, "{", "hello"] {
-        let mut client = node.connect(Format::Json).await;
-        client.say(text).await;
-        assert_eq!(client.closed().await, 4300, "{text}");
+    let text = |text: &str| Message::text(text.to_owned());
+    let bytes = |bytes: &[u8]| Message::binary(bytes.to_vec());
+    for (format, frame, why) in [
+        (Format::Json, text(r#"{"op":"ping"}"#), "auth"),
+        (Format::Json, text(r#"{"op":"what"}"#), "auth"),
+        (Format::Json, text("{"), "not valid JSON"),
+        (Format::Json, text("hello"), "not valid JSON"),
+        (Format::Json, text(r#"[{"op":"ping"}]"#), "not an object"),
+        (Format::Json, bytes(&[0x80]), "text messages"),
+        (Format::Msgpack, text(r#"{"op":"ping"}"#), "binary messages"),
+        (Format::Msgpack, bytes(&[0xc1]), "not valid msgpack"),
+        (Format::Msgpack, bytes(&[0x90]), "not an object"),
+    ] {
+        let mut client = node.connect(format).await;
+        let what = format!("{frame:?}");
+        client.0.send(frame).await.unwrap();
+        let (code, reason) = client.closed_because().await;
+        assert_eq!(code, 4300, "{what}");
+        assert!(reason.contains(why) && reason.len() <= 123, "{what}: {reason}");
     }
-    let mut client = node.connect(Format::Msgpack).await;
-    client.say(r#"{"op":"ping"}"#).await;
-    assert_eq!(client.closed().await, 4300);
     let mut client = node.open().await;
-    client.0.send(Message::binary(vec![0x80])).await.unwrap();
-    assert_eq!(client.closed().await, 4300);
+    client.say("{").await;
+    assert_eq!(client.closed().await, 4300, "also after auth");
     // A wrong field of `auth` is only refused.
     let mut client = node.connect(Format::Json).await;
     client.hear().await;

@@ -15,7 +15,6 @@ use axum::response::Response;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::rules::choose;
 use super::wire::Code;
 use super::{Crowded, Format, GatewayEnv, serve};
 
@@ -106,6 +105,18 @@ pub(super) fn check(
     let accept = HeaderValue::try_from(derive_accept_key(key)).map_err(|_| NotUpgraded::Key)?;
     let format = choose(words(headers, &SEC_WEBSOCKET_PROTOCOL)).ok_or(NotUpgraded::Protocol)?;
     Ok((format, accept))
+}
+
+/// The subprotocol to speak, of those a client offers: the first that is known, JSON if it offers none.
+fn choose<'a>(offered: impl IntoIterator<Item = &'a str>) -> Option<Format> {
+    let mut none = true;
+    for protocol in offered {
+        none = false;
+        if let Some(format) = Format::of(protocol) {
+            return Some(format);
+        }
+    }
+    none.then_some(Format::Json)
 }
 
 /// The words of a header that holds a list, also one that comes several times.

@@ -139,6 +139,10 @@ async fn dev_is_ready_keeps_its_data_and_stops_when_asked() {
     alice.leave().await;
     again.signal(Signal::INT);
     assert_eq!(again.exit().await.code(), Some(0));
+    for name in ["a", "b", "c"] {
+        let log = std::fs::read_to_string(data.join(format!("{name}.log"))).unwrap();
+        assert!(!log.contains("could not be handed over"), "nobody was left to wait for: {log}");
+    }
 }
 
 #[tokio::test]

@@ -55,11 +55,16 @@ impl Rules {
             Asked::Send(number) => {
                 let to = self.outbox.letter(number).map(|letter| letter.to.clone());
                 let verdict = self.outbox.refused(number, re, fault, now, chance);
-                let (Verdict::Final(fault), Some(to)) = (verdict, to) else {
-                    return;
-                };
-                fx.push(Effect::Answer { number, result: Err(fault) });
-                self.offer(&to, now, fx);
+                match (verdict, to) {
+                    (Verdict::Final(fault), Some(to)) => {
+                        fx.push(Effect::Answer { number, result: Err(fault) });
+                        self.offer(&to, now, fx);
+                    }
+                    (Verdict::Held(fault, retry_in), Some(conv)) => {
+                        fx.push(Effect::Tell(Event::Delayed { conv, fault, retry_in }));
+                    }
+                    _ => {}
+                }
             }
             Asked::Read(conv, seq) => {
                 // Refused for good counts as told; otherwise the next reading tells it.

@@ -9,7 +9,7 @@ use crate::client::rules::{Acks, Effect, Rules, Settings};
 use crate::client::said::{
     Accepted, Entry, Fault, Frame, Hello, Letter, Message, Reply, Request, Signal, Welcome,
 };
-use crate::client::told::Event;
+use crate::client::told::{Event, Why};
 
 /// What chance does next.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..150)
 }
 
+fn settings() -> Settings {
+    Settings {
+        device: "d".into(),
+        renewable: false,
+        nodes: 1,
+        window: 3,
+        outbox_max: 1_000,
+        acks: Acks::Taken,
+    }
+}
+
 /// One client and one node; the client talks to itself, so that its log holds all it sends.
 struct Table {
     rules: Rules,
@@ -57,15 +68,8 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        let settings = Settings {
-            device: "d".into(),
-            renewable: false,
-            window: 3,
-            outbox_max: 1_000,
-            acks: Acks::Taken,
-        };
         let mut table = Self {
-            rules: Rules::new(settings, None),
+            rules: Rules::new(settings(), None),
             now: Duration::ZERO,
             to_node: VecDeque::new(),
             to_client: VecDeque::new(),
@@ -261,6 +265,27 @@ impl Table {
         }
         panic!("it never settled: {:?}", self.rules);
     }
+}
+
+#[test]
+fn something_to_say_ends_a_long_wait_for_the_next_attempt() {
+    let (mut rules, mut fx, mut now) = (Rules::new(settings(), None), Vec::new(), Duration::ZERO);
+    let gone = || Why::Unreachable("gone".into());
+    rules.start(&mut fx);
+    for _ in 0..8 {
+        rules.dial_failed(gone(), Duration::ZERO, now, 1.0, &mut fx);
+        now = rules.wake().unwrap();
+        rules.due(now, 1.0, &mut fx);
+    }
+    rules.dial_failed(gone(), Duration::ZERO, now, 1.0, &mut fx);
+    assert_eq!(rules.wake(), Some(now + Duration::from_secs(30)));
+    let said = now + Duration::from_millis(100);
+    rules.send(Letter::text("u:a", "c1".into(), "hi"), said, &mut fx).unwrap();
+    let soon = now + Duration::from_secs(1);
+    assert_eq!(rules.wake(), Some(soon));
+    fx.clear();
+    rules.due(soon, 1.0, &mut fx);
+    assert_eq!(fx, [Effect::Dial { renew: true }]);
 }
 
 proptest! {

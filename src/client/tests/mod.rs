@@ -137,6 +137,41 @@ async fn a_dead_node_is_left_for_the_next() {
 }
 
 #[tokio::test]
+async fn an_address_that_cannot_be_one_ends_the_client_at_once() {
+    let password = Credential::Password { password: "secret".into(), register: true };
+    for credential in [password, Credential::Token("alice".into())] {
+        let urls = ["nonsense".to_owned()];
+        let (_alice, mut hers) = Client::connect(Options::new(&urls, "alice", credential));
+        let ended = |event: &Event| match event {
+            Event::Disconnected { why: Why::Refused(fault), retry_in: None } => {
+                Some(fault.message.clone())
+            }
+            _ => None,
+        };
+        let said = until(&mut hers, ended).await;
+        assert!(said.contains("nonsense") && said.contains("http://127.0.0.1:8080"), "{said}");
+        assert_eq!(hers.recv().await, None);
+    }
+}
+
+#[tokio::test]
+async fn the_application_hears_that_its_messages_are_delayed() {
+    let model = Model::new();
+    let urls = [model.node("a").await];
+    let (alice, mut hers) = Client::connect(options(&urls, "alice"));
+    until(&mut hers, connected).await;
+    model.world().refuse = 1;
+    let ticket = alice.send("u:bob", "hi");
+    let delayed = |event: &Event| match event {
+        Event::Delayed { conv, fault, .. } => Some((conv.clone(), fault.code.clone())),
+        _ => None,
+    };
+    let heard = until(&mut hers, delayed).await;
+    assert_eq!(heard, ("u:bob".to_owned(), "unavailable".to_owned()));
+    assert_eq!(timeout(PATIENCE, ticket).await.unwrap().unwrap().seq, 1);
+}
+
+#[tokio::test]
 async fn lost_and_repeated_events_are_pulled_and_dropped() {
     let model = Model::new();
     let urls = [model.node("a").await];

@@ -262,9 +262,16 @@ impl Client {
 
     /// The code it is closed with, after whatever comes before.
     pub(super) async fn closed(&mut self) -> u16 {
+        self.closed_because().await.0
+    }
+
+    /// The code and the reason.
+    pub(super) async fn closed_because(&mut self) -> (u16, String) {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("in time") {
-                Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return (frame.code.into(), frame.reason.as_str().to_owned());
+                }
                 Some(Ok(_)) => {}
                 other => panic!("a close frame, not {other:?}"),
             }

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub(crate) use events::{Body, Greeting, Outgoing, Teller};
-pub(crate) use request::{Draft, Frame, Request, decode};
+pub(crate) use request::{Draft, Frame, Request, Unparsable, decode};
 
 use actors::message::Refusal;
 

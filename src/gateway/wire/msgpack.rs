@@ -117,6 +117,12 @@ pub(super) fn fields<'a, const N: usize>(
     rest.is_empty().then_some(fields)
 }
 
+/// Whether `bytes` are one whole value, and something else than a map.
+pub(super) fn is_no_object(bytes: &[u8]) -> bool {
+    let whole = value(bytes).is_some_and(|(_, rest)| rest.is_empty());
+    whole && !matches!(head(bytes), Some((Head::Map(_), _)))
+}
+
 pub(super) fn text(bytes: &[u8]) -> Option<&str> {
     match head(bytes)? {
         (Head::Text(length), rest) if rest.len() == length => std::str::from_utf8(rest).ok(),

@@ -62,6 +62,17 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// Whether it is one whole value, and something else than an object.
+    pub(super) fn is_no_object(self) -> bool {
+        match self {
+            Self::Json(text) => {
+                !text.trim_start().starts_with('{')
+                    && serde_json::from_str::<IgnoredAny>(text).is_ok()
+            }
+            Self::Msgpack(bytes) => msgpack::is_no_object(bytes),
+        }
+    }
+
     pub(super) fn is_null(self) -> bool {
         match self {
             Self::Json(text) => text == "null",

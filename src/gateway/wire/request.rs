@@ -20,7 +20,12 @@ const PULL_MAX: u64 = 256;
 
 /// The bytes are not a frame: the socket closes with 4300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unparsable;
+pub(crate) enum Unparsable {
+    /// They do not follow the format's rules.
+    Malformed(Format),
+    /// They do, but are no object.
+    NotAnObject,
+}
 
 /// A request as it came: its `id`, and what it asks or what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,10 +90,16 @@ pub(crate) struct Draft {
 /// Reads a frame. `Err` only for what is no frame at all.
 pub(crate) fn decode(format: Format, bytes: &[u8]) -> Result<Frame, Unparsable> {
     let raw = match format {
-        Format::Json => Raw::Json(std::str::from_utf8(bytes).map_err(|_| Unparsable)?),
+        Format::Json => {
+            let malformed = |_| Unparsable::Malformed(format);
+            Raw::Json(std::str::from_utf8(bytes).map_err(malformed)?)
+        }
         Format::Msgpack => Raw::Msgpack(bytes),
     };
-    let [id, op, d] = raw.fields(&["id", "op", "d"]).ok_or(Unparsable)?;
+    let [id, op, d] = raw.fields(&["id", "op", "d"]).ok_or_else(|| match raw.is_no_object() {
+        true => Unparsable::NotAnObject,
+        false => Unparsable::Malformed(format),
+    })?;
     let id = match id.filter(|id| !id.is_null()) {
         None => None,
         Some(id) => match id.text() {
@@ -99,9 +110,9 @@ pub(crate) fn decode(format: Format, bytes: &[u8]) -> Result<Frame, Unparsable> 
             }
         },
     };
-    let op = op.and_then(Raw::text);
-    let auth = op.as_deref() == Some("auth");
-    let request = op.ok_or_else(|| wrong("op", "text")).and_then(|op| request(&op, d, format));
+    let op = text("op", op);
+    let auth = op.as_deref() == Ok("auth");
+    let request = op.and_then(|op| request(&op, d, format));
     Ok(Frame { id, auth, request })
 }
 
@@ -196,12 +207,18 @@ fn fields<'a, const N: usize>(
     d.fields(names).ok_or_else(|| wrong("d", "an object"))
 }
 
+/// A field that must be there; `null` is not there.
+fn present<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Raw<'a>, Error> {
+    let missing = || Error::new(Code::BadRequest, format!("{name}: is missing"));
+    value.filter(|value| !value.is_null()).ok_or_else(missing)
+}
+
 fn text<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Cow<'a, str>, Error> {
-    value.and_then(Raw::text).ok_or_else(|| wrong(name, "text"))
+    present(name, value)?.text().ok_or_else(|| wrong(name, "text"))
 }
 
 fn whole(name: &str, value: Option<Raw<'_>>) -> Result<u64, Error> {
-    value.and_then(Raw::number).ok_or_else(|| wrong(name, "a whole number from 0"))
+    present(name, value)?.number().ok_or_else(|| wrong(name, "a whole number from 0"))
 }
 
 fn number(name: &str, value: Option<Raw<'_>>) -> Result<Number, Error> {

@@ -129,6 +129,26 @@ fn a_wrong_field_is_named() {
         let (found, message) = code(text);
         assert_eq!((found, message.split(':').next()), (Code::BadRequest, Some(field)), "{text}");
     }
+    for text in [
+        r#"{"op":"send","d":{"to":"u:b","kind":"text","body":"hi"}}"#,
+        r#"{"op":"send","d":{"to":"u:b","cid":null,"kind":"text","body":"hi"}}"#,
+    ] {
+        let value: Value = serde_json::from_str(text).unwrap();
+        let packed = decode(Format::Msgpack, &pack(&value)).unwrap().request.unwrap_err();
+        let missing = (Code::BadRequest, "cid: is missing".to_owned());
+        assert_eq!((packed.code, packed.message.into_owned()), missing);
+        assert_eq!(code(text), missing);
+    }
+    for (text, message) in [
+        (r#"{"d":{}}"#, "op: is missing"),
+        (r#"{"op":"ack"}"#, "n: is missing"),
+        (r#"{"op":"ack","d":{"n":-1}}"#, "n: must be a whole number from 0"),
+        (r#"{"op":"read","d":{"conv":"u:b"}}"#, "seq: is missing"),
+        (r#"{"op":"pull"}"#, "after: is missing"),
+        (r#"{"op":"device.remove","d":{"device":5}}"#, "device: must be text"),
+    ] {
+        assert_eq!(code(text), (Code::BadRequest, message.to_owned()), "{text}");
+    }
     let long = format!(r#"{{"id":"{}","op":"ping"}}"#, "x".repeat(65));
     assert_eq!(code(&long).0, Code::BadRequest);
 }
