@@ -8,7 +8,7 @@ const BASE: Duration = Duration::from_millis(500);
 const CAP: Duration = Duration::from_secs(30);
 
 /// Whoever has something to say waits no longer than this after the last attempt.
-const HURRY: Duration = Duration::from_secs(1);
+const HURRY: Duration = Duration::from_secs(2);
 
 /// What to do after a socket has closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn something_to_say_ends_a_pause_after_a_second_but_not_before_the_node_allows() {
+    fn something_to_say_ends_a_pause_soon_but_not_before_the_node_allows() {
         let hurried = |length, asked| {
             let ms = Duration::from_millis;
             let mut pause = Pause::new(ms(length), ms(asked), ms(100));
             pause.hurry();
             pause.until.as_millis()
         };
-        assert_eq!(hurried(30_000, 0), 1_100);
+        assert_eq!(hurried(30_000, 0), 2_100);
         assert_eq!(hurried(300, 0), 400);
         assert_eq!(hurried(300, 5_000), 5_100);
         assert_eq!(hurried(30_000, 5_000), 5_100);

@@ -22,7 +22,7 @@ use crate::gateway::{self, Roll};
 use crate::rest::{self, Pending};
 
 /// How often the lanes are asked.
-const EVERY: Duration = Duration::from_millis(500);
+const EVERY: Duration = Duration::from_secs(1);
 /// How long a mailbox's home may take to say where its user is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
