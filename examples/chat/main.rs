@@ -335,8 +335,9 @@ impl Chat {
             count => format!("{count} new messages"),
         };
         let names = others.into_keys().collect::<Vec<_>>().join(", ");
-        let line =
-            format!("{messages} from {names}; to read them: --with NAME --device ANOTHER-DEVICE");
+        let line = format!(
+            "{messages} from {names}; to read what they wrote: --with NAME --device ANOTHER-DEVICE"
+        );
         self.say(Said::Note(line.clone()));
         Some(format!("* {line}"))
     }
@@ -349,6 +350,7 @@ impl Chat {
             count => format!("your {count} messages are kept and repeated"),
         };
         let why = match &self.delayed {
+            _ if !self.connected() => "not connected".to_owned(),
             Some(fault) if fault.code == "unavailable" => {
                 "the cluster does not confirm at the moment".to_owned()
             }
@@ -356,7 +358,6 @@ impl Chat {
                 format!("{}'s mailbox is full", self.arguments.peer)
             }
             Some(fault) => fault.to_string(),
-            None if !self.connected() => "not connected".to_owned(),
             None => return None,
         };
         Some(format!("{why}; {kept}"))

@@ -7,7 +7,7 @@ const BASE: Duration = Duration::from_millis(500);
 /// No wait is longer than this.
 const CAP: Duration = Duration::from_secs(30);
 
-/// Whoever has something to say waits no longer than this after the last attempt.
+/// Somebody with something new to say waits about this long after the last attempt.
 const HURRY: Duration = Duration::from_secs(2);
 
 /// What to do after a socket has closed.
@@ -75,7 +75,7 @@ pub(super) struct Pause {
 impl Pause {
     /// A pause of this length, but never shorter than a node asked for.
     pub(super) fn new(length: Duration, asked: Duration, now: Duration) -> Self {
-        Self { until: now + length.max(asked), hurried: now + asked.max(HURRY) }
+        Self { until: now + length.max(asked), hurried: now + asked.max(HURRY + length / 16) }
     }
 
     /// Somebody has something to say.
@@ -132,7 +132,7 @@ mod tests {
             pause.hurry();
             pause.until.as_millis()
         };
-        assert_eq!(hurried(30_000, 0), 2_100);
+        assert_eq!(hurried(30_000, 0), 3_975);
         assert_eq!(hurried(300, 0), 400);
         assert_eq!(hurried(300, 5_000), 5_100);
         assert_eq!(hurried(30_000, 5_000), 5_100);

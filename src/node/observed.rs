@@ -207,7 +207,15 @@ impl Observed for View {
     }
 
     fn ready(&self) -> bool {
-        !self.router.is_draining() && self.place.keys().all(|shard| self.leader(*shard).is_some())
+        // A leadership that is being handed over is missing for a moment only: the last leader counts until there is
+        // another, but neither without a link to it nor without most of the cluster.
+        let known = |shard: &ShardId| self.router.leader(*shard).map(|(_, leader)| leader);
+        let ids = (1..).map(NodeId).take(self.config.nodes.len());
+        let most =
+            ids.filter(|node| self.router.is_up(*node)).count() > self.config.nodes.len() / 2;
+        let led =
+            self.place.keys().all(|s| known(s).is_some_and(|leader| self.router.is_up(leader)));
+        most && led && !self.router.is_draining()
     }
 }
 

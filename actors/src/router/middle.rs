@@ -1,7 +1,7 @@
 //! Middle: what time a leader may take it for, when its own clock and those of the others differ.
 //!
-//! One clock that is far off, with 3 nodes or more, is never the middle one: so it neither deletes what others would keep
-//! nor dates messages to next month. With 2 nodes the earlier clock counts, since keeping too long can be mended.
+//! One clock that is far off is never the middle one of 3: so it neither deletes what others would keep nor dates messages
+//! to next month. Of 2 (or 3, one being down) the earlier counts, since keeping too long can be mended.
 //! Source: the median of clocks, as in Marzullo and Owicki, "Maintaining the Time in a Distributed System" (1983).
 
 use std::time::Duration;

@@ -60,12 +60,17 @@ impl Router {
         let heard = peers.values().filter(|peer| peer.up && peer.beat.is_some());
         let new = middle::correction(heard.map(|peer| peer.clock_ahead_ms));
         let old = self.0.correction_ms.swap(new, Ordering::Relaxed);
-        if (old == 0) != (new == 0) {
-            let behind_s = new / 1000;
-            tracing::warn!(
-                behind_s,
-                "how far this node's clock is behind most others: set it, unless this says 0"
-            );
+        match (old, new) {
+            (0, 0) => {}
+            (_, 0) => tracing::info!("this node's clock agrees with the others' again"),
+            (0, off) => {
+                let seconds = off / 1000;
+                tracing::warn!(
+                    seconds,
+                    "this node's clock is off, and has to be set by about this much"
+                );
+            }
+            _ => {}
         }
     }
 
@@ -91,7 +96,10 @@ impl Router {
         let mut leads = Vec::new();
         for shard in (0..self.0.shards).map(ShardId) {
             let serves = self.0.serving[usize::from(shard.0)].load(Ordering::Acquire);
-            if let (true, Some((term, _))) = (serves, self.leader(shard)) {
+            // While this one steps down, another may have been heard of in a newer term.
+            if let (true, Some((term, node))) = (serves, self.leader(shard))
+                && node == self.0.me
+            {
                 leads.push((shard, term));
             }
         }

@@ -130,20 +130,31 @@ pub struct CheckpointOptions {
     pub cache_bytes: u64,
     /// How long opening may take before the directory is set aside.
     pub open_within: Duration,
+    /// The least time between two flushes; checkpoints that come meanwhile share the next.
+    pub flush_every: Duration,
     /// Called once when a write failed.
     pub fatal: Fatal,
 }
 
 impl CheckpointOptions {
-    /// 16 MiB of cache, a minute to open.
+    /// 16 MiB of cache, a minute to open, two flushes a second.
     #[must_use]
     pub fn new(fatal: Fatal) -> Self {
-        Self { cache_bytes: 16 << 20, open_within: Duration::from_secs(60), fatal }
+        Self {
+            cache_bytes: 16 << 20,
+            open_within: Duration::from_secs(60),
+            flush_every: Duration::from_millis(500),
+            fatal,
+        }
     }
 }
 
 impl Checkpoints {
-    fn start(disk: Disk, found: opening::Found, fatal: Fatal) -> Result<Self, StoreError> {
+    fn start(
+        disk: Disk,
+        found: opening::Found,
+        options: CheckpointOptions,
+    ) -> Result<Self, StoreError> {
         let (orders, inbox) = channel();
         let (reads, questions) = channel::<reader::Read>();
         let questions = Arc::new(Mutex::new(questions));
@@ -152,7 +163,7 @@ impl Checkpoints {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             thread.map(|thread| threads.push(thread)).map_err(io("start a thread for", &dir))
         };
-        let writer = writer::Writer::new(disk.clone(), found, fatal);
+        let writer = writer::Writer::new(disk.clone(), found, options);
         spawn("checkpoints", Box::new(move || writer.run(&inbox)))?;
         for _ in 0..READERS {
             let (disk, questions) = (disk.clone(), Arc::clone(&questions));
@@ -162,7 +173,7 @@ impl Checkpoints {
         Ok(Self(Arc::new(Shared { disk, orders, reads, threads })))
     }
 
-    /// Writes the changes of some shards, each shard's in one step, and flushes once.
+    /// Writes the changes of some shards, each shard's in one step, and has them flushed soon.
     /// When the store has failed or is closed `done` is never called.
     pub fn write(&self, checkpoints: Vec<Checkpoint>, done: Stored) {
         self.order(writer::Order::Write(checkpoints, done));

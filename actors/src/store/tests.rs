@@ -74,7 +74,9 @@ fn wanted() -> Wanted {
 }
 
 fn options() -> StoreOptions {
-    StoreOptions { disk: DiskTrust::Unsafe, ..StoreOptions::new(no_failure()) }
+    let mut options = StoreOptions { disk: DiskTrust::Unsafe, ..StoreOptions::new(no_failure()) };
+    options.checkpoints.flush_every = Duration::ZERO;
+    options
 }
 
 /// Opens a directory whose incarnation is agreed, at the latest from now on.

@@ -102,7 +102,9 @@ pub(super) fn start<A: Actor>(
     arguments: A::Arguments,
     supervisor: ActorCell,
 ) -> Option<ActorRef<A::Msg>> {
-    let started = pin!(Actor::spawn_linked(None, child, arguments, supervisor));
+    // Not told to wait its turn, however much the lane has done in its own.
+    let started = Actor::spawn_linked(None, child, arguments, supervisor);
+    let started = pin!(tokio::task::unconstrained(started));
     match started.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(started) => started.ok().map(|(actor, _)| actor),
         Poll::Pending => unreachable!("starting it waits for nothing"),

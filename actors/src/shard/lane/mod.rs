@@ -192,6 +192,8 @@ pub struct State {
     announce: bool,
     draining: bool,
     ticks: u64,
+    /// Bytes each shard should let go of in this round of checkpoints.
+    excess: usize,
     /// Checkpoints sent or taken in by this lane so far, to tell them apart.
     transfers: u64,
     outlet: Outlet,
@@ -226,6 +228,7 @@ impl Actor for Lane {
             announce: false,
             draining: false,
             ticks: 0,
+            excess: 0,
             transfers: 0,
             children,
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ractor::ActorRef;
 use raft::eraftpb::ConfState;
 
+use super::children::Children;
 use super::hosted::Hosted;
 use super::{Disks, Msg, Settings, State};
 use crate::codec::BadBytes;
@@ -68,14 +69,19 @@ impl State {
     pub(super) fn checkpoint_some(&mut self) {
         let tick = self.settings.tick.max(Duration::from_millis(1));
         let round = (self.settings.checkpoint_every.as_millis() / tick.as_millis()).max(1);
-        let turn = u128::from(self.ticks) % round;
+        let (turn, count) = (u128::from(self.ticks) % round, self.shards.len() as u128);
         if turn == 0 {
-            self.cool();
+            self.excess = self.excess();
         }
+        let (children, excess) = (&self.children, self.excess);
         let mut checkpoints = Vec::new();
         for (at, hosted) in self.shards.values_mut().enumerate() {
             hosted.storing.wanted |= hosted.replica.wants_checkpoint();
-            if turn == at as u128 % round || hosted.storing.wanted {
+            let due = turn == at as u128 * round / count;
+            if due && excess > 0 {
+                cool(hosted, excess, children);
+            }
+            if due || hosted.storing.wanted {
                 checkpoints.extend(checkpoint(hosted));
             }
         }
@@ -120,25 +126,15 @@ impl State {
         self.disks.journal.write(records, std::sync::Arc::new(|_| ()));
     }
 
-    /// Lets cold mailboxes leave memory when there is too much of it.
-    fn cool(&mut self) {
+    /// How many bytes of mailboxes each shard should let go of, if there are too many in memory.
+    fn excess(&mut self) -> usize {
         for hosted in self.shards.values_mut() {
             hosted.bytes = hosted.replica.state().weight();
         }
         let total: usize = self.shards.values().map(|hosted| hosted.bytes).sum();
         let lanes = self.router.lanes().len().max(1);
-        let Some(over) = total.checked_sub(self.settings.memory_budget / lanes) else { return };
-        let count = self.shards.len().max(1);
-        let children = &self.children;
-        // What a checkpoint under way holds is not on disk yet, and would be read back as it was before.
-        let quiet = self.shards.values_mut().filter(|hosted| !hosted.storing.is_running());
-        for hosted in quiet {
-            let state = hosted.replica.state_mut();
-            let freed = state.cool(over / count + 1, |user| children.has(user));
-            if freed > 0 {
-                tracing::debug!(shard = %state.shard(), bytes = freed, "mailboxes left memory");
-            }
-        }
+        let over = total.saturating_sub(self.settings.memory_budget / lanes);
+        over.div_ceil(self.shards.len().max(1))
     }
 
     /// Reads a mailbox that is only on disk.
@@ -217,6 +213,19 @@ impl State {
         let mut out = Vec::new();
         hosted.home.run_loaded(&hosted.replica, user, &entries, read, &mut out);
         self.carry_out(shard, out);
+    }
+}
+
+/// Lets cold mailboxes of a shard leave memory.
+fn cool(hosted: &mut Hosted, bytes: usize, children: &Children) {
+    // What a checkpoint under way holds is not on disk yet, and would be read back as it was before.
+    if hosted.storing.is_running() {
+        return;
+    }
+    let state = hosted.replica.state_mut();
+    let freed = state.cool(bytes, |user| children.has(user));
+    if freed > 0 {
+        tracing::debug!(shard = %state.shard(), bytes = freed, "mailboxes left memory");
     }
 }
 

@@ -56,7 +56,7 @@ pub(in crate::store) fn open(
     sync_dir(&state)?;
     sync_dir(data)?;
     let images = found.images.clone();
-    let checkpoints = Checkpoints::start(disk, found, options.fatal)?;
+    let checkpoints = Checkpoints::start(disk, found, options)?;
     Ok(Opened { checkpoints, images, set_aside })
 }
 

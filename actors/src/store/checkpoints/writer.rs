@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::layout::{self, IMAGE};
 use super::opening::Found;
-use super::{Checkpoint, Disk, Pairs, Reply, ShardImage, StoreError, Stored};
+use super::{Checkpoint, CheckpointOptions, Disk, Pairs, Reply, ShardImage, StoreError, Stored};
 use crate::clock;
 use crate::ids::ShardId;
 use crate::store::Fatal;
@@ -17,9 +17,6 @@ use crate::store::Fatal;
 /// Keys of a leftover generation that are removed at a time, so that a checkpoint never waits long.
 const TRASH_KEYS: usize = 256;
 
-/// How long a checkpoint waits for others to be flushed with it: each flush of sled costs several of the disk, which the
-/// journal waits for.
-const COMPANY: Duration = Duration::from_millis(500);
 /// Of the writing threads, where 0 is that of the others (on Linux each thread has its own). At 5 a thread still gets a
 /// quarter of a core that another wants whole.
 const NICENESS: i32 = 5;
@@ -54,8 +51,9 @@ pub(super) struct Writer {
     trash: VecDeque<(ShardId, u32)>,
     /// Written, not flushed.
     waiting: Vec<(Vec<(ShardId, u64)>, Stored)>,
-    /// When they are.
-    due: Instant,
+    /// Each flush of sled is several of the disk, which the journal waits for: not more often than this.
+    flush_every: Duration,
+    flushed: Instant,
 }
 
 enum Next {
@@ -64,7 +62,7 @@ enum Next {
 }
 
 impl Writer {
-    pub(super) fn new(disk: Disk, found: Found, fatal: Fatal) -> Self {
+    pub(super) fn new(disk: Disk, found: Found, options: CheckpointOptions) -> Self {
         let images = found.images.iter().map(|(shard, image)| (*shard, image.generation));
         let mut highest = BTreeMap::new();
         for (shard, generation) in images.chain(found.trash.iter().copied()) {
@@ -73,12 +71,13 @@ impl Writer {
         }
         Self {
             disk,
-            fatal,
+            fatal: options.fatal,
             staging: BTreeMap::new(),
             highest,
             trash: found.trash.into(),
             waiting: Vec::new(),
-            due: clock::monotonic(),
+            flush_every: options.flush_every,
+            flushed: clock::monotonic(),
         }
     }
 
@@ -104,22 +103,21 @@ impl Writer {
 
     /// The next order; `None` when something else was done instead.
     fn next(&mut self, inbox: &Receiver<Order>) -> Result<Option<Order>, StoreError> {
-        let left = self.due.saturating_duration_since(clock::monotonic());
+        let due = self.flushed + self.flush_every;
+        let left = due.saturating_duration_since(clock::monotonic());
         if !self.waiting.is_empty() && left.is_zero() {
             self.flush()?;
         }
-        let none = match (self.trash.is_empty(), self.waiting.is_empty()) {
-            (false, _) => inbox.try_recv().map_err(|none| none == TryRecvError::Disconnected),
-            (true, false) => {
-                inbox.recv_timeout(left).map_err(|none| none == RecvTimeoutError::Disconnected)
-            }
-            (true, true) => inbox.recv().map_err(|_| true),
+        let next = match (self.trash.is_empty(), self.waiting.is_empty()) {
+            (false, _) => inbox.recv_timeout(Duration::ZERO),
+            (true, false) => inbox.recv_timeout(left),
+            (true, true) => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        match none {
+        match next {
             Ok(order) => return Ok(Some(order)),
-            Err(true) => return Ok(Some(Order::Close)),
-            Err(false) if self.trash.is_empty() => {}
-            Err(false) => self.remove_some()?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(Some(Order::Close)),
+            Err(RecvTimeoutError::Timeout) if self.trash.is_empty() => {}
+            Err(RecvTimeoutError::Timeout) => self.remove_some()?,
         }
         Ok(None)
     }
@@ -145,9 +143,6 @@ impl Writer {
             let (shard, image) = self.apply(checkpoint)?;
             stored.push((shard, image.at.index));
         }
-        if self.waiting.is_empty() {
-            self.due = clock::monotonic() + COMPANY;
-        }
         self.waiting.push((stored, done));
         Ok(())
     }
@@ -155,6 +150,7 @@ impl Writer {
     /// Makes durable what was written, and says so.
     fn flush(&mut self) -> Result<(), StoreError> {
         self.disk.db.flush().map_err(self.disk.failed())?;
+        self.flushed = clock::monotonic();
         for (stored, done) in std::mem::take(&mut self.waiting) {
             done(stored);
         }
@@ -263,7 +259,8 @@ fn put_all(batch: &mut sled::Batch, shard: ShardId, generation: u32, pairs: &[(V
     }
 }
 
-/// Lets other threads go before this one and those it starts, as sled does for its writes: nobody waits for a checkpoint.
+/// Lets other threads go before this one and those it starts, as sled does for its writes: no message waits for a
+/// checkpoint.
 pub(super) fn yield_to_others() {
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "checkpoints are written at the priority of everything else");

@@ -63,15 +63,14 @@ impl FileSystem for Ahead {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let end = self.at + bytes.len();
-        let ahead = self.reserved.min(end + STEP);
-        if end > self.written && ahead > end {
-            self.written = ahead;
-            // When there is no room for zeros the write itself says so, if it finds none either.
-            let _ = self.file.write(end, &vec![0; ahead - end]);
-        }
         let count = self.inner.write(bytes)?;
         self.at += count;
+        let ahead = self.reserved.min(self.at + STEP);
+        if self.at > self.written && ahead > self.at {
+            self.written = ahead;
+            // Without room for zeros the next flushes only take longer.
+            let _ = self.file.write(self.at, &vec![0; ahead - self.at]);
+        }
         Ok(count)
     }
 

@@ -49,6 +49,24 @@ fn changes_and_their_index_are_there_after_a_restart() {
 }
 
 #[test]
+fn checkpoints_share_a_flush_and_nothing_is_called_stored_before_it() {
+    let dir = voted_dir();
+    let mut rare = options();
+    rare.checkpoints.flush_every = Duration::from_secs(3600);
+    let (store, _) = Store::open(dir.path(), &wanted(), rare).unwrap();
+    let (tell, told) = channel();
+    for index in [3, 4] {
+        let tell = tell.clone();
+        let done = Box::new(move |shards| tell.send(shards).unwrap());
+        store.checkpoints.write(vec![checkpoint(5, index, &[("a", "1")], &[])], done);
+    }
+    asked(|reply| store.checkpoints.import_begin(ShardId(6), reply)).unwrap();
+    assert!(told.try_recv().is_err(), "both were written, neither is flushed");
+    store.close();
+    assert_eq!([told.try_recv(), told.try_recv()], [Ok(vec![(S, 3)]), Ok(vec![(S, 4)])]);
+}
+
+#[test]
 fn a_snapshot_is_invisible_until_it_is_whole() {
     let dir = voted_dir();
     let (store, _) = store(dir.path());
