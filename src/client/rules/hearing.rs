@@ -50,6 +50,12 @@ impl Rules {
         };
         match asked {
             Asked::Auth if fault.retry => self.leave(Why::Refused(fault), now, chance, fx),
+            // Nothing wrong with who asks, but with what: the node waits for a better one, which will not come.
+            Asked::Auth if fault.code == "bad_request" => {
+                fx.push(Effect::HangUp);
+                self.detach(fx);
+                self.stop(Why::Refused(fault), fx);
+            }
             // The node's close says what to do about it.
             Asked::Auth => self.refusal = Some(fault),
             Asked::Send(number) => {

@@ -310,3 +310,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_auth_that_is_malformed_is_not_tried_again() {
+    let (mut rules, mut fx, now) = (Rules::new(settings(), None), Vec::new(), Duration::ZERO);
+    rules.start(&mut fx);
+    rules.dialed("token", now);
+    let hello = Hello { node: "a".into(), heartbeat_ms: 5_000, window: 256 };
+    rules.arrived(Frame::Signal(Signal::Hello(hello)), now, 1.0, &mut fx);
+    let id = fx.iter().find_map(|effect| match effect {
+        Effect::Write(Request::Auth { id, .. }) => Some(*id),
+        _ => None,
+    });
+    let fault = Fault::here("bad_request", "device: must be 1 to 32 of A-Z a-z 0-9 . _ -", false);
+    fx.clear();
+    rules.arrived(Frame::Err { re: id, fault: fault.clone() }, now, 1.0, &mut fx);
+    let why = Why::Refused(fault);
+    assert_eq!(fx, [Effect::HangUp, Effect::Tell(Event::Disconnected { why, retry_in: None })]);
+    assert!(rules.is_stopped());
+}
