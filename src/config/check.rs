@@ -258,25 +258,24 @@ fn limits(findings: &mut Findings, config: &Config) {
         );
         findings.wrong("limits.frame_bytes_max", what);
     }
-    findings.within("limits.window", limits.window);
-    findings.within("limits.connections_max", limits.connections_max);
-    findings.within("limits.sockets_per_user_max", limits.sockets_per_user_max);
-    findings.within("limits.sockets_per_second", limits.sockets_per_second);
-    findings.within("limits.sockets_burst", limits.sockets_burst);
-    let strangers = limits.strangers_per_address_max;
-    findings.within("limits.strangers_per_address_max", strangers);
-    findings.within("limits.requests_in_flight_max", limits.requests_in_flight_max);
-    findings.within("limits.frames_per_second", limits.frames_per_second);
-    findings.within("limits.frames_burst", limits.frames_burst);
-    findings.within("limits.logins_parallel", limits.logins_parallel);
-    let failures = limits.login_failures_per_minute;
-    findings.within("limits.login_failures_per_minute", failures);
-    let per_address = limits.logins_per_address_per_minute;
-    findings.within("limits.logins_per_address_per_minute", per_address);
-    let in_flight = limits.http_requests_in_flight_max;
-    findings.within("limits.http_requests_in_flight_max", in_flight);
-    let messages = limits.http_messages_per_second;
-    findings.within("limits.http_messages_per_second", messages);
+    for (key, value) in [
+        ("limits.window", limits.window),
+        ("limits.connections_max", limits.connections_max),
+        ("limits.sockets_per_user_max", limits.sockets_per_user_max),
+        ("limits.sockets_per_second", limits.sockets_per_second),
+        ("limits.sockets_burst", limits.sockets_burst),
+        ("limits.strangers_per_address_max", limits.strangers_per_address_max),
+        ("limits.requests_in_flight_max", limits.requests_in_flight_max),
+        ("limits.frames_per_second", limits.frames_per_second),
+        ("limits.frames_burst", limits.frames_burst),
+        ("limits.logins_parallel", limits.logins_parallel),
+        ("limits.login_failures_per_minute", limits.login_failures_per_minute),
+        ("limits.logins_per_address_per_minute", limits.logins_per_address_per_minute),
+        ("limits.http_requests_in_flight_max", limits.http_requests_in_flight_max),
+        ("limits.http_messages_per_second", limits.http_messages_per_second),
+    ] {
+        findings.within(key, value);
+    }
     findings.within("limits.http_timeout_s", limits.http_timeout.as_secs());
 }
 
