@@ -70,14 +70,14 @@ pub(super) struct NoSocket {
 impl Dial {
     /// Opens the socket; also returns the token to show on it.
     pub(super) async fn open(self) -> Result<(Socket, String), NoSocket> {
-        http::address(&self.url).map_err(unusable)?;
+        let host = http::host_of(&self.url).ok_or_else(|| unusable(&self.url))?;
         let token = match (&self.token, &self.credential) {
             (Some(token), _) | (None, Credential::Token(token)) => token.clone(),
             (None, Credential::Password { password, register }) => {
                 self.log_in(password, *register).await?
             }
         };
-        let socket = match tokio::time::timeout(DIAL_WAIT, self.connect()).await {
+        let socket = match tokio::time::timeout(DIAL_WAIT, self.connect(host)).await {
             Ok(socket) => socket?,
             Err(_) => return Err(unreachable(&self.url, "no answer in time")),
         };
@@ -107,10 +107,7 @@ impl Dial {
         }
     }
 
-    async fn connect(&self) -> Result<Socket, NoSocket> {
-        let Some(host) = http::host_of(&self.url) else {
-            return Err(unusable(Failed::Address(self.url.clone())));
-        };
+    async fn connect(&self, host: &str) -> Result<Socket, NoSocket> {
         let failed = |e: &dyn std::fmt::Display| unreachable(&self.url, &e.to_string());
         let stream = TcpStream::connect(http::with_port(host)).await.map_err(|e| failed(&e))?;
         stream.set_nodelay(true).map_err(|e| failed(&e))?;
@@ -136,7 +133,8 @@ impl Dial {
 }
 
 /// Trying again would not help.
-fn unusable(failed: Failed) -> NoSocket {
+fn unusable(url: &str) -> NoSocket {
+    let failed = Failed::Address(url.to_owned());
     let fault = Fault::here("bad_request", &failed.to_string(), false);
     NoSocket { why: Why::Refused(fault), not_before: Duration::ZERO }
 }
