@@ -38,7 +38,7 @@
 //! | [`router`] | knows who leads each shard and how to reach them; hands sessions what is for them |
 //! | [`session`] | one client's side: order across failures, gapless numbers, parking (pure) |
 //! | [`shard`] | one Raft group: log, state machine, outbox, and the leader's side, the home |
-//! | [`mailbox`] | what a user has not fetched yet: log, ledger, devices, expiry |
+//! | [`mailbox`] | what a user has not fetched yet: log, ledger, own `cid`s, devices, expiry |
 //! | [`user`] | hands a connected user's log to their sessions |
 //! | [`birth`] | which birth of each node counts, so that a lost disk is never taken for the one that was |
 //! | [`store`] | raft-engine journal, sled checkpoints, identity and births of a data directory |

@@ -41,6 +41,36 @@ impl Content {
     }
 }
 
+/// A `cid` and what it stands for, as hashes (XXH3): of a million ids no two are alike, but with a chance below 10⁻⁷.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CidUse {
+    /// Hash of the `cid`.
+    pub cid: u64,
+    /// Hash of what a retry must repeat.
+    pub meaning: u64,
+}
+
+impl CidUse {
+    /// Names what a `cid` is used for.
+    #[must_use]
+    pub fn new(cid: &Cid, to: &Conversation, content: &Content) -> Self {
+        let cid = xxhash_rust::xxh3::xxh3_64(cid.as_str().as_bytes());
+        Self { cid, meaning: content.fingerprint(to) as u64 }
+    }
+
+    /// A short form of the `cid`: the same for the same one, and seldom for another.
+    #[must_use]
+    pub const fn short(self) -> u32 {
+        self.cid as u32
+    }
+
+    /// Whether this and another say different things of one `cid`.
+    #[must_use]
+    pub const fn clashes(self, other: Self) -> bool {
+        self.cid == other.cid && self.meaning != other.meaning
+    }
+}
+
 /// One numbered entry of a user's log: a durable event of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -132,6 +162,14 @@ pub struct Send {
     pub cid: Cid,
     /// What is written.
     pub content: Arc<Content>,
+}
+
+impl Send {
+    /// What its `cid` is used for.
+    #[must_use]
+    pub fn cid_use(&self) -> CidUse {
+        CidUse::new(&self.cid, &self.to, &self.content)
+    }
 }
 
 /// The answer to a send that was accepted, now or before.

@@ -10,7 +10,9 @@ use crate::ids::{
     BootId, Cid, Conversation, DeviceId, MessageId, NodeId, Number, Seq, SessionId, ShardId,
     Timestamp, UserId,
 };
-use crate::message::{Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send};
+use crate::message::{
+    Accepted, CidUse, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send,
+};
 
 /// One thing a node says to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,6 +245,13 @@ pub enum Question {
     Credentials,
     /// Which sockets does the user have, and where? For operators.
     Sessions,
+    /// Which of these `cid`s has the user used for something else?
+    Cids {
+        /// They, and what they are to be used for.
+        uses: Vec<CidUse>,
+        /// Whether all that are in use should be told, too.
+        all: bool,
+    },
 }
 
 /// The answer to a question.
@@ -256,6 +265,13 @@ pub enum Answer {
     Credentials(Option<Box<str>>),
     /// The user's sockets: gateway and device.
     Sessions(Vec<(NodeId, DeviceId)>),
+    /// Of each `cid` whether it is used for something else.
+    Cids {
+        /// In the order they were asked.
+        taken: Vec<bool>,
+        /// All that are in use, in their short form; none if that was not asked, or they are very many.
+        all: Option<Vec<u32>>,
+    },
 }
 
 /// The home of a mailbox to a session.

@@ -474,7 +474,9 @@ fn body(answer: Answer) -> Body {
     match answer {
         Answer::Devices(devices) => Body::Devices(devices),
         // A socket never asks for the others, and a client is never told them.
-        Answer::Done | Answer::Credentials(_) | Answer::Sessions(_) => Body::Done,
+        Answer::Done | Answer::Credentials(_) | Answer::Sessions(_) | Answer::Cids { .. } => {
+            Body::Done
+        }
     }
 }
 

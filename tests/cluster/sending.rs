@@ -1,9 +1,11 @@
 //! Promise: one check mark means stored, whoever repeats is answered and not doubled, and ticks only go forward.
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, User, shared};
 use crate::socket::Socket;
+use crate::web::call;
 
 /// Two users on two different nodes.
 async fn pair(cluster: &Cluster) -> (User, Socket, User, Socket) {
@@ -94,6 +96,36 @@ async fn a_cid_used_for_something_else_is_a_conflict() {
         let d = json!({"to": bob.conv(), "cid": "once", "kind": kind, "body": body});
         assert_eq!(a.refused("send", d).await, "conflict");
     }
+}
+
+/// Says `conflict` on any socket once the sender's own copy is in their log, and to whoever asks over HTTP.
+#[tokio::test]
+async fn a_cid_used_for_somebody_else_is_a_conflict_on_any_socket() {
+    let cluster = Cluster::start(3).await;
+    let (alice, mut a, bob, _b) = pair(&cluster).await;
+    let carol = cluster.user("carol").await;
+    let mut tablet = Socket::login(&cluster.url("c"), &alice.token, "tablet").await;
+    a.send(&bob.conv(), "once", "body").await;
+    let again = json!({"to": carol.conv(), "cid": "once", "kind": "text", "body": "body"});
+    assert_eq!(a.refused("send", again.clone()).await, "conflict");
+    tablet.event("sent").await;
+    assert_eq!(tablet.refused("send", again.clone()).await, "conflict");
+    // What was refused took nothing else along, and is nothing the next one collides with.
+    assert_eq!(tablet.send(&carol.conv(), "twice", "body").await["seq"], 1);
+    assert_eq!(tablet.send(&bob.conv(), "once", "body").await["dup"], true);
+
+    cluster.kill9_all();
+    cluster.start_all();
+    cluster.ready().await;
+    for node in ["b", "c"] {
+        let mut new = Socket::login(&cluster.url(node), &alice.token, "phone").await;
+        assert_eq!(new.refused("send", again.clone()).await, "conflict", "after the restart");
+        assert_eq!(new.send(&bob.conv(), "once", "body").await["dup"], true);
+        new.leave().await;
+    }
+    let url = format!("{}/v1/messages", cluster.url("a"));
+    let problem = call(Method::POST, &url, Some(&alice.token), Some(&again)).await.unwrap();
+    assert_eq!((problem.status, problem.body["code"].as_str()), (409, Some("conflict")));
 }
 
 #[tokio::test]

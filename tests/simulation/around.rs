@@ -27,6 +27,8 @@ pub(crate) enum Plant {
     AnswersEarly,
     /// A client repeats a message under another `cid`.
     ChangesCid,
+    /// A mailbox says of no `cid` that it is in use.
+    SaysFree,
     /// The disk loses what it said was durable.
     DiskLies,
     /// Envelopes never leave the node.
@@ -125,6 +127,8 @@ pub(crate) struct Counts {
     /// Messages written on a node that is cut off from the majority, and how many of them were refused.
     pub(crate) cut_off: u64,
     pub(crate) refused: u64,
+    /// Times that a `cid` was used for another message and refused.
+    pub(crate) conflicts: u64,
 }
 
 impl Counts {
@@ -135,12 +139,14 @@ impl Counts {
         self.runs += other.runs;
         self.cut_off += other.cut_off;
         self.refused += other.refused;
+        self.conflicts += other.conflicts;
     }
 
     /// Whether all of it happened.
     pub(crate) fn nothing_is_missing(self) -> bool {
-        let Self { compactions, installs, loads, runs, cut_off, refused } = self;
-        [compactions, installs, loads, runs, cut_off, refused].iter().all(|count| *count > 0)
+        let Self { compactions, installs, loads, runs, cut_off, refused, conflicts } = self;
+        let all = [compactions, installs, loads, runs, cut_off, refused, conflicts];
+        all.iter().all(|count| *count > 0)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use actors::ids::{Cid, Conversation, DeviceId, Epoch, Kind, Number, UserId};
-use actors::message::{Content, Entry, Resume, Send, What};
+use actors::message::{Accepted, Content, Entry, Refusal, Resume, Send, What};
 use actors::session::{Output, RequestRef};
 
 use crate::around::{Around, At, Event, Plant, Up};
@@ -34,6 +34,8 @@ pub(crate) struct Client {
     /// Not confirmed, oldest first.
     pub(crate) outbox: VecDeque<(Cid, UserId)>,
     requests: BTreeMap<RequestRef, (Cid, UserId)>,
+    /// Of these, those with the `cid` of another message, which this device has in its log.
+    misuses: BTreeSet<RequestRef>,
     /// How often each conversation was begun anew after a refusal.
     rounds: BTreeMap<UserId, u32>,
     /// Conversations in which something was refused, until all that is on its way is answered.
@@ -61,6 +63,7 @@ impl Client {
             stored: 0,
             outbox: VecDeque::new(),
             requests: BTreeMap::new(),
+            misuses: BTreeSet::new(),
             rounds: BTreeMap::new(),
             held: BTreeSet::new(),
             next_request: 0,
@@ -110,6 +113,22 @@ impl Client {
                 self.write(to, around);
             }
         }
+        if !to.is_empty() && around.chance.one_in(20) {
+            self.misuse(to, around);
+        }
+    }
+
+    /// Writes to somebody with the `cid` of a message to somebody else.
+    fn misuse(&mut self, to: &[UserId], around: &mut Around) {
+        let stored = usize::try_from(self.stored).unwrap();
+        let Some(log) = around.oracle.logs.get(&self.user).filter(|_| stored > 0) else { return };
+        let What::Sent { conv, cid, .. } = &log[around.chance.below(stored)].what else { return };
+        let cid = cid.clone();
+        let other = to.iter().find(|to| Conversation::User((*to).clone()) != *conv);
+        if let Some(other) = other.filter(|other| !self.held.contains(other)) {
+            self.post(&cid, other.clone(), around);
+            self.misuses.insert(RequestRef(self.next_request));
+        }
     }
 
     fn connect(&mut self, boots: &[Option<u64>], around: &mut Around) {
@@ -147,6 +166,7 @@ impl Client {
         self.line = Line::Offline;
         self.connection = 0;
         self.requests.clear();
+        self.misuses.clear();
         self.rounds.clear();
         self.held.clear();
     }
@@ -220,12 +240,15 @@ impl Client {
     fn answered(
         &mut self,
         request: RequestRef,
-        result: Result<actors::message::Accepted, actors::message::Refusal>,
+        result: Result<Accepted, Refusal>,
         around: &mut Around,
     ) {
         let answered = self.requests.remove(&request);
         let Some((cid, to)) = answered else { panic!("{request:?} answered once") };
+        let misused = self.misuses.remove(&request);
         match result {
+            Ok(_) if misused => panic!("{cid} stands for two messages"),
+            Err(Refusal::Conflict) if misused => around.counts.conflicts += 1,
             Ok(accepted) => {
                 if let Some(since) = around.cut_off(self.node.0) {
                     around.oracle.confirmed_by_minority(&cid, since);

@@ -80,6 +80,11 @@ fn a_repetition_under_another_cid_is_noticed() {
 }
 
 #[test]
+fn a_cid_that_may_stand_for_two_messages_is_noticed() {
+    assert!(caught(Plant::SaysFree, 10).is_some());
+}
+
+#[test]
 fn a_disk_that_lies_is_noticed() {
     assert!(caught(Plant::DiskLies, 40).is_some());
 }

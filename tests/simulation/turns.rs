@@ -4,7 +4,7 @@ use actors::ids::{NodeId, Number, ReplicaId, ShardId, UserId};
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::rules::Policy;
 use actors::message::Accepted;
-use actors::packet::{Ask, Closed, Packet, Tell, ToHome};
+use actors::packet::{Answer, Ask, Closed, Packet, Tell, ToHome};
 use actors::shard::home::{Home, Output, Quota, Read};
 use actors::shard::replica::{Origin, Outputs, carries_image};
 use actors::shard::state::{Change, Command};
@@ -270,7 +270,14 @@ impl Node {
                 Output::Attached(user, session, input) => self.attached(&user, session, input),
                 Output::Alive(user, session) => self.alive((shard, term), &user, session, around),
                 Output::Connected(user, input) => self.connected(&user, input),
-                Output::Tell(session, tell) => self.tell(session, tell),
+                Output::Tell(session, mut tell) => {
+                    if let Tell::Answer { answer: Ok(Answer::Cids { taken, .. }), .. } = &mut tell
+                        && around.plant == Plant::SaysFree
+                    {
+                        taken.fill(false);
+                    }
+                    self.tell(session, tell);
+                }
                 Output::Post(parcel) => {
                     let (to, first, envelopes) = (parcel.to, parcel.first, parcel.envelopes);
                     let packet = Packet::Envelopes { from: shard, to, first, envelopes };

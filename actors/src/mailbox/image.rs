@@ -1,16 +1,19 @@
-//! Image: a mailbox as it lies in a checkpoint: a head, and runs of entries and ledger rows of about 16 KiB each.
+//! Image: a mailbox as it lies in a checkpoint: a head, and runs of entries and rows of about 16 KiB each.
 //!
 //! ```text
 //! m <user> 00 h <chunk u16 BE>    the head and then the bytes that wait, in chunks of at most 32 KiB
 //! m <user> 00 l <first u64 BE>    log entries from `first` on, one behind the other
 //! m <user> 00 d <first u64 BE>    ledger rows from row `first` on, one behind the other
+//! m <user> 00 c <first u64 BE>    the owner's own ids from row `first` on, one behind the other
 //! ```
 //! Every run but the newest is sealed: it never changes again, and only leaves whole.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::cids::{self, Cids};
 use super::ledger::{Ledger, Row};
 use super::log::{Log, Sealed};
 use super::marks::{Mark, Waiting};
@@ -39,8 +42,22 @@ pub struct Changes {
 pub struct Stored {
     chunks: u16,
     open_log: Option<Number>,
-    rows: VecDeque<(u64, u64)>,
-    open_rows: Option<u64>,
+    rows: Kept,
+    cids: Kept,
+}
+
+/// The runs in which rows are kept, by the absolute numbers of their first and last ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    sealed: VecDeque<(u64, u64)>,
+    open: Option<u64>,
+}
+
+impl Kept {
+    /// The first rows of all runs, oldest first.
+    fn firsts(&self) -> impl Iterator<Item = u64> {
+        self.sealed.iter().map(|(first, _)| *first).chain(self.open)
+    }
 }
 
 impl Stored {
@@ -66,14 +83,24 @@ struct Head {
     sealed: VecDeque<Sealed>,
     open_log: Option<Number>,
     first_row: u64,
-    rows: VecDeque<(u64, u64)>,
-    open_rows: Option<u64>,
+    rows: Kept,
 }
 
-/// Reads a head as it was before bytes were counted: what waited then counts for nothing. How many entries may wait is
-/// bounded all the same.
-fn before_waiting(bytes: &[u8]) -> Result<(Head, Waiting), BadBytes> {
-    codec::decode(bytes).map(|head| (head, Waiting::default()))
+/// What stands behind a head: the bytes that wait, the absolute number of the first of the owner's ids, and their runs.
+#[derive(Default, Serialize, Deserialize)]
+struct Tail {
+    waiting: Waiting,
+    first_cid: u64,
+    cids: Kept,
+}
+
+/// Reads a head and its tail, also as they were before the owner's ids were kept, and before bytes were counted: what
+/// waited then counts for nothing. How many entries may wait is bounded all the same.
+fn read_head(bytes: &[u8]) -> Result<(Head, Tail), BadBytes> {
+    let waiting = |(head, waiting)| (head, Tail { waiting, ..Tail::default() });
+    codec::decode(bytes)
+        .or_else(|_| codec::decode(bytes).map(waiting))
+        .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())))
 }
 
 /// The prefix of all mailboxes' keys.
@@ -131,7 +158,11 @@ pub fn entries(bytes: &[u8]) -> Result<Vec<Entry>, BadBytes> {
 pub fn save(mailbox: &mut Mailbox, stored: &mut Stored) -> Changes {
     let mut changes = Changes::default();
     save_log(mailbox, stored, &mut changes);
-    save_rows(mailbox, stored, &mut changes);
+    let (owner, ledger, cids) = (&mailbox.owner, &mailbox.ledger, &mailbox.cids);
+    let (first, from) = (ledger.first(), |start| ledger.from(start));
+    save_rows(owner, b'd', &mut stored.rows, first, from, &mut changes);
+    let (first, from) = (cids.first(), |start| cids.from(start));
+    save_rows(owner, b'c', &mut stored.cids, first, from, &mut changes);
     save_head(mailbox, stored, &mut changes);
     changes
 }
@@ -161,28 +192,50 @@ fn save_log(mailbox: &mut Mailbox, stored: &mut Stored, changes: &mut Changes) {
     drop_unless_put(before.map(|n| run_key(&owner, b'l', n.0)), changes);
 }
 
-fn save_rows(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
-    let owner = &mailbox.owner;
-    while stored.rows.front().is_some_and(|(_, last)| *last < mailbox.ledger.first()) {
-        let (first, _) = stored.rows.pop_front().expect("there is a front");
-        changes.deletes.push(run_key(owner, b'd', first));
+/// Writes rows that are in no sealed run yet, and removes the runs that end before `first`, the oldest that is kept.
+fn save_rows<'a, T: Serialize + 'a, R: Iterator<Item = &'a T>>(
+    owner: &UserId,
+    part: u8,
+    kept: &mut Kept,
+    first: u64,
+    from: impl FnOnce(u64) -> R,
+    changes: &mut Changes,
+) {
+    while let Some((gone, _)) = kept.sealed.pop_front_if(|(_, last)| *last < first) {
+        changes.deletes.push(run_key(owner, part, gone));
     }
-    let before = stored.open_rows.take();
-    let start = stored.rows.back().map_or(0, |(_, last)| last + 1).max(mailbox.ledger.first());
+    let before = kept.open.take();
+    let start = kept.sealed.back().map_or(0, |(_, last)| last + 1).max(first);
     let mut runs = Runs::default();
-    for (at, row) in (start..).zip(mailbox.ledger.from(start)) {
+    for (at, row) in (start..).zip(from(start)) {
         runs.add(at, row);
     }
     let (sealed, open) = runs.finish();
     for (first, last, bytes) in sealed {
-        changes.puts.push((run_key(owner, b'd', first), bytes));
-        stored.rows.push_back((first, last));
+        changes.puts.push((run_key(owner, part, first), bytes));
+        kept.sealed.push_back((first, last));
     }
     if let Some((first, _, bytes)) = open {
-        changes.puts.push((run_key(owner, b'd', first), bytes));
-        stored.open_rows = Some(first);
+        changes.puts.push((run_key(owner, part, first), bytes));
+        kept.open = Some(first);
     }
-    drop_unless_put(before.map(|first| run_key(owner, b'd', first)), changes);
+    drop_unless_put(before.map(|first| run_key(owner, part, first)), changes);
+}
+
+/// Reads the rows of all runs, without those before `first`, which had gone already.
+fn read_rows<T: DeserializeOwned>(
+    kept: &Kept,
+    first: u64,
+    runs: &[Vec<u8>],
+) -> Result<VecDeque<T>, BadBytes> {
+    let mut rows = VecDeque::new();
+    for bytes in runs {
+        rows.extend(codec::decode_all::<T>(bytes)?);
+    }
+    for _ in kept.firsts().next().unwrap_or(first)..first {
+        rows.pop_front();
+    }
+    Ok(rows)
 }
 
 /// A run that was open is either written again under its key or gone.
@@ -196,7 +249,8 @@ fn drop_unless_put(before: Option<Vec<u8>>, changes: &mut Changes) {
 
 fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
     let mut bytes = codec::encode(&head(mailbox, stored));
-    codec::append(&mut bytes, &mailbox.waiting);
+    let (waiting, cids) = (mailbox.waiting.clone(), stored.cids.clone());
+    codec::append(&mut bytes, &Tail { waiting, first_cid: mailbox.cids.first(), cids });
     let chunks = bytes.chunks(CHUNK_BYTES);
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     for (at, chunk) in (0..count).zip(chunks) {
@@ -224,7 +278,6 @@ fn head(mailbox: &Mailbox, stored: &Stored) -> Head {
         open_log: stored.open_log,
         first_row: mailbox.ledger.first(),
         rows: stored.rows.clone(),
-        open_rows: stored.open_rows,
     }
 }
 
@@ -235,9 +288,8 @@ pub fn digest(mailbox: &Mailbox) -> u64 {
     let mut head = head(mailbox, &Stored::default());
     head.sealed.clear();
     let mut bytes = codec::encode(&head);
-    for row in mailbox.ledger.from(0) {
-        codec::append(&mut bytes, row);
-    }
+    mailbox.ledger.from(0).for_each(|row| codec::append(&mut bytes, row));
+    mailbox.cids.from(0).for_each(|row| codec::append(&mut bytes, row));
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
@@ -268,7 +320,7 @@ impl Runs {
 pub struct Opening {
     owner: UserId,
     head: Head,
-    waiting: Waiting,
+    tail: Tail,
     chunks: u16,
 }
 
@@ -276,46 +328,38 @@ impl Opening {
     /// Reads a head from its chunks.
     pub fn new(owner: UserId, chunks: &[Vec<u8>]) -> Result<Self, BadBytes> {
         let bytes = chunks.concat();
-        let (head, waiting) = codec::decode(&bytes).or_else(|_| before_waiting(&bytes))?;
+        let (head, tail) = read_head(&bytes)?;
         let chunks = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
-        Ok(Self { owner, head, waiting, chunks })
+        Ok(Self { owner, head, tail, chunks })
     }
 
-    /// The keys that must be read next: first runs of rows, then the open run of entries.
+    /// The keys that must be read next: first runs of rows, then of ids, then the open run of entries.
     #[must_use]
     pub fn keys(&self) -> Vec<Vec<u8>> {
-        let rows = self.head.rows.iter().map(|(first, _)| *first).chain(self.head.open_rows);
-        let rows = rows.map(|first| run_key(&self.owner, b'd', first));
+        let rows = self.head.rows.firsts().map(|first| run_key(&self.owner, b'd', first));
+        let cids = self.tail.cids.firsts().map(|first| run_key(&self.owner, b'c', first));
         let log = self.head.open_log.map(|n| run_key(&self.owner, b'l', n.0));
-        rows.chain(log).collect()
+        rows.chain(cids).chain(log).collect()
     }
 
     /// Puts the mailbox together from the values of `keys()`.
     pub fn finish(self, values: &[Vec<u8>]) -> Result<(Mailbox, Stored), BadBytes> {
-        let runs = self.head.rows.len() + usize::from(self.head.open_rows.is_some());
-        let (rows, log) = values.split_at_checked(runs).ok_or(BadBytes::Malformed)?;
-        let mut ledger: VecDeque<Row> = VecDeque::new();
-        for bytes in rows {
-            ledger.extend(codec::decode_all::<Row>(bytes)?);
-        }
-        let oldest = self.head.rows.front().map(|(first, _)| *first).or(self.head.open_rows);
-        for _ in oldest.unwrap_or(self.head.first_row)..self.head.first_row {
-            ledger.pop_front();
-        }
+        let (h, tail) = (self.head, self.tail);
+        let split =
+            |values, count| <[_]>::split_at_checked(values, count).ok_or(BadBytes::Malformed);
+        let (rows, values) = split(values, h.rows.firsts().count())?;
+        let (cids, log) = split(values, tail.cids.firsts().count())?;
+        let rows: VecDeque<Row> = read_rows(&h.rows, h.first_row, rows)?;
+        let cids: VecDeque<cids::Row> = read_rows(&tail.cids, tail.first_cid, cids)?;
         let mut warm: VecDeque<Entry> = VecDeque::new();
         for bytes in log {
             warm.extend(entries(bytes)?);
         }
-        while warm.front().is_some_and(|entry| entry.n <= self.head.low) {
+        while warm.front().is_some_and(|entry| entry.n <= h.low) {
             warm.pop_front();
         }
-        let h = self.head;
-        let stored = Stored {
-            chunks: self.chunks,
-            open_log: h.open_log,
-            rows: h.rows,
-            open_rows: h.open_rows,
-        };
+        let stored =
+            Stored { chunks: self.chunks, open_log: h.open_log, rows: h.rows, cids: tail.cids };
         let log = Log::restore(h.low, h.head, h.newest_at, h.sealed, warm);
         let mailbox = Mailbox {
             owner: self.owner,
@@ -324,11 +368,12 @@ impl Opening {
             devices: h.devices,
             peers: h.peers,
             delivered: h.delivered,
-            waiting: self.waiting,
+            waiting: tail.waiting,
             settled: h.settled,
             arrived: h.arrived,
             log,
-            ledger: Ledger::restore(h.first_row, ledger),
+            ledger: Ledger::restore(h.first_row, rows),
+            cids: Cids::restore(tail.first_cid, cids),
         };
         Ok((mailbox, stored))
     }

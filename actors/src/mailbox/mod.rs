@@ -1,6 +1,6 @@
 //! Mailbox: keeps what one user has not yet read.
 //!
-//! Owns      nothing that lasts: the mailbox itself is part of the shard's replicated state (`rules`, `log`, `ledger`), and
+//! Owns      nothing that lasts: the mailbox itself is part of the shard's replicated state (`rules`, `log`, `ledger`, `cids`), and
 //!           on disk it is `image`. The actor owns the `Desk`: whose turn it is, and what waits to be merged.
 //! Promises  messages of one session are proposed in the order they were sent; every proposal is answered once, or its
 //!           stream is told to be broken.
@@ -20,6 +20,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use crate::clock;
 use crate::ids::UserId;
 
+pub mod cids;
 pub mod desk;
 pub mod image;
 pub mod ledger;

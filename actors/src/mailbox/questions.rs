@@ -2,6 +2,7 @@
 
 use super::rules::{Device, Mailbox, Peer};
 use crate::ids::{DeviceId, Number, UserId};
+use crate::mailbox::cids::Cids;
 use crate::mailbox::log::Log;
 use crate::mailbox::marks::Mark;
 use crate::message::{DeviceInfo, Position, Resume, Resumed, Send};
@@ -18,6 +19,12 @@ impl Mailbox {
     #[must_use]
     pub fn remembers(&self, send: &Send) -> bool {
         self.ledger.find(&send.from, &send.cid).is_some()
+    }
+
+    /// The ids of the owner's own messages.
+    #[must_use]
+    pub const fn cids(&self) -> &Cids {
+        &self.cids
     }
 
     /// Where delivery to a device goes on from.
@@ -78,6 +85,7 @@ impl Mailbox {
         const PEER: usize = 96;
         const MARK: usize = size_of::<Mark>();
         self.ledger.weight()
+            + self.cids.weight()
             + self.peers.len() * PEER
             + (self.arrived.len() + self.settled.len()) * MARK
             + self.waiting.weight()

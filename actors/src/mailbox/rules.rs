@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cids::Cids;
 use super::ledger::{Ledger, Row};
 use super::log::Log;
 use super::marks::{MARKS_PER_SPAN, Mark, Waiting, mark};
 use crate::ids::{Conversation, DeviceId, Epoch, MessageId, Number, Seq, Timestamp, UserId};
-use crate::message::{Accepted, Entry, Refusal, Send, What};
+use crate::message::{Accepted, CidUse, Entry, Refusal, Send, What};
 use crate::packet::{Enclosed, Envelope};
 
 /// Devices a user may have.
@@ -103,6 +104,7 @@ pub struct Mailbox {
     pub(super) arrived: VecDeque<Mark>,
     pub(super) log: Log,
     pub(super) ledger: Ledger,
+    pub(super) cids: Cids,
 }
 
 impl Mailbox {
@@ -121,6 +123,7 @@ impl Mailbox {
             arrived: VecDeque::new(),
             log: Log::default(),
             ledger: Ledger::default(),
+            cids: Cids::default(),
         }
     }
 
@@ -187,7 +190,9 @@ impl Mailbox {
                     let peer = self.peers.entry(user.clone()).or_default();
                     peer.sent = peer.sent.max(seq);
                 }
+                let cid_use = CidUse::new(&cid, &conv, &content);
                 self.record(What::Sent { mid, conv, seq, at, cid, device, content }, now, effects);
+                self.cids.push(cid_use, self.log.newest_at());
             }
             Enclosed::Receipt { by, delivered, read } => {
                 self.receipt(by, delivered, read, now, effects);
@@ -366,6 +371,7 @@ impl Mailbox {
         // Rows of what is not delivered stay: its senders must still learn what becomes of it.
         let done = self.delivered.max(self.log.low());
         self.ledger.forget(|row| row.at.after(expiry) <= now.cautious, done);
+        self.cids.forget(|row| row.at.after(expiry) <= now.cautious);
     }
 
     /// The newest entry that has waited longer than `expiry`.
@@ -420,6 +426,7 @@ impl Mailbox {
         [
             self.devices.iter().map(|d| d.seen.after(expiry)).min(),
             self.ledger.oldest_at().map(|at| at.after(expiry)),
+            self.cids.oldest_at().map(|at| at.after(expiry)),
             self.arrived.front().map(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN)),
             self.settled
                 .front()
@@ -437,6 +444,7 @@ impl Mailbox {
         assert!(low <= head && self.delivered <= head, "watermarks in order");
         self.log.check();
         self.ledger.check();
+        self.cids.check();
         self.waiting.check(self.undelivered());
         assert!(self.devices.len() <= DEVICES_MAX, "at most {DEVICES_MAX} devices");
         for device in &self.devices {

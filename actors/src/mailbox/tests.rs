@@ -11,7 +11,9 @@ use super::log::Found;
 use super::rules::{DEVICES_MAX, Effect, Mailbox, Now, Policy};
 use crate::ids::{Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq};
 use crate::ids::{ShardId, Timestamp, UserId};
-use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Resumed, Send, What};
+use crate::message::{
+    Accepted, CidUse, Content, Entry, Position, Refusal, Resume, Resumed, Send, What,
+};
 use crate::packet::{Enclosed, Envelope, Start};
 use crate::shard::state::{Batch, CLOCK_STEP_MAX, State};
 
@@ -316,7 +318,7 @@ fn bytes_wait_until_a_device_has_them_or_they_expire() {
 }
 
 #[test]
-fn a_head_from_before_bytes_were_counted_is_read() {
+fn heads_from_before_ids_and_bytes_were_kept_are_read() {
     let mut bench = Bench::new(30);
     bench.connect("phone").unwrap();
     bench.append("alice", "c1").0.unwrap();
@@ -325,12 +327,14 @@ fn a_head_from_before_bytes_were_counted_is_read() {
     let changes = image::save(&mut bench.mailbox, &mut stored);
     let value = |key: &Vec<u8>| changes.puts.iter().find(|(put, _)| put == key).unwrap().1.clone();
     let mut chunks: Vec<_> = image::head_keys(&user("bob"), 1).iter().map(value).collect();
-    // No bytes, and no steps of them.
-    let end = chunks[0].len() - 2;
-    assert_eq!(chunks[0].split_off(end), [0, 0]);
-    let opening = Opening::new(user("bob"), &chunks).unwrap();
-    let values: Vec<_> = opening.keys().iter().map(value).collect();
-    assert_eq!(opening.finish(&values).unwrap().0, bench.mailbox);
+    // No ids, and before that no bytes, and no steps of them.
+    for (what, count) in [("ids", 3), ("bytes", 2)] {
+        let end = chunks[0].len() - count;
+        assert_eq!(chunks[0].split_off(end), vec![0; count], "no {what}");
+        let opening = Opening::new(user("bob"), &chunks).unwrap();
+        let values: Vec<_> = opening.keys().iter().map(value).collect();
+        assert_eq!(opening.finish(&values).unwrap().0, bench.mailbox);
+    }
 }
 
 #[test]
@@ -342,7 +346,8 @@ fn replicas_that_count_bytes_from_different_moments_agree() {
     let changes = image::save(&mut bench.mailbox, &mut stored);
     let value = |key: &Vec<u8>| changes.puts.iter().find(|(put, _)| put == key).unwrap().1.clone();
     let mut chunks: Vec<_> = image::head_keys(&user("bob"), 1).iter().map(value).collect();
-    let counted = crate::codec::encode(&bench.mailbox.waiting).len();
+    let no_ids = 3;
+    let counted = crate::codec::encode(&bench.mailbox.waiting).len() + no_ids;
     let end = chunks[0].len() - counted;
     chunks[0].truncate(end);
     let opening = Opening::new(user("bob"), &chunks).unwrap();
@@ -350,6 +355,68 @@ fn replicas_that_count_bytes_from_different_moments_agree() {
     let older = opening.finish(&values).unwrap().0;
     assert_ne!(older.undelivered_bytes(), bench.mailbox.undelivered_bytes());
     assert_eq!(image::digest(&older), image::digest(&bench.mailbox));
+}
+
+/// The copy of a message of the owner's own.
+fn copied(to: &str, cid: &str) -> Enclosed {
+    let Send { device, cid, content, .. } = message("bob", cid, "hi");
+    let conv = Conversation::User(user(to));
+    Enclosed::Sent { mid: MessageId(1), conv, seq: Seq(1), at: BIRTH, cid, device, content }
+}
+
+fn used(to: &str, cid: &str) -> CidUse {
+    Send { to: Conversation::User(user(to)), ..message("bob", cid, "hi") }.cid_use()
+}
+
+/// Three runs of ids, of which the first expires in part, then whole: with a history of 0 days nothing else has them.
+#[test]
+fn own_ids_outlive_the_log_and_checkpoints() {
+    let mut bench = Bench::new(0);
+    bench.connect("phone").unwrap();
+    let (mut stored, mut disk) = (Stored::default(), BTreeMap::new());
+    let copy = |bench: &mut Bench, to, n: u32| {
+        let what = copied(to, &format!("c{n}"));
+        bench.mailbox.receive(what, bench.now(), &mut Vec::new());
+    };
+    for n in 0..2_500 {
+        copy(&mut bench, "alice", n);
+        bench.pass(Duration::from_secs(60));
+    }
+    bench.ack("phone", 2_500);
+    bench.expire();
+    assert_eq!(bench.low(), 2_500, "no history");
+    let mut checkpoint = |bench: &mut Bench| {
+        let changes = image::save(&mut bench.mailbox, &mut stored);
+        changes.deletes.iter().for_each(|key| drop(disk.remove(key).unwrap()));
+        disk.extend(changes.puts);
+        let at = |keys: Vec<Vec<u8>>| keys.iter().map(|key| disk[key].clone()).collect::<Vec<_>>();
+        let chunks = at(image::head_keys(&user("bob"), stored.chunks()));
+        let opening = Opening::new(user("bob"), &chunks).unwrap();
+        let runs = at(opening.keys());
+        assert_eq!(chunks.len() + runs.len(), disk.len(), "nothing else is left");
+        let (mailbox, read) = opening.finish(&runs).unwrap();
+        assert_eq!((&mailbox, &read), (&bench.mailbox, &stored));
+        (bench.mailbox, stored) = (mailbox, read);
+        runs.len()
+    };
+    assert!(checkpoint(&mut bench) >= 3);
+    // Of one id that two messages got at the same time, the first counts.
+    copy(&mut bench, "carol", 2_000);
+    for n in [0, 2_000, 2_499] {
+        let [alice, carol] = ["alice", "carol"].map(|to| used(to, &format!("c{n}")));
+        let cids = bench.mailbox.cids();
+        assert_eq!((cids.clash(alice), cids.clash(carol)), (false, true), "c{n}");
+    }
+    assert!(!bench.mailbox.cids().clash(used("carol", "c2500")));
+    assert_eq!(bench.mailbox.cids().short(2_499), None, "too many to tell");
+    bench.clock = BIRTH.after(30 * DAY).after(Duration::from_secs(60 * 100));
+    bench.expire();
+    checkpoint(&mut bench);
+    let clash = |bench: &Bench, n: u32| bench.mailbox.cids().clash(used("carol", &format!("c{n}")));
+    assert_eq!((clash(&bench, 100), clash(&bench, 101)), (false, true), "free after 30 days");
+    bench.pass(Duration::from_secs(60 * 3_000));
+    bench.expire();
+    assert_eq!((checkpoint(&mut bench), bench.mailbox.cids().short(0)), (0, Some(Vec::new())));
 }
 
 #[test]
@@ -399,6 +466,11 @@ enum Step {
     Receive {
         delivered: u64,
     },
+    /// A copy of the owner's own message, to one of two users.
+    Copy {
+        cid: u8,
+        to: u8,
+    },
     Connect(u8),
     Remove(u8),
     /// Acknowledges this many entries before the head.
@@ -415,6 +487,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..3_u8, 0..40_u8, 1..6000_usize)
             .prop_map(|(from, cid, size)| Step::Append { from, cid, size }),
         1 => (0..50_u64).prop_map(|delivered| Step::Receive { delivered }),
+        3 => (0..9_u8, 0..2_u8).prop_map(|(cid, to)| Step::Copy { cid, to }),
         1 => (0..3_u8).prop_map(Step::Connect),
         1 => (0..3_u8).prop_map(Step::Remove),
         4 => (0..3_u8, 0..6_u64).prop_map(|(who, back)| Step::Ack(who, back)),
@@ -444,6 +517,8 @@ struct World {
     disk: BTreeMap<Vec<u8>, Vec<u8>>,
     entries: Vec<Entry>,
     taken: BTreeMap<(u8, u8), (Accepted, Timestamp)>,
+    /// What the owner's own ids stand for, and since when.
+    own: BTreeMap<u8, (u8, Timestamp)>,
     undelivered: BTreeSet<MessageId>,
     expired: BTreeSet<MessageId>,
     cursors: BTreeMap<DeviceId, Number>,
@@ -460,6 +535,7 @@ impl World {
             disk: BTreeMap::new(),
             entries: Vec::new(),
             taken: BTreeMap::new(),
+            own: BTreeMap::new(),
             undelivered: BTreeSet::new(),
             expired: BTreeSet::new(),
             cursors: BTreeMap::new(),
@@ -606,6 +682,12 @@ impl World {
                 let what = Enclosed::Receipt { by: user("erin"), delivered, read };
                 self.both(|m, now, out| m.receive(what.clone(), now, out));
             }
+            Step::Copy { cid, to } => {
+                let what = copied(SENDERS[usize::from(to)], &cid.to_string());
+                self.both(|m, now, out| m.receive(what.clone(), now, out));
+                let at = self.entries.last().unwrap().at;
+                self.own.entry(cid).or_insert((to, at));
+            }
             Step::Connect(who) => {
                 let name = device(DEVICES[usize::from(who)]);
                 self.both(|m, now, _| m.ensure_device(&name, now)).unwrap();
@@ -619,6 +701,7 @@ impl World {
             Step::Pass(span) => self.bench.pass(span),
             Step::Expire => {
                 self.both(|m, now, out| m.expire(now, out));
+                self.own.retain(|_, (_, at)| at.after(30 * DAY) > self.bench.clock);
                 let due = self.bench.mailbox.due(self.bench.policy);
                 assert!(due.is_none_or(|at| at > self.bench.clock), "nothing is left to do");
             }
@@ -633,6 +716,12 @@ impl World {
         mailbox.check();
         self.never.check();
         assert_eq!(image::digest(mailbox), image::digest(&self.never), "replicas agree");
+        let cids = mailbox.cids();
+        assert_eq!(cids.short(100).map(|all| all.len()), Some(self.own.len()), "for 30 days");
+        for (cid, (to, _)) in &self.own {
+            let clash = |to: u8| cids.clash(used(SENDERS[usize::from(to)], &cid.to_string()));
+            assert_eq!((clash(*to), clash(1 - *to)), (false, true), "{cid} is to {to}");
+        }
         let bytes = mailbox.undelivered_bytes();
         assert_eq!(bytes, self.never.undelivered_bytes(), "replicas agree");
         let waits = self.entries.iter().filter(|entry| entry.n > mailbox.delivered);

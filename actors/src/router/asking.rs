@@ -33,9 +33,16 @@ impl Router {
         self.repeat(user, ask, within, answered).await
     }
 
-    /// Sends one message outside any stream. Repeats it until it is answered or `within` is over (`Unavailable`).
+    /// Sends one message outside any stream. Repeats it until it is answered or `within` is over (`Unavailable`); first
+    /// asks the sender's own mailbox whether the `cid` stands for another message (`Conflict`), for as long at most.
     pub async fn send_once(&self, send: Send, within: Duration) -> Result<Accepted, Refusal> {
         let Conversation::User(to) = send.to.clone() else { return Err(Refusal::NotFound) };
+        let question = Question::Cids { uses: vec![send.cid_use()], all: false };
+        if let Answer::Cids { taken, .. } = self.ask(&send.from, question, within).await?
+            && taken.contains(&true)
+        {
+            return Err(Refusal::Conflict);
+        }
         let place = Place { life: 0, count: 0 };
         let ask = Ask::Send { place, send: Box::new(send) };
         let answered = |tell| match tell {

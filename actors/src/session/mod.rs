@@ -9,6 +9,7 @@
 //! Why lives: an attachment and each stream of sends carry a number that grows whenever the session starts over, so
 //! that whatever an older attempt still has in the air is told apart from the newest and dropped.
 
+mod cids;
 mod rules;
 mod streams;
 #[cfg(test)]
@@ -45,8 +46,10 @@ pub struct Limits {
     pub send_bytes_max: usize,
     /// Questions, pulls or reads waiting at once, of each.
     pub asks_max: usize,
-    /// `cid`s remembered to notice a `cid` used twice.
+    /// `cid`s of this socket of which is remembered what they were used for.
     pub cids_max: usize,
+    /// Entries sent and not acknowledged from which on the home may hold back what it logs.
+    pub ahead: u64,
 }
 
 impl Default for Limits {
@@ -61,6 +64,7 @@ impl Default for Limits {
             send_bytes_max: 4 * 1024 * 1024,
             asks_max: 256,
             cids_max: 256,
+            ahead: 192,
         }
     }
 }

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use asks::Waiting;
 
+use super::cids;
 use super::streams::{Streams, Turn};
 use super::{AckedTooFar, Limits, Output, RequestRef};
-use crate::ids::{
-    Conversation, DeviceId, Epoch, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
-};
-use crate::message::{Entry, Position, Refusal, Resume, Send, What};
-use crate::packet::{Ask, Closed, Start, Tell, ToHome};
+use crate::ids::{DeviceId, Epoch, Number, SessionId, ShardId, Timestamp, UserId, shard_of};
+use crate::message::{CidUse, Entry, Position, Refusal, Resume, Send, What};
+use crate::packet::{Answer, Ask, Closed, Start, Tell, ToHome};
 
 /// One socket, as seen from its gateway.
 #[derive(Debug)]
@@ -166,12 +165,9 @@ impl Session {
 
     /// Forwards a message to its recipient's mailbox; answered by `Sent`.
     pub fn send(&mut self, request: RequestRef, send: Send, now: Duration, out: &mut Vec<Output>) {
-        let shard = match &send.to {
-            Conversation::User(to) => shard_of(to, self.shards),
-            Conversation::Group(_) => self.home,
-        };
         self.streams.get_or_insert_default();
-        self.with_streams(now, |streams, turn| streams.send(turn, shard, request, send, out));
+        self.with_streams(now, |streams, turn| streams.send(turn, request, send, out));
+        self.ask_cids(now, out);
     }
 
     /// What a home says.
@@ -191,8 +187,12 @@ impl Session {
             }
             Tell::NotHome { shard } => self.lost(shard, now + self.limits.retry / 2, now, out),
             Tell::Closed { life, why } => self.closed(life, why, now, out),
+            Tell::Answer { request, answer } if cids::is_own(request) => {
+                self.cids_told(request, answer, now, out);
+            }
             Tell::Answer { request, answer } => self.answered(RequestRef(request), answer, out),
         }
+        self.ask_cids(now, out);
     }
 
     /// The shard has a new home, or the way to it is back.
@@ -227,6 +227,7 @@ impl Session {
         }
         self.tick_waiting(now, out);
         self.with_streams(now, |streams, turn| streams.tick(turn, out));
+        self.ask_cids(now, out);
     }
 
     /// The socket is gone.
@@ -355,16 +356,43 @@ impl Session {
         }
     }
 
-    /// Learns from the user's other devices which `cid`s are taken.
+    /// Learns which `cid`s are in use, also from the user's other devices.
     fn learn(&mut self, entries: &[Entry]) {
+        let Some(streams) = &mut self.streams else {
+            return;
+        };
         for entry in entries {
-            let What::Sent { conv, cid, device, content, .. } = &entry.what else {
-                continue;
-            };
-            if Some(device) != self.device() {
-                let streams = self.streams.get_or_insert_default();
-                streams.remember(cid, conv, content, &self.limits);
+            if let What::Sent { conv, cid, content, .. } = &entry.what {
+                streams.cids().learn(CidUse::new(cid, conv, content));
             }
+        }
+    }
+
+    /// Asks the own mailbox of `cid`s, if sends wait for it and it was not asked already.
+    fn ask_cids(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.stage != Stage::Attached {
+            return;
+        }
+        let Some(streams) = &mut self.streams else {
+            return;
+        };
+        if let Some((request, question)) = streams.cids().question(now, self.limits.answer) {
+            self.ask(Ask::Question { request, question }, out);
+        }
+    }
+
+    fn cids_told(
+        &mut self,
+        request: u32,
+        answer: Result<Answer, Refusal>,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        if let Ok(Answer::Cids { taken, all }) = answer {
+            self.with_streams(now, |streams, turn| {
+                let told = streams.cids().answered(request, taken, all);
+                streams.told(turn, told, out);
+            });
         }
     }
 
@@ -429,7 +457,10 @@ impl Session {
     }
 
     fn with_streams(&mut self, now: Duration, act: impl FnOnce(&mut Streams, Turn<'_>)) {
-        let turn = Turn { session: self.id, home: self.home, limits: &self.limits, now };
+        let all_told = self.stage != Stage::Attached
+            || (self.head <= self.sent && self.sent.0 - self.acked.0 < self.limits.ahead);
+        let (session, home, shards) = (self.id, self.home, self.shards);
+        let turn = Turn { session, home, limits: &self.limits, now, shards, all_told };
         if let Some(streams) = &mut self.streams {
             act(streams, turn);
         }

@@ -1,12 +1,12 @@
 //! Streams: a session's messages on their way, one first-in-first-out line per recipient.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use super::cids::{Asking, Cids};
 use super::{Limits, Output, RequestRef};
-use crate::ids::{Cid, Conversation, SessionId, ShardId, UserId};
-use crate::message::{Accepted, Content, Refusal, Send};
+use crate::ids::{Conversation, SessionId, ShardId, UserId, shard_of};
+use crate::message::{Accepted, CidUse, Refusal, Send};
 use crate::packet::{Ask, Place, ToHome};
 
 /// One call: whose session it is about, and when.
@@ -17,6 +17,10 @@ pub(super) struct Turn<'a> {
     pub(super) home: ShardId,
     pub(super) limits: &'a Limits,
     pub(super) now: Duration,
+    /// In how many shards mailboxes are.
+    pub(super) shards: u16,
+    /// Whether the session has heard of all that was logged for its user, as far as it can tell.
+    pub(super) all_told: bool,
 }
 
 /// All messages of one session that wait for their check mark.
@@ -28,8 +32,7 @@ pub(super) struct Streams {
     life: u32,
     bytes: usize,
     count: usize,
-    /// Hashes of `cid` and of what it was used for, newest last.
-    cids: VecDeque<(u64, u64)>,
+    cids: Cids,
 }
 
 #[derive(Debug)]
@@ -69,30 +72,44 @@ const NOWHERE: Place = Place { life: 0, count: 0 };
 
 impl Streams {
     pub(super) fn is_empty(&self) -> bool {
-        self.to.is_empty()
+        self.to.is_empty() && self.cids.is_empty()
+    }
+
+    /// The ids the user uses.
+    pub(super) const fn cids(&mut self) -> &mut Cids {
+        &mut self.cids
     }
 
     /// Takes a message to forward, or refuses it at once.
     pub(super) fn send(
         &mut self,
         turn: Turn<'_>,
-        shard: ShardId,
         request: RequestRef,
         send: Send,
         out: &mut Vec<Output>,
     ) {
-        if let Err(refusal) = self.admit(&send, turn.limits) {
+        let cid = send.cid_use();
+        if let Err(refusal) = self.admit(&send, cid, turn.limits) {
             out.push(Output::Sent { request, result: Err(refusal) });
             return;
         }
-        let Conversation::User(to) = &send.to else {
-            out.push(Output::Sent { request, result: Err(Refusal::NotFound) });
-            return;
-        };
-        let to = to.clone();
-        self.remember(&send.cid, &send.to, &send.content, turn.limits);
+        self.cids.remember(cid, turn.limits.cids_max);
         self.bytes += send.content.weight();
         self.count += 1;
+        let asking = Asking { request, send: Box::new(send), since: turn.now, cid };
+        // What came before goes before.
+        if self.cids.is_empty() && !self.cids.is_doubtful(cid, turn.all_told) {
+            self.forward(turn, asking, out);
+        } else {
+            self.cids.wait(asking);
+        }
+    }
+
+    fn forward(&mut self, turn: Turn<'_>, asking: Asking, out: &mut Vec<Output>) {
+        let Asking { request, send, since, cid } = asking;
+        let Conversation::User(to) = &send.to else { return };
+        let (to, shard) = (to.clone(), shard_of(to, turn.shards));
+        self.cids.learn(cid);
         let life = &mut self.life;
         let stream = self.to.entry(to.clone()).or_insert_with(|| {
             *life += 1;
@@ -105,14 +122,8 @@ impl Streams {
                 waiting: VecDeque::with_capacity(1),
             }
         });
-        let mut pending = Pending {
-            request,
-            place: NOWHERE,
-            before: NOWHERE,
-            since: turn.now,
-            forwarded: turn.now,
-            send: Box::new(send),
-        };
+        let mut pending =
+            Pending { request, place: NOWHERE, before: NOWHERE, since, forwarded: turn.now, send };
         if let Flow::Open { .. } = stream.flow {
             pending.place = Place { life: stream.life, count: stream.next };
             stream.next += 1;
@@ -121,32 +132,41 @@ impl Streams {
         stream.waiting.push_back(pending);
     }
 
-    fn admit(&self, send: &Send, limits: &Limits) -> Result<(), Refusal> {
-        let (cid, meaning) = (hash(&send.cid), meaning(&send.to, &send.content));
-        if self.cids.iter().any(|(seen, for_what)| *seen == cid && *for_what != meaning) {
+    fn admit(&self, send: &Send, cid: CidUse, limits: &Limits) -> Result<(), Refusal> {
+        if self.cids.clashes(cid) {
             return Err(Refusal::Conflict);
+        }
+        if matches!(send.to, Conversation::Group(_)) {
+            return Err(Refusal::NotFound);
         }
         let full = self.count >= limits.sends_max
             || self.bytes + send.content.weight() > limits.send_bytes_max;
         if full { Err(Refusal::Overloaded) } else { Ok(()) }
     }
 
-    /// Remembers what a `cid` was used for, by this or another device.
-    pub(super) fn remember(
+    /// The own mailbox has said of the oldest sends that wait whether their ids are taken.
+    pub(super) fn told(
         &mut self,
-        cid: &Cid,
-        to: &Conversation,
-        content: &Content,
-        limits: &Limits,
+        turn: Turn<'_>,
+        told: Vec<(Asking, bool)>,
+        out: &mut Vec<Output>,
     ) {
-        let cid = hash(cid);
-        if self.cids.iter().any(|(seen, _)| *seen == cid) {
-            return;
+        for (asking, taken) in told {
+            if taken {
+                self.cids.forget(asking.cid);
+                self.refuse(asking.request, &asking.send, Refusal::Conflict, out);
+            } else {
+                self.forward(turn, asking, out);
+            }
         }
-        if self.cids.len() >= limits.cids_max {
-            self.cids.pop_front();
+        self.go_on(turn, out);
+    }
+
+    /// Forwards what waited only behind others.
+    fn go_on(&mut self, turn: Turn<'_>, out: &mut Vec<Output>) {
+        while let Some(asking) = self.cids.next(turn.all_told) {
+            self.forward(turn, asking, out);
         }
-        self.cids.push_back((cid, meaning(to, content)));
     }
 
     /// A home's answer to a send; one that nobody waits for any more is dropped.
@@ -186,7 +206,7 @@ impl Streams {
             *again = false;
         }
         if result.is_err() {
-            self.forget(&pending.send.cid);
+            self.cids.forget(pending.send.cid_use());
         }
         self.finish(&pending.send);
         out.push(Output::Sent { request: pending.request, result });
@@ -256,6 +276,11 @@ impl Streams {
         for to in given_up {
             self.give_up(turn, &to, 0, Refusal::Unavailable, out);
         }
+        if self.cids.oldest(turn.now).is_some_and(|waited| waited >= turn.limits.parked) {
+            for asking in self.cids.take(|_| true) {
+                self.refuse(asking.request, &asking.send, Refusal::Unavailable, out);
+            }
+        }
     }
 
     /// The session ends: nobody needs to hear of these shards any more.
@@ -277,10 +302,15 @@ impl Streams {
             return;
         };
         for pending in stream.waiting.split_off(from) {
-            self.finish(&pending.send);
-            out.push(Output::Sent { request: pending.request, result: Err(refusal) });
+            self.refuse(pending.request, &pending.send, refusal, out);
+        }
+        let such =
+            |asking: &Asking| matches!(&asking.send.to, Conversation::User(user) if user == to);
+        for asking in self.cids.take(such) {
+            self.refuse(asking.request, &asking.send, refusal, out);
         }
         self.drop_if_empty(turn, to, out);
+        self.go_on(turn, out);
     }
 
     fn finish(&mut self, send: &Send) {
@@ -288,10 +318,9 @@ impl Streams {
         self.bytes -= send.content.weight();
     }
 
-    /// A message that was refused for good never was: its `cid` is free again.
-    fn forget(&mut self, cid: &Cid) {
-        let cid = hash(cid);
-        self.cids.retain(|(seen, _)| *seen != cid);
+    fn refuse(&mut self, request: RequestRef, send: &Send, why: Refusal, out: &mut Vec<Output>) {
+        self.finish(send);
+        out.push(Output::Sent { request, result: Err(why) });
     }
 
     fn drop_if_empty(&mut self, turn: Turn<'_>, to: &UserId, out: &mut Vec<Output>) {
@@ -313,9 +342,10 @@ impl Streams {
         // Invariant: a stream without a waiting message is gone.
         assert!(self.to.values().all(|stream| !stream.waiting.is_empty()));
         // Invariant: what is counted is what waits.
-        let waiting = || self.to.values().flat_map(|stream| &stream.waiting);
+        let forwarded = || self.to.values().flat_map(|stream| &stream.waiting);
+        let waiting = || forwarded().map(|pending| &*pending.send).chain(self.cids.waiting());
         assert_eq!(self.count, waiting().count());
-        assert_eq!(self.bytes, waiting().map(|p| p.send.content.weight()).sum::<usize>());
+        assert_eq!(self.bytes, waiting().map(|send| send.content.weight()).sum::<usize>());
         for stream in self.to.values() {
             // Invariant: oldest first, and in a life their counts grow.
             assert!(stream.waiting.iter().is_sorted_by_key(|pending| pending.since));
@@ -363,16 +393,4 @@ fn reopen(life: &mut u32, turn: Turn<'_>, to: &UserId, stream: &mut Stream, out:
 fn forward(session: SessionId, to: &UserId, shard: ShardId, pending: &Pending) -> Output {
     let ask = Ask::Send { place: pending.place, send: pending.send.clone() };
     Output::Home(ToHome { shard, user: to.clone(), session, ask })
-}
-
-fn hash(cid: &Cid) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    cid.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn meaning(to: &Conversation, content: &Content) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    content.fingerprint(to).hash(&mut hasher);
-    hasher.finish()
 }

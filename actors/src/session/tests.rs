@@ -10,8 +10,10 @@ use crate::ids::{
     BootId, Cid, Conversation, DeviceId, Epoch, Kind, MessageId, NodeId, Number, Seq, SessionId,
     Timestamp, UserId, shard_of,
 };
-use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Resumed, Send, What};
-use crate::packet::{Ask, Closed, Place, Question, Start, Tell, ToHome};
+use crate::message::{
+    Accepted, CidUse, Content, Entry, Position, Refusal, Resume, Resumed, Send, What,
+};
+use crate::packet::{Answer, Ask, Closed, Place, Question, Start, Tell, ToHome};
 
 const SHARDS: u16 = 4;
 const EPOCH: Epoch = Epoch(7);
@@ -78,6 +80,45 @@ fn attached() -> Session {
     session.tell(Tell::Attached { life: 1, position }, at(1), &mut out);
     assert!(matches!(out.last(), Some(Output::Attached(_))));
     session
+}
+
+/// A session that has heard of all there is, and whose user uses no `cid` yet.
+fn ready() -> Session {
+    let mut session = fresh();
+    let mut out = Vec::new();
+    session.authenticate(user("alice"), device("phone"), None, Timestamp(9), at(0), &mut out);
+    session.tell(Tell::Attached { life: 1, position: Ok(position(10, 10)) }, at(0), &mut out);
+    out.clear();
+    session.send(RequestRef(0), message("bob", "c0", "hi"), at(0), &mut out);
+    let (request, uses, true) = asked(&out).remove(0) else { panic!("all are asked for") };
+    session.tell(cids_told(request, &vec![true; uses.len()], Some(&[])), at(0), &mut out);
+    session.check();
+    session
+}
+
+/// The questions about `cid`s: their numbers, what they are about, and whether all were asked for.
+fn asked(out: &[Output]) -> Vec<(u32, Vec<CidUse>, bool)> {
+    let question = |output: &Output| match output {
+        Output::Home(ToHome {
+            ask: Ask::Question { request, question: Question::Cids { uses, all } },
+            ..
+        }) => Some((*request, uses.clone(), *all)),
+        _ => None,
+    };
+    out.iter().filter_map(question).collect()
+}
+
+fn cids_told(request: u32, taken: &[bool], all: Option<&[u32]>) -> Tell {
+    let answer = Answer::Cids { taken: taken.to_vec(), all: all.map(<[u32]>::to_vec) };
+    Tell::Answer { request, answer: Ok(answer) }
+}
+
+fn refused(out: &[Output]) -> Vec<(u32, Refusal)> {
+    let refusal = |output: &Output| match output {
+        Output::Sent { request, result } => result.err().map(|why| (request.0, why)),
+        _ => None,
+    };
+    out.iter().filter_map(refusal).collect()
 }
 
 fn did(act: impl FnOnce(&mut Vec<Output>)) -> Vec<Output> {
@@ -218,7 +259,7 @@ fn a_log_that_was_lost_is_not_gone_on_with() {
 
 #[test]
 fn a_broken_stream_repeats_what_waits_in_its_order() {
-    let mut session = attached();
+    let mut session = ready();
     let mut out = Vec::new();
     for n in 1..=3 {
         session.send(RequestRef(n), message("bob", &format!("c{n}"), "hi"), at(10), &mut out);
@@ -250,7 +291,7 @@ fn a_broken_stream_repeats_what_waits_in_its_order() {
 
 #[test]
 fn messages_without_a_home_are_refused_together_and_oldest_first() {
-    let mut session = attached();
+    let mut session = ready();
     let mut out = Vec::new();
     session.send(RequestRef(1), message("bob", "c1", "hi"), at(100), &mut out);
     session.home_failed(shard_of(&user("bob"), SHARDS), at(100), &mut out);
@@ -258,14 +299,7 @@ fn messages_without_a_home_are_refused_together_and_oldest_first() {
     assert!(session.needs_tick());
     out.clear();
     session.tick(at(3_100), &mut out);
-    let refused: Vec<_> = out
-        .iter()
-        .filter_map(|output| match output {
-            Output::Sent { request, result } => Some((request.0, *result)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(refused, [(1, Err(Refusal::Unavailable)), (2, Err(Refusal::Unavailable))]);
+    assert_eq!(refused(&out), [(1, Refusal::Unavailable), (2, Refusal::Unavailable)]);
     assert!(session.streams_are_empty());
     // The next one opens a newer life.
     out.clear();
@@ -275,7 +309,7 @@ fn messages_without_a_home_are_refused_together_and_oldest_first() {
 
 #[test]
 fn what_is_behind_a_refused_message_is_refused_with_it() {
-    let mut session = attached();
+    let mut session = ready();
     let mut out = Vec::new();
     for n in 1..=4 {
         session.send(RequestRef(n), message("bob", &format!("c{n}"), "hi"), at(10), &mut out);
@@ -306,7 +340,7 @@ fn what_is_behind_a_refused_message_is_refused_with_it() {
 
 #[test]
 fn an_unanswered_message_is_repeated() {
-    let mut session = attached();
+    let mut session = ready();
     did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(0), out));
     assert_eq!(places(&did(|out| session.tick(at(1_400), out))), []);
     assert_eq!(places(&did(|out| session.tick(at(1_500), out))), [(2, 1, "c1")]);
@@ -314,7 +348,7 @@ fn an_unanswered_message_is_repeated() {
 
 #[test]
 fn a_cid_used_for_something_else_is_a_conflict() {
-    let mut session = attached();
+    let mut session = ready();
     did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(0), out));
     let conflict = |request| {
         let result = Err(Refusal::Conflict);
@@ -324,21 +358,136 @@ fn a_cid_used_for_something_else_is_a_conflict() {
         let out = did(|out| session.send(RequestRef(request), other, at(1), out));
         assert_eq!(out, conflict(request));
     }
-    let same = did(|out| session.send(RequestRef(4), message("bob", "c1", "hi"), at(2), out));
-    assert_eq!(places(&same), [(1, 2, "c1")]);
+    let out = did(|out| session.send(RequestRef(4), message("bob", "c1", "hi"), at(2), out));
+    let told = cids_told(asked(&out)[0].0, &[false], None);
+    let out = did(|out| session.tell(told, at(3), out));
+    assert_eq!(places(&out), [(1, 2, "c1")]);
+}
+
+/// The user's own message in the log, from another device.
+fn copy(n: u64, send: Send) -> Entry {
     let what = What::Sent {
         mid: MessageId(1),
-        conv: Conversation::User(user("bob")),
+        conv: send.to,
         seq: Seq(1),
         at: Timestamp(1),
-        cid: Cid::parse("c9").unwrap(),
+        cid: send.cid,
         device: device("laptop"),
-        content: content("hi"),
+        content: send.content,
     };
-    let entries = vec![Entry { n: Number(11), at: Timestamp(1), what }];
+    Entry { n: Number(n), at: Timestamp(1), what }
+}
+
+#[test]
+fn the_first_messages_wait_until_the_own_mailbox_has_said_which_cids_are_taken() {
+    let mut session = attached();
+    let mut out = Vec::new();
+    let message = |n: u32, to| message(to, &format!("c{n}"), "hi");
+    session.send(RequestRef(1), message(1, "bob"), at(10), &mut out);
+    let [(first, uses, true)] = &asked(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(*uses, [message(1, "bob").cid_use()]);
+    let first = *first;
+    // Only one question at a time, and what is written meanwhile stays behind.
+    for (n, to) in [(2, "carol"), (3, "bob"), (4, "bob")] {
+        session.send(RequestRef(n), message(n, to), at(11), &mut out);
+    }
+    assert_eq!((asked(&out).len(), places(&out).len()), (1, 0));
+    session.check();
+    // The client has not been sent all of its log: other devices may have used more than was told.
+    out.clear();
+    session.tell(cids_told(first, &[false], Some(&[])), at(12), &mut out);
+    assert_eq!(places(&out), [(1, 1, "c1")]);
+    let [(second, uses, false)] = &asked(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((uses.len(), session.needs_tick()), (3, true));
+    let second = *second;
+    // Answers to another question are nobody's.
+    out.clear();
+    session.tell(cids_told(first, &[true, true, true], None), at(13), &mut out);
+    assert_eq!(out, []);
+    session.tell(cids_told(second, &[false, true, false], None), at(13), &mut out);
+    assert_eq!(places(&out), [(2, 1, "c2"), (1, 2, "c4")]);
+    assert_eq!(refused(&out), [(3, Refusal::Conflict)]);
+    session.check();
+}
+
+#[test]
+fn only_a_doubtful_cid_is_asked_for() {
+    let mut session = ready();
+    let own = did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(1), out));
+    assert_eq!((places(&own).len(), asked(&own).len()), (1, 0));
+    let entries = vec![copy(11, message("bob", "c9", "hi"))];
     did(|out| session.tell(Tell::Entries { life: 1, entries, head: Number(11) }, at(3), out));
-    let out = did(|out| session.send(RequestRef(5), message("bob", "c9", "no"), at(4), out));
-    assert_eq!(out, conflict(5));
+    let out = did(|out| session.send(RequestRef(2), message("bob", "c9", "no"), at(4), out));
+    let [(request, _, false)] = asked(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(places(&out), []);
+    let out = did(|out| session.tell(cids_told(request, &[true], None), at(5), out));
+    assert_eq!(refused(&out), [(2, Refusal::Conflict)]);
+    // Nothing more in doubt.
+    let out = did(|out| session.send(RequestRef(3), message("bob", "c3", "hi"), at(6), out));
+    assert_eq!((places(&out).len(), asked(&out).len()), (1, 0));
+    // There is more in the log than was sent; then, what was sent may have filled the window.
+    let more = Tell::Entries { life: 1, entries: vec![entry(12)], head: Number(13) };
+    did(|out| session.tell(more, at(7), out));
+    let out = did(|out| session.send(RequestRef(4), message("bob", "c4", "hi"), at(8), out));
+    assert_eq!((places(&out).len(), asked(&out).len()), (0, 1));
+}
+
+#[test]
+fn with_a_full_window_each_cid_is_asked_for() {
+    let mut session = ready();
+    let entries = (11..=202).map(entry).collect();
+    did(|out| session.tell(Tell::Entries { life: 1, entries, head: Number(202) }, at(1), out));
+    let out = did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(2), out));
+    assert_eq!((places(&out).len(), asked(&out).len()), (0, 1));
+}
+
+#[test]
+fn of_too_many_cids_each_one_is_asked_for() {
+    let mut session = attached();
+    let out = did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(1), out));
+    let request = asked(&out)[0].0;
+    did(|out| session.tell(cids_told(request, &[false], None), at(2), out));
+    let out = did(|out| session.send(RequestRef(2), message("bob", "c2", "hi"), at(3), out));
+    let [(_, _, false)] = asked(&out)[..] else { panic!("{out:?}") };
+}
+
+#[test]
+fn a_question_of_cids_survives_a_failover_or_its_messages_are_refused() {
+    let mut session = attached();
+    let home = shard_of(&user("alice"), SHARDS);
+    let out = did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(0), out));
+    let lost = asked(&out)[0].0;
+    assert_eq!(asked(&did(|out| session.tick(at(1_499), out))).len(), 0);
+    assert_eq!(asked(&did(|out| session.tick(at(1_500), out))).len(), 1);
+    did(|out| session.home_moved(home, at(1_600), out));
+    did(|out| session.send(RequestRef(2), message("bob", "c2", "hi"), at(1_600), out));
+    let tell = Tell::Attached { life: 2, position: Ok(position(10, 20)) };
+    let out = did(|out| session.tell(tell, at(1_700), out));
+    assert_eq!(asked(&out)[0].1.len(), 2);
+    assert_eq!(did(|out| session.tell(cids_told(lost, &[false], None), at(1_800), out)), []);
+    let out = did(|out| session.tick(at(3_000), out));
+    assert_eq!(refused(&out), [(1, Refusal::Unavailable), (2, Refusal::Unavailable)]);
+    assert!(session.streams_are_empty() && !session.needs_tick());
+}
+
+#[test]
+fn what_waits_for_its_cid_is_refused_with_what_is_before_it() {
+    let mut session = ready();
+    let mut out = Vec::new();
+    session.send(RequestRef(1), message("bob", "c1", "hi"), at(1), &mut out);
+    let entries = vec![copy(11, message("dave", "c2", "hi"))];
+    session.tell(Tell::Entries { life: 1, entries, head: Number(11) }, at(2), &mut out);
+    session.send(RequestRef(2), message("bob", "c2", "hi"), at(3), &mut out);
+    session.send(RequestRef(3), message("carol", "c3", "hi"), at(3), &mut out);
+    let question = asked(&out)[0].0;
+    out.clear();
+    let (place, result) = (Place { life: 1, count: 1 }, Err(Refusal::MailboxFull));
+    session.tell(Tell::Sent { to: user("bob"), place, result }, at(4), &mut out);
+    assert_eq!(refused(&out), [(1, Refusal::MailboxFull), (2, Refusal::MailboxFull)]);
+    session.check();
+    // What waited only behind it goes on, and the answer is nobody's.
+    assert_eq!(places(&out), [(2, 1, "c3")]);
+    assert_eq!(did(|out| session.tell(cids_told(question, &[false], None), at(5), out)), []);
 }
 
 #[test]

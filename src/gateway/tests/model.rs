@@ -121,6 +121,10 @@ pub(super) fn answers(packet: ToHome, refusal: Option<Refusal>) -> Vec<Tell> {
             let info = DeviceInfo { device, last_seen: Timestamp(8), acked: Number(3) };
             vec![Tell::Answer { request, answer: Ok(Answer::Devices(vec![info])) }]
         }
+        Ask::Question { request, question: Question::Cids { uses, .. } } => {
+            let (taken, all) = (vec![false; uses.len()], Some(Vec::new()));
+            vec![Tell::Answer { request, answer: Ok(Answer::Cids { taken, all }) }]
+        }
         Ask::Question { request, .. } => {
             vec![Tell::Answer { request, answer: Err(Refusal::NotFound) }]
         }

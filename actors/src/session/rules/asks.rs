@@ -100,6 +100,9 @@ impl Session {
         if self.life > 1 {
             self.acknowledge(out);
         }
+        if let Some(streams) = &mut self.streams {
+            streams.cids().ask_again();
+        }
         let Some(mut waiting) = self.waiting.take() else {
             return;
         };

@@ -7,8 +7,8 @@ use proptest::proptest;
 
 use super::{SHARDS, accepted, at, device, entry, fresh, message, position, user};
 use crate::ids::{Cid, Number, ShardId, Timestamp, UserId, shard_of};
-use crate::message::{Accepted, Refusal, Send};
-use crate::packet::{Ask, Place, Start, Tell, ToHome};
+use crate::message::{Accepted, CidUse, Refusal, Send};
+use crate::packet::{Answer, Ask, Place, Question, Start, Tell, ToHome};
 use crate::session::{Output, RequestRef, Session};
 
 /// Chance from a seed.
@@ -46,6 +46,10 @@ struct World {
     asked: BTreeMap<RequestRef, &'static str>,
     /// Were on their way behind a message that was refused, so must be refused, too.
     doomed: BTreeSet<RequestRef>,
+    /// Of what was accepted: as the own mailbox hears of it.
+    used: Vec<CidUse>,
+    /// Sent with the `cid` of another message that had been accepted.
+    misused: BTreeSet<RequestRef>,
     over: bool,
 }
 
@@ -67,6 +71,8 @@ impl World {
             answers: BTreeMap::new(),
             asked: BTreeMap::new(),
             doomed: BTreeSet::new(),
+            used: Vec::new(),
+            misused: BTreeSet::new(),
             over: false,
         };
         let now = at(world.now);
@@ -114,6 +120,12 @@ impl World {
 
     fn answered(&mut self, request: RequestRef, result: Result<Accepted, Refusal>) {
         assert!(self.answers.insert(request, result).is_none(), "answered twice");
+        assert!(result.is_err() || !self.misused.contains(&request), "a cid stands for two");
+        if result == Err(Refusal::Conflict) {
+            // Never was, so nothing behind it overtakes.
+            assert!(self.misused.contains(&request), "this cid was free");
+            return;
+        }
         let overtakes = result.is_ok() && self.doomed.contains(&request);
         assert!(!overtakes, "accepted behind a message that was refused");
         if result.is_err() {
@@ -174,9 +186,20 @@ impl World {
                     self.push(packet.shard);
                 }
             }
+            Ask::Question { request, question: Question::Cids { uses, all } } => {
+                let clash = |cid: &CidUse| self.used.iter().any(|used| used.clashes(*cid));
+                let taken = uses.iter().map(clash).collect();
+                let few = all && self.dice.below(4) > 0;
+                let all = few.then(|| self.used.iter().map(|used| used.short()).collect());
+                let answer = Ok(Answer::Cids { taken, all });
+                self.tell(Tell::Answer { request, answer });
+            }
             Ask::Send { place, send } => {
                 let to = packet.user.clone();
                 if let Some(tell) = home.admit(&to, place, &send, self.dice.below(30)) {
+                    if let Tell::Sent { result: Ok(_), .. } = tell {
+                        self.used.push(send.cid_use());
+                    }
                     self.tell(tell);
                 }
             }
@@ -207,6 +230,12 @@ impl World {
         } else {
             self.tell(Tell::NotHome { shard });
         }
+    }
+
+    /// The `cid` of the message that was accepted last.
+    fn accepted_cid(&self) -> Option<String> {
+        let accepted = self.answers.iter().rev().find(|(_, result)| result.is_ok());
+        accepted.map(|(RequestRef(step), _)| format!("c{step}"))
     }
 
     fn step(&mut self) {
@@ -280,7 +309,11 @@ fn survives(seed: u64) {
             0..=9 => {
                 let to = names[usize::try_from(world.dice.below(3)).unwrap()];
                 world.asked.insert(RequestRef(step), to);
-                let send = message(to, &format!("c{step}"), "hi");
+                let mut send = message(to, &format!("c{step}"), "hi");
+                if let Some(cid) = world.accepted_cid().filter(|_| world.dice.below(8) == 0) {
+                    send = message(to, &cid, "something else");
+                    world.misused.insert(RequestRef(step));
+                }
                 world.act(|session, out| session.send(RequestRef(step), send, now, out));
             }
             10 => {

@@ -17,6 +17,7 @@ use super::state::{Change, Command, Happened, Outcome};
 use crate::ids::{
     DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
 };
+use crate::mailbox::cids::Cids;
 use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};
@@ -26,6 +27,8 @@ use crate::user::rules as user;
 
 /// A device heard less than this ago is not noted again when it attaches.
 const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Ids a session is told at once; a user with more in 30 days has each one looked up.
+const CIDS_TOLD_MAX: usize = 16_384;
 /// Asks that wait for mailboxes to be read from disk.
 const WAITING_MAX: usize = 10_000;
 
@@ -322,6 +325,13 @@ impl Home {
                 let asked = Asked::Question(session, request);
                 self.propose(replica, user, Change::RemoveDevice(device), asked, out);
                 return;
+            }
+            Question::Cids { uses, all } => {
+                let nobody = Cids::default();
+                let cids = mailbox.map_or(&nobody, Mailbox::cids);
+                let taken = uses.iter().map(|cid| cids.clash(*cid)).collect();
+                let all = if all { cids.short(CIDS_TOLD_MAX) } else { None };
+                Ok(Answer::Cids { taken, all })
             }
             // Answered by the lane, which knows who is connected.
             Question::Sessions => Ok(Answer::Sessions(Vec::new())),

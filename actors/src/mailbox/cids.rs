@@ -1,0 +1,97 @@
+//! Cids: what a mailbox remembers of its owner's own messages, so that an id never stands for two of them.
+//!
+//! A retry is recognised where the message went (`ledger`). Only the sender's own mailbox can tell that an id was used for
+//! somebody else: it learns of each message with the copy it is sent.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Timestamp;
+use crate::message::CidUse;
+
+/// A `cid` the owner used, and when the copy of its message came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// What it stands for.
+    pub cid: CidUse,
+    /// When the mailbox learnt it.
+    pub at: Timestamp,
+}
+
+/// The ids in use, oldest first, and what each stands for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cids {
+    rows: VecDeque<Row>,
+    /// How many rows have ever gone; the absolute number of `rows[0]`.
+    gone: u64,
+    meanings: BTreeMap<u64, u64>,
+}
+
+impl Cids {
+    /// Builds the list from its stored rows, the first of which has the absolute number `gone`.
+    #[must_use]
+    pub fn restore(gone: u64, rows: VecDeque<Row>) -> Self {
+        let meanings = rows.iter().map(|row| (row.cid.cid, row.cid.meaning)).collect();
+        Self { rows, gone, meanings }
+    }
+
+    /// A message with this id was accepted. Of two at the same time the first one counts.
+    pub(super) fn push(&mut self, cid: CidUse, at: Timestamp) {
+        if let Entry::Vacant(free) = self.meanings.entry(cid.cid) {
+            free.insert(cid.meaning);
+            self.rows.push_back(Row { cid, at });
+        }
+    }
+
+    /// Whether the id stands for another message.
+    #[must_use]
+    pub fn clash(&self, cid: CidUse) -> bool {
+        self.meanings.get(&cid.cid).is_some_and(|meaning| *meaning != cid.meaning)
+    }
+
+    /// All ids in their short form, unless they are more than `max`.
+    #[must_use]
+    pub fn short(&self, max: usize) -> Option<Vec<u32>> {
+        (self.rows.len() <= max).then(|| self.rows.iter().map(|row| row.cid.short()).collect())
+    }
+
+    /// When the oldest row came.
+    #[must_use]
+    pub fn oldest_at(&self) -> Option<Timestamp> {
+        self.rows.front().map(|row| row.at)
+    }
+
+    /// Forgets the oldest rows that are `old`.
+    pub(super) fn forget(&mut self, old: impl Fn(&Row) -> bool) {
+        while let Some(row) = self.rows.pop_front_if(|row| old(row)) {
+            self.meanings.remove(&row.cid.cid);
+            self.gone += 1;
+        }
+    }
+
+    /// The absolute number of the oldest row.
+    #[must_use]
+    pub const fn first(&self) -> u64 {
+        self.gone
+    }
+
+    /// Rows from an absolute number on.
+    pub fn from(&self, first: u64) -> impl Iterator<Item = &Row> {
+        let skip = usize::try_from(first.saturating_sub(self.gone)).unwrap_or(usize::MAX);
+        self.rows.range(skip.min(self.rows.len())..)
+    }
+
+    /// Bytes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const ROW_AND_MEANING: usize = 56;
+        self.rows.len() * ROW_AND_MEANING
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.rows.iter().is_sorted_by_key(|row| row.at), "rows in order");
+        assert_eq!(self.meanings.len(), self.rows.len(), "one meaning per id");
+    }
+}
