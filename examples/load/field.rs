@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use actors::clock;
-use anyhow::Context;
 use hdrhistogram::Histogram;
 use rookery::client::{Connection, Credential, Event, Fault, Format, Happened, Options, Why};
 use tokio::sync::Semaphore;
@@ -15,6 +14,8 @@ use crate::mint::Mint;
 
 /// Connections being made at once.
 pub(crate) const CONNECTING_MAX: usize = 128;
+/// How long a user may take to be let in.
+pub(crate) const CONNECTED_WITHIN: Duration = Duration::from_secs(15);
 /// Latencies up to a minute, in microseconds, to three digits.
 pub(crate) const LONGEST_US: u64 = 60_000_000;
 
@@ -140,6 +141,7 @@ impl Field {
     ) -> anyhow::Result<Connection> {
         let _permit = self.connecting.acquire().await?;
         let mut connection = Connection::new(self.options(user, turn, device));
+        let mut last = None;
         let connected = async {
             while let Some(happened) = connection.step().await {
                 match happened {
@@ -147,13 +149,16 @@ impl Field {
                     Happened::Event(Event::Disconnected { why, retry_in: None }) => {
                         anyhow::bail!("{user} cannot connect: {why:?}")
                     }
+                    Happened::Event(Event::Disconnected { why, .. }) => last = Some(why),
                     _ => {}
                 }
             }
             anyhow::bail!("{user} cannot connect")
         };
-        let patience = Duration::from_secs(60);
-        tokio::time::timeout(patience, connected).await.context("no node lets us in")??;
+        match tokio::time::timeout(CONNECTED_WITHIN, connected).await {
+            Ok(connected) => connected?,
+            Err(_) => anyhow::bail!("no node lets {user} in; the last one said {last:?}"),
+        }
         Ok(connection)
     }
 

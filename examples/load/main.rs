@@ -108,6 +108,9 @@ async fn measure(field: Rc<Field>) -> anyhow::Result<()> {
     }
     while field.idle.get() < field.arguments.idle {
         tokio::time::sleep(Duration::from_millis(250)).await;
+        if let Some(ended) = crowd.try_join_next() {
+            ended??;
+        }
         eprintln!("idle users connected: {}", field.idle.get());
     }
     let ticker = tokio::task::spawn_local(progress(Rc::clone(&field)));
@@ -177,15 +180,14 @@ fn receiver_name(run: &str, i: usize) -> String {
     format!("{run}-r{i}")
 }
 
-async fn idle(field: Rc<Field>, i: usize) {
+async fn idle(field: Rc<Field>, i: usize) -> anyhow::Result<()> {
     let name = format!("{}-i{i}", field.run);
-    let Ok(mut connection) = field.ready(&name, i, "idle").await else {
-        return;
-    };
+    let mut connection = field.ready(&name, i, "idle").await?;
     field.idle.set(field.idle.get() + 1);
     while let Some(happened) = connection.step().await {
         field.note_connection(&happened);
     }
+    Ok(())
 }
 
 async fn receive(field: Rc<Field>, pair: usize, mut connection: Connection) {

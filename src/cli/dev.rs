@@ -50,6 +50,7 @@ pub(crate) fn run(place: &Place, nodes: Option<u16>, fresh: bool) -> Outcome {
             failed => failed,
         };
         cluster.stop(&mut signals).await;
+        cluster.tell_of_others().await;
         ended
     })
 }
@@ -137,6 +138,18 @@ impl<'a> DevCluster<'a> {
         }
         eprintln!("start it again with: {}", self.place.start_command(name));
         Ok(())
+    }
+
+    /// Names the nodes that go on, for they were started by hand.
+    async fn tell_of_others(&self) {
+        for node in &self.config.nodes {
+            if let Ok((_, view)) = status::ask(&node.admin_url(), POLL_WITHIN).await {
+                let known = view.nodes.iter().find(|known| known.name == node.name);
+                let pid = known.and_then(|known| known.pid);
+                let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                eprintln!("node {}{pid}, started by hand, goes on", node.name);
+            }
+        }
     }
 
     /// Asks all nodes to stop, and makes those stop that take too long or when asked again.

@@ -31,7 +31,8 @@ pub(crate) async fn get(
     path: &str,
     within: Duration,
 ) -> Result<(StatusCode, Bytes), Unanswered> {
-    let uri: Uri = format!("{}{path}", base.trim_end_matches('/'))
+    let scheme = if base.contains("://") { "" } else { "http://" };
+    let uri: Uri = format!("{scheme}{}{path}", base.trim_end_matches('/'))
         .parse()
         .map_err(|_| Unanswered::BadAddress(base.to_owned()))?;
     if uri.scheme_str() != Some("http") {

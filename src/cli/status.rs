@@ -193,7 +193,10 @@ fn table(view: &ClusterView, url: &str) -> Vec<String> {
             format!("{:?}", node.state).to_lowercase(),
             node.leads.to_string(),
             on(&node.name).to_string(),
-            behind.get(node.name.as_str()).copied().unwrap_or_default().to_string(),
+            match node.state {
+                NodeState::Down => "-".to_owned(),
+                _ => behind.get(node.name.as_str()).copied().unwrap_or_default().to_string(),
+            },
             node.sessions.to_string(),
             node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             node.version.clone().unwrap_or_else(|| "-".to_owned()),
@@ -212,7 +215,7 @@ fn table(view: &ClusterView, url: &str) -> Vec<String> {
     ));
     let lost = view.shards.iter().filter(|shard| shard.leader.is_none());
     let lost: Vec<String> = lost.map(|shard| shard.shard.to_string()).collect();
-    if !lost.is_empty() {
+    if !lost.is_empty() && lost.len() < view.shards.len() {
         lines.push(format!("without a leader: {}", lost.join(" ")));
     }
     lines
@@ -237,7 +240,7 @@ fn align<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{ClusterView, behind, complaints, leaderless, table, take_own_shards};
+    use super::{ClusterView, ShardView, behind, complaints, leaderless, table, take_own_shards};
 
     fn cluster(state_of_c: &str, leader: Value, behind_of_c: Value) -> ClusterView {
         let node = |name: &str, state: &str| {
@@ -269,6 +272,10 @@ mod tests {
         let view = cluster("up", Value::Null, json!(0));
         assert_eq!(leaderless(&view), 1);
         assert!(complaints(&view)[0].starts_with("1 shard without a leader"));
+        assert!(!table(&view, "here").contains(&"without a leader: 7".to_owned()), "it is all");
+        let mut view = view;
+        let led = cluster("up", json!("a"), json!(0)).shards.remove(0);
+        view.shards.push(ShardView { shard: 8, ..led });
         assert!(table(&view, "here").contains(&"without a leader: 7".to_owned()));
     }
 
@@ -276,6 +283,8 @@ mod tests {
     fn a_node_that_is_down_leaves_too_few_replicas() {
         let view = cluster("down", json!("a"), json!(7));
         assert_eq!(complaints(&view), ["1 shard with too few replicas: down: c"]);
+        let row = table(&view, "here").into_iter().find(|row| row.starts_with("c ")).unwrap();
+        assert!(row.split_whitespace().nth(4) == Some("-"), "nobody knows how far it is: {row}");
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl Connection {
         let over = |end: Option<Duration>| end.is_some_and(|end| now.running >= end);
         let why = match self.stage {
             Stage::Closing => return,
-            Stage::Greeted { until } if now.running >= until => Some(Goodbye::AuthenticationFailed),
+            Stage::Greeted { until } if now.running >= until => Some(Goodbye::NoAuth),
             Stage::Open if now.running >= self.heard + limits.heartbeat * 3 => {
                 Some(Goodbye::HeartbeatLost)
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actors::clock;
 use actors::ids::{Cid, Conversation, DeviceId, Kind, MessageId, UserId};
-use actors::message::{self, Accepted, Content};
+use actors::message::{self, Accepted, Content, Refusal};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -59,10 +59,17 @@ pub(super) async fn send(
     })?;
     let bytes = input::json(request, rest.body_max).await?;
     let send = compose(&rest, from, &bytes)?;
-    if matches!(send.to, Conversation::Group(_)) {
-        return Err(Problem::new(Code::NotFound, "no such group").of("to"));
+    if let Conversation::Group(group) = &send.to {
+        return Err(Problem::new(Code::NotFound, format!("no such group: {group}")).of("to"));
     }
-    let Accepted { mid, seq, at, dup } = rest.homes.send_once(send, rest.timeout).await?;
+    let to = send.to.clone();
+    let sent = rest.homes.send_once(send, rest.timeout).await;
+    let Accepted { mid, seq, at, dup } = sent.map_err(|refusal| match (refusal, &to) {
+        (Refusal::NotFound, Conversation::User(user)) => {
+            Problem::new(Code::NotFound, format!("no such user: {user}")).of("to")
+        }
+        _ => refusal.into(),
+    })?;
     let status = if dup { StatusCode::OK } else { StatusCode::CREATED };
     let ticked = Ticked { mid: mid.to_string(), seq: seq.0, at: at.0, dup };
     Ok((status, Json(ticked)).into_response())

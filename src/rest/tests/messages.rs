@@ -135,22 +135,22 @@ async fn without_a_good_token_nothing_is_sent() {
 
 #[tokio::test]
 async fn refusals_of_a_home_keep_their_codes() {
-    let check = async |refusal: Refusal, status: u16, code: &str, retry: bool| {
+    let check = async |refusal: Refusal, status: u16, (code, words): (&str, &str), retry: bool| {
         let stage = stage_with(Played { sends: Err(refusal), ..Played::default() }, |_| {});
         let reply = stage.send(message()).await;
-        reply.refuses(status, code, "");
+        reply.refuses(status, code, words);
         assert_eq!(reply.body["retry"], retry);
         assert_eq!(reply.headers.contains_key(header::RETRY_AFTER), retry);
     };
-    check(Refusal::NotFound, 404, "not_found", false).await;
-    check(Refusal::Conflict, 409, "conflict", false).await;
-    check(Refusal::MailboxFull, 507, "mailbox_full", true).await;
-    check(Refusal::Unavailable, 503, "unavailable", true).await;
-    check(Refusal::Overloaded, 429, "rate_limited", true).await;
+    check(Refusal::NotFound, 404, ("not_found", "no such user: bob"), false).await;
+    check(Refusal::Conflict, 409, ("conflict", ""), false).await;
+    check(Refusal::MailboxFull, 507, ("mailbox_full", ""), true).await;
+    check(Refusal::Unavailable, 503, ("unavailable", ""), true).await;
+    check(Refusal::Overloaded, 429, ("rate_limited", ""), true).await;
 
     let stage = stage();
     let reply = stage.send(json!({"to": "g:x", "cid": "c", "kind": "text", "body": ""})).await;
-    reply.refuses(404, "not_found", "no such group");
+    reply.refuses(404, "not_found", "no such group: x");
 }
 
 #[tokio::test]
