@@ -31,7 +31,7 @@ const ACTORS: &[(&str, &[&str])] = &[
 ];
 
 /// What every room of `actors` may name, each only those after it.
-const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids"];
+const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids", "mutant"];
 
 /// Which rooms a room of the node may name.
 const NODE: &[(&str, &[&str])] = &[

@@ -44,6 +44,7 @@
 //! | [`store`] | raft-engine journal, sled checkpoints, identity and births of a data directory |
 //! | [`cluster`] | links between nodes over ractor_cluster |
 //! | [`placement`], [`restart`] | which nodes keep a shard; how often a child may die |
+//! | [`mutant`] | rules broken on purpose, to show that the simulation notices; not in a release |
 //! | [`packet`], [`message`], [`codec`], [`clock`], [`ids`] | leaves: what nodes and users say, bytes, time, names |
 //!
 //! # What is deliberately absent
@@ -61,6 +62,7 @@ pub mod codec;
 pub mod ids;
 pub mod mailbox;
 pub mod message;
+pub mod mutant;
 pub mod node;
 pub mod packet;
 pub mod placement;

@@ -54,8 +54,13 @@ impl CidUse {
     /// Names what a `cid` is used for.
     #[must_use]
     pub fn new(cid: &Cid, to: &Conversation, content: &Content) -> Self {
-        let cid = xxhash_rust::xxh3::xxh3_64(cid.as_str().as_bytes());
-        Self { cid, meaning: content.fingerprint(to) as u64 }
+        Self { cid: hash(cid), meaning: content.fingerprint(to) as u64 }
+    }
+
+    /// The short form of a `cid`.
+    #[must_use]
+    pub fn short_of(cid: &Cid) -> u32 {
+        hash(cid) as u32
     }
 
     /// A short form of the `cid`: the same for the same one, and seldom for another.
@@ -69,6 +74,10 @@ impl CidUse {
     pub const fn clashes(self, other: Self) -> bool {
         self.cid == other.cid && self.meaning != other.meaning
     }
+}
+
+fn hash(cid: &Cid) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(cid.as_str().as_bytes())
 }
 
 /// One numbered entry of a user's log: a durable event of the protocol.

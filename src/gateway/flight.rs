@@ -52,7 +52,7 @@ impl Flight {
         mark: Option<Mark>,
         named: Named,
     ) -> RequestRef {
-        self.newest = self.newest.wrapping_add(1);
+        self.newest = self.newest.wrapping_add(1) & (u32::MAX >> 1);
         let request = RequestRef(self.newest);
         self.waiting.push(Waiting { request, id, mark, named });
         request

@@ -126,6 +126,16 @@ async fn a_cid_used_for_somebody_else_is_a_conflict_on_any_socket() {
     let url = format!("{}/v1/messages", cluster.url("a"));
     let problem = call(Method::POST, &url, Some(&alice.token), Some(&again)).await.unwrap();
     assert_eq!((problem.status, problem.body["code"].as_str()), (409, Some("conflict")));
+
+    // Also of somebody who never connected before.
+    let guest = cluster.guest("guest");
+    let first = json!({"to": bob.conv(), "cid": "once", "kind": "text", "body": "body"});
+    let answer = call(Method::POST, &url, Some(&guest.token), Some(&first)).await.unwrap();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let mut g = Socket::login(&cluster.url("b"), &guest.token, "phone").await;
+    assert_eq!(g.event("sent").await["d"]["cid"], "once");
+    let problem = call(Method::POST, &url, Some(&guest.token), Some(&again)).await.unwrap();
+    assert_eq!((problem.status, problem.body["code"].as_str()), (409, Some("conflict")));
 }
 
 #[tokio::test]

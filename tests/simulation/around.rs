@@ -7,6 +7,8 @@ use actors::ids::{Conversation, DeviceId, MessageId, NodeId, Number, Seq};
 use actors::ids::{ShardId, Timestamp, UserId};
 use actors::mailbox::log::Sealed;
 use actors::message::{Resume, Send};
+#[cfg(debug_assertions)]
+use actors::mutant::Mutant;
 use actors::packet::Packet;
 use actors::session::{Output, RequestRef};
 use actors::shard::home::Read;
@@ -45,6 +47,17 @@ pub(crate) enum Plant {
     SendsHalf,
     /// A node that is cut off confirms, and nothing else would notice.
     MinorityAnswers,
+    /// A message is pushed to its recipient when it is proposed.
+    PushesEarly,
+    /// A checkpoint's pairs and its place in the log are not written at once.
+    TearsCheckpoint,
+    /// The journal is dropped when a checkpoint begins to be written.
+    CompactsEarly,
+    /// A replica that fell behind is sent a checkpoint without one of its mailboxes.
+    SkipsMailbox,
+    /// A rule is broken.
+    #[cfg(debug_assertions)]
+    Rule(Mutant),
 }
 
 /// What a client says on its socket.
@@ -171,6 +184,8 @@ pub(crate) struct Around {
     pub(crate) plant: Plant,
     pub(crate) shards: u16,
     pub(crate) connections: u64,
+    /// Clients are so many times slower than the fastest.
+    pub(crate) pace: u64,
     pub(crate) minority: Option<Minority>,
     pub(crate) counts: Counts,
     /// So that frames of a socket stay in order: `(client, whether up)`.
@@ -179,7 +194,6 @@ pub(crate) struct Around {
 
 impl Around {
     pub(crate) fn new(seed: u64, nodes: usize, shards: u16, plant: Plant) -> Self {
-        let lies = plant == Plant::DiskLies;
         Self {
             seed,
             now: 0,
@@ -187,11 +201,12 @@ impl Around {
             order: 0,
             chance: Chance::new(seed),
             network: Network::new(nodes),
-            disks: (1..).take(nodes).map(|birth| Disk::new(lies, birth)).collect(),
+            disks: (1..).take(nodes).map(|birth| Disk::new(plant, birth)).collect(),
             oracle: Oracle::default(),
             plant,
             shards,
             connections: 0,
+            pace: 1,
             minority: None,
             counts: Counts::default(),
             sockets: BTreeMap::new(),

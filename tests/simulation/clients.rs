@@ -82,7 +82,7 @@ impl Client {
 
     /// Looks around: connects, writes, disconnects.
     pub(crate) fn wake(&mut self, to: &[UserId], boots: &[Option<u64>], around: &mut Around) {
-        let span = around.chance.between(WAKE.0, WAKE.1);
+        let span = around.chance.between(WAKE.0, WAKE.1) * around.pace;
         around.after(span, Event::Wake(self.me));
         match self.line {
             Line::Offline if around.chance.one_in(3) => self.connect(boots, around),

@@ -10,6 +10,7 @@ use actors::shard::state::State;
 use actors::store::{Births, StoreId};
 use raft::eraftpb::{ConfState, Entry, HardState};
 
+use crate::around::Plant;
 use crate::chance::Chance;
 
 /// One shard's journal.
@@ -63,10 +64,14 @@ pub(crate) struct Disk {
     undo: VecDeque<BTreeMap<ShardId, Log>>,
     lies: bool,
     images: BTreeMap<ShardId, Image>,
+    plant: Plant,
+    /// The place and head that the newest checkpoint replaced; if it was torn they stay.
+    replaced: Option<(ShardId, Place, Vec<u8>)>,
 }
 
 impl Disk {
-    pub(crate) fn new(lies: bool, birth: u128) -> Self {
+    pub(crate) fn new(plant: Plant, birth: u128) -> Self {
+        let lies = plant == Plant::DiskLies;
         Self {
             births: Births::new(StoreId(birth)),
             was_lost: false,
@@ -76,12 +81,14 @@ impl Disk {
             undo: VecDeque::new(),
             lies,
             images: BTreeMap::new(),
+            plant,
+            replaced: None,
         }
     }
 
     /// It is replaced by an empty one.
     pub(crate) fn lose(&mut self, birth: u128) {
-        *self = Self { was_lost: true, ..Self::new(self.lies, birth) };
+        *self = Self { was_lost: true, ..Self::new(self.plant, birth) };
     }
 
     /// Takes orders in; answers whether a sync should begin.
@@ -128,6 +135,13 @@ impl Disk {
             self.logs = before;
         }
         self.undo.clear();
+        if self.plant == Plant::TearsCheckpoint
+            && let Some((shard, at, head)) = self.replaced.take()
+            && let Some(image) = self.images.get_mut(&shard)
+            && self.logs.get(&shard).is_some_and(|log| log.start.index <= at.index)
+        {
+            (image.at, image.head) = (at, head);
+        }
     }
 
     fn keep(&mut self, shard: ShardId, order: Order) {
@@ -197,6 +211,7 @@ impl Disk {
         let Checkpoint { at, members, head, changes } = checkpoint;
         let before = self.images.remove(&shard);
         assert!(before.as_ref().is_none_or(|b| b.at.index <= at.index), "only forward");
+        self.replaced = before.as_ref().map(|before| (shard, before.at, before.head.clone()));
         let mut pairs = before.map(|before| before.pairs).unwrap_or_default();
         for key in &changes.deletes {
             pairs.remove(key);

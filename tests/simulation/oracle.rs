@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use actors::codec;
-use actors::ids::{Cid, Epoch, MessageId, Seq, ShardId, UserId};
+use actors::ids::{Cid, DeviceId, Epoch, MessageId, Number, Seq, ShardId, UserId};
 use actors::message::{Accepted, Entry, What};
 use actors::shard::replica::Replica;
 use actors::shard::state::{Batch, Change, Command};
@@ -28,6 +28,8 @@ pub(crate) struct Sending {
 pub(crate) struct Oracle {
     /// The term and a hash of every entry that some replica applied.
     applied: BTreeMap<(ShardId, u64), (u64, u64)>,
+    /// The cursor of each device, and the entry it was last seen at.
+    cursors: BTreeMap<UserId, BTreeMap<DeviceId, (u64, Number)>>,
     /// Ids of messages in committed entries.
     pub(crate) committed: BTreeSet<MessageId>,
     pub(crate) sendings: BTreeMap<Cid, Sending>,
@@ -63,6 +65,7 @@ impl Oracle {
         if after <= before {
             return;
         }
+        self.cursors(replica, after);
         let context = GetEntriesContext::empty(false);
         let entries = replica.log().entries(before + 1, after + 1, None, context).unwrap();
         assert_eq!(entries.len() as u64, after - before, "what was applied is in the log");
@@ -78,6 +81,20 @@ impl Oracle {
                 self.commit(codec::decode(&entry.data).unwrap());
             }
             self.note(mix(new.0 ^ new.1 ^ entry.index));
+        }
+    }
+
+    fn cursors(&mut self, replica: &Replica, index: u64) {
+        let state = replica.state();
+        for (user, mailbox) in state.users().filter_map(|user| Some((user, state.mailbox(user)?))) {
+            for info in mailbox.devices() {
+                let known = self.cursors.entry(user.clone()).or_default();
+                let known = known.entry(info.device).or_default();
+                if index >= known.0 {
+                    assert!(known.1 <= info.acked, "the cursor of {user} went back");
+                    *known = (index, info.acked);
+                }
+            }
         }
     }
 

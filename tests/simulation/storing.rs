@@ -128,6 +128,10 @@ impl Node {
             return;
         }
         if let Some(checkpoint) = checkpoint(hosted) {
+            if around.plant == Plant::CompactsEarly {
+                let start = hosted.replica.compact(checkpoint.at.index);
+                self.write(vec![(shard, Order::Compact(start))], around);
+            }
             self.disk_does(At::Stored(shard, Box::new(checkpoint)), around);
         }
     }
@@ -247,7 +251,11 @@ impl Node {
                 Plant::SendsHalf => State::new(shard, around.shards).checkpoint().0,
                 _ => image.head.clone(),
             };
-            let pairs = image.pairs.clone().into_iter().collect();
+            let mut pairs: Vec<_> = image.pairs.clone().into_iter().collect();
+            if around.plant == Plant::SkipsMailbox {
+                let head = pairs.iter().position(|(key, _)| image::head_of(key).is_some());
+                head.map(|head| pairs.remove(head));
+            }
             let piece: Piece = (wire::encode(&message).to_vec(), head, pairs);
             Packet::Snapshot(shard, codec::encode(&piece).into())
         });

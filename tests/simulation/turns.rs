@@ -3,7 +3,7 @@
 use actors::ids::{NodeId, Number, ReplicaId, ShardId, UserId};
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::rules::Policy;
-use actors::message::Accepted;
+use actors::message::{Accepted, Entry, What};
 use actors::packet::{Answer, Ask, Closed, Packet, Tell, ToHome};
 use actors::shard::home::{Home, Output, Quota, Read};
 use actors::shard::replica::{Origin, Outputs, carries_image};
@@ -393,7 +393,7 @@ impl Node {
             return;
         }
         let (mut lost, mut early) = (Vec::new(), Vec::new());
-        let mut tells = Vec::new();
+        let (mut tells, mut pushed) = (Vec::new(), Vec::new());
         for output in outputs {
             match output {
                 desk::Output::Propose { ticket, change } => {
@@ -401,6 +401,11 @@ impl Node {
                         && around.answers_early(self.place, *mid)
                     {
                         early.push((ticket, *mid));
+                    }
+                    if let Change::Append { mid, send } = &change
+                        && around.plant == Plant::PushesEarly
+                    {
+                        pushed.push((*mid, send.clone()));
                     }
                     let origin = match ticket {
                         desk::NOBODY => Origin::Shard,
@@ -421,6 +426,16 @@ impl Node {
             }
         }
         tells.into_iter().for_each(|(session, tell)| self.tell(session, tell));
+        if let Some((mid, send)) = pushed.into_iter().next()
+            && let Some(mailbox) = self.shards[&shard].replica.state().mailbox(user)
+        {
+            let seq = mailbox.peer(&send.from).received.next();
+            let (from, device, content) = (send.from, send.device, send.content);
+            let what = What::Message { mid, from, device, seq, content };
+            let at = around.wall(self.clock).max(mailbox.log().newest_at());
+            let entries = vec![Entry { n: mailbox.log().head().next(), at, what }];
+            self.connected(user, user::Input::Logged { entries });
+        }
         for (ticket, mid) in early {
             let (seq, at) = (actors::ids::Seq(1), around.wall(self.clock));
             let outcome =

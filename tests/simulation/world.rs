@@ -1,14 +1,19 @@
 //! World: a whole cluster, its clients and its misfortunes, in one thread and from one seed.
 
-use actors::ids::{DeviceId, ReplicaId, ShardId, UserId, shard_of};
+use std::collections::BTreeSet;
 
-use crate::around::{Around, At, Clock, Counts, Event, Minority, Plant};
+use actors::ids::{DeviceId, ShardId, UserId, shard_of};
+
+use crate::around::{Around, At, Clock, Counts, Event, Plant};
 use crate::chance::mix;
 use crate::clients::{Client, Line};
-use crate::host::{Node, node_id};
+use crate::faults::{Faults, KINDS};
+use crate::host::Node;
 
-const MS: u64 = 1_000;
-const SECOND: u64 = 1_000 * MS;
+pub(crate) const MS: u64 = 1_000;
+pub(crate) const SECOND: u64 = 1_000 * MS;
+/// How slow clients are: some clusters are busy, most are not.
+const PACES: [u64; 4] = [1, 9, 16, 25];
 /// After healing, everything must have arrived within this time, also at a client that takes four entries at a time.
 const DRAINED_WITHIN: u64 = 90 * SECOND;
 
@@ -20,26 +25,54 @@ pub(crate) struct Report {
     pub(crate) sends: usize,
     pub(crate) trace: u64,
     pub(crate) counts: Counts,
+    /// How often each kind of fault happened.
+    pub(crate) faults: [u64; KINDS],
 }
 
 pub(crate) struct World {
-    around: Around,
-    nodes: Vec<Option<Node>>,
-    clocks: Vec<Clock>,
+    pub(crate) around: Around,
+    pub(crate) nodes: Vec<Option<Node>>,
+    pub(crate) clocks: Vec<Clock>,
     boots: u64,
-    births: u128,
+    pub(crate) births: u128,
     /// A paused node keeps what comes.
-    paused: Vec<Option<Vec<Event>>>,
+    pub(crate) paused: Vec<Option<Vec<Event>>>,
     clients: Vec<Client>,
-    users: Vec<UserId>,
-    healed: bool,
+    pub(crate) users: Vec<UserId>,
+    /// Until when the disk of a node is full.
+    pub(crate) full: Vec<u64>,
+    pub(crate) healed: bool,
     steps: u64,
+    pub(crate) faults: Faults,
 }
 
-/// Runs one seed to its end; panics when a promise is broken.
-pub(crate) fn run(seed: u64, plant: Plant) -> Report {
-    let mut world = World::new(seed, plant);
-    let faults = world.around.chance.between(12, 25) * SECOND;
+/// One run: everything that happens in it follows from this.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) seed: u64,
+    pub(crate) plant: Plant,
+    /// Faults that are left out, by their numbers from 1.
+    pub(crate) skip: BTreeSet<u64>,
+    /// Whether each fault is told as it happens.
+    pub(crate) told: bool,
+}
+
+impl Scenario {
+    pub(crate) const fn new(seed: u64, plant: Plant) -> Self {
+        Self { seed, plant, skip: BTreeSet::new(), told: false }
+    }
+}
+
+/// Runs a scenario to its end; panics when a promise is broken.
+pub(crate) fn run(scenario: &Scenario) -> Report {
+    #[cfg(debug_assertions)]
+    actors::mutant::plant(match scenario.plant {
+        Plant::Rule(mutant) => Some(mutant),
+        _ => None,
+    });
+    let mut world = World::new(scenario);
+    // Where little is said, more time passes.
+    let faults = world.around.chance.between(12, 25) * SECOND * world.around.pace.isqrt();
     world.until(faults, |_| false);
     world.heal();
     let drained = world.until(faults + DRAINED_WITHIN, World::is_drained);
@@ -54,15 +87,18 @@ pub(crate) fn run(seed: u64, plant: Plant) -> Report {
         sends: world.around.oracle.sendings.len(),
         trace: mix(world.around.oracle.trace ^ world.steps ^ world.around.now),
         counts: world.around.counts,
+        faults: world.faults.done,
     }
 }
 
 impl World {
-    fn new(seed: u64, plant: Plant) -> Self {
+    fn new(scenario: &Scenario) -> Self {
+        let Scenario { seed, plant, .. } = *scenario;
         let shape = mix(seed);
         let nodes = [3, 3, 3, 3, 3, 3, 5, 1][usize::try_from(shape % 8).unwrap()];
         let shards = 2 + u16::try_from((shape >> 8) % 3).unwrap();
         let mut around = Around::new(seed, nodes, shards, plant);
+        around.pace = PACES[usize::try_from((shape >> 24) % 4).unwrap()];
         around.network.loss_in_1000 = [0, 10, 100][usize::try_from((shape >> 16) % 3).unwrap()];
         let users: Vec<UserId> =
             (0..4).map(|user| UserId::parse(&format!("u{user}")).unwrap()).collect();
@@ -88,10 +124,11 @@ impl World {
             let chance = i64::try_from(mix(seed ^ mix(place as u64)) % 200_001).unwrap();
             Clock { ahead_ms: 0, drift_ppm: chance - 100_000 }
         };
-        let clocks = (0..nodes.len()).map(drift).collect();
+        let disks = nodes.len();
+        let clocks = (0..disks).map(drift).collect();
         Self {
             around,
-            births: nodes.len() as u128,
+            births: disks as u128,
             nodes,
             clocks,
             boots: 0,
@@ -100,6 +137,8 @@ impl World {
             users,
             healed: false,
             steps: 0,
+            full: vec![0; disks],
+            faults: Faults::new(scenario),
         }
     }
 
@@ -147,7 +186,7 @@ impl World {
         }
     }
 
-    fn node(&mut self, place: usize, boot: u64, at: At) {
+    pub(crate) fn node(&mut self, place: usize, boot: u64, at: At) {
         match &at {
             At::Packets(from, life, _)
                 if boot == 0 && !self.around.network.passes(*from, place, *life) =>
@@ -179,8 +218,10 @@ impl World {
         self.node(place, boot, At::Written(tickets));
     }
 
-    fn start(&mut self, place: usize) {
-        if self.nodes[place].is_none() {
+    pub(crate) fn start(&mut self, place: usize) {
+        if self.around.now < self.full[place] {
+            self.around.after(100 * MS, Event::Start(place));
+        } else if self.nodes[place].is_none() {
             self.boots += 1;
             let mut node = Node::start(place, self.boots, &mut self.around);
             node.clock = self.clocks[place];
@@ -188,7 +229,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, place: usize) {
+    pub(crate) fn crash(&mut self, place: usize) {
         let Some(node) = self.nodes[place].take() else { return };
         self.paused[place] = None;
         self.around.disks[place].cut(&mut self.around.chance);
@@ -201,7 +242,7 @@ impl World {
         self.break_links();
     }
 
-    fn pause(&mut self, place: usize) {
+    pub(crate) fn pause(&mut self, place: usize) {
         let Some(node) = &self.nodes[place] else { return };
         if self.paused[place].is_none() {
             self.paused[place] = Some(Vec::new());
@@ -210,7 +251,7 @@ impl World {
         }
     }
 
-    fn resume(&mut self, place: usize, boot: u64) {
+    pub(crate) fn resume(&mut self, place: usize, boot: u64) {
         if self.nodes[place].as_ref().is_none_or(|node| node.boot != boot) {
             return;
         }
@@ -254,125 +295,11 @@ impl World {
         self.clients[client].wake(&to, &boots, &mut self.around);
     }
 
-    fn fault(&mut self) {
-        if self.healed {
-            return;
-        }
-        let count = self.nodes.len();
-        let (one, other) = (self.around.chance.below(count), self.around.chance.below(count));
-        match self.around.chance.below(18) {
-            0..3 => self.crash_some(&[one]),
-            3 => self.crash_some(&[one, other]),
-            4 => self.crash_some(&(0..count).collect::<Vec<_>>()),
-            5 | 6 => self.pause(one),
-            7 => self.around.network.cut(one, other),
-            8 => (0..count).for_each(|peer| {
-                self.around.network.cut(one, peer);
-                self.around.network.cut(peer, one);
-            }),
-            9 => self.transfer(one, other),
-            10 => self.jump(one),
-            11 => self.crash_actors(one),
-            12 | 13 => self.lose_disk(one),
-            14 | 15 => self.cut_off_minority(),
-            _ => self.reunite(),
-        }
-        let span = self.around.chance.between(50 * MS, 2500 * MS);
-        self.around.after(span, Event::Fault);
-    }
-
-    /// Some nodes, fewer than half, hear nothing of the others, and the others nothing of them.
-    fn cut_off_minority(&mut self) {
-        let count = self.nodes.len();
-        if self.around.minority.is_some() || count < 3 {
-            return;
-        }
-        let (first, size) =
-            (self.around.chance.below(count), 1 + self.around.chance.below(count.div_ceil(2) - 1));
-        let nodes: Vec<usize> = (first..first + size).map(|place| place % count).collect();
-        for one in &nodes {
-            for other in (0..count).filter(|other| !nodes.contains(other)) {
-                self.around.network.cut(*one, other);
-                self.around.network.cut(other, *one);
-            }
-        }
-        let since = self.around.now;
-        self.around.minority = Some(Minority { nodes, since });
-        let span = self.around.chance.between(SECOND, 8 * SECOND);
-        self.around.after(span, Event::Reunite(since));
-    }
-
-    fn reunite(&mut self) {
-        self.around.minority = None;
-        self.around.network.heal();
-    }
-
-    fn crash_some(&mut self, places: &[usize]) {
-        for place in places {
-            self.crash(*place);
-            let span = self.around.chance.between(20 * MS, 4 * SECOND);
-            self.around.after(span, Event::Start(*place));
-        }
-    }
-
-    /// A crash that takes the disk with it; only while every other disk is whole, for that is what is promised.
-    fn lose_disk(&mut self, place: usize) {
-        let mut shards = (0..self.around.shards).map(ShardId);
-        if self.nodes.len() < 3 || !shards.all(|shard| self.is_full(shard)) {
-            return;
-        }
-        self.crash(place);
-        self.births += 1;
-        let old = self.around.disks[place].births.clone();
-        self.around.disks[place].lose(self.births);
-        if self.around.plant == Plant::ForgetsBirth {
-            self.around.disks[place].births = old;
-        }
-        let span = self.around.chance.between(20 * MS, 4 * SECOND);
-        self.around.after(span, Event::Start(place));
-    }
-
-    /// Whether every node's replica of a shard votes, and none that is over.
-    fn is_full(&self, shard: ShardId) -> bool {
-        let mut full: Vec<u64> = Vec::new();
-        for (place, disk) in self.around.disks.iter().enumerate() {
-            let Some(incarnation) = disk.births.incarnation else { return false };
-            full.push(ReplicaId::of(node_id(place), incarnation).0);
-        }
-        full.sort_unstable();
-        let hosted = self.nodes.iter().flatten().filter_map(|node| node.shards.get(&shard));
-        hosted.into_iter().any(|hosted| {
-            let mut voters = hosted.replica.members().voters.clone();
-            voters.sort_unstable();
-            voters == full
-        })
-    }
-
-    fn transfer(&mut self, from: usize, to: usize) {
-        for shard in (0..self.around.shards).map(ShardId) {
-            if from != to {
-                self.node(from, 0, At::Transfer(shard, to));
-            }
-        }
-    }
-
-    fn jump(&mut self, place: usize) {
-        let most = [10_000, 3_600_000, 86_400_000][self.around.chance.below(3)];
-        let jump = self.around.chance.between(0, 2 * most);
-        self.clocks[place].ahead_ms = i64::try_from(jump).unwrap() - i64::try_from(most).unwrap();
-        if let Some(node) = &mut self.nodes[place] {
-            node.clock = self.clocks[place];
-        }
-    }
-
-    fn crash_actors(&mut self, place: usize) {
-        let user = self.users[self.around.chance.below(self.users.len())].clone();
-        self.node(place, 0, At::CrashActors(user));
-    }
-
     fn heal(&mut self) {
         self.healed = true;
+        self.around.pace = 1;
         self.reunite();
+        self.full.fill(0);
         self.around.network.loss_in_1000 = 0;
         for place in 0..self.nodes.len() {
             self.start(place);

@@ -3,11 +3,12 @@
 //! A retry is recognised where the message went (`ledger`). Only the sender's own mailbox can tell that an id was used for
 //! somebody else: it learns of each message with the copy it is sent.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::rules::Now;
 use crate::ids::Timestamp;
 use crate::message::CidUse;
 
@@ -26,29 +27,37 @@ pub struct Cids {
     rows: VecDeque<Row>,
     /// How many rows have ever gone; the absolute number of `rows[0]`.
     gone: u64,
-    meanings: BTreeMap<u64, u64>,
+    /// The newest row of each id, by absolute number.
+    by_cid: BTreeMap<u64, u64>,
 }
 
 impl Cids {
     /// Builds the list from its stored rows, the first of which has the absolute number `gone`.
     #[must_use]
     pub fn restore(gone: u64, rows: VecDeque<Row>) -> Self {
-        let meanings = rows.iter().map(|row| (row.cid.cid, row.cid.meaning)).collect();
-        Self { rows, gone, meanings }
+        let by_cid = (gone..).zip(&rows).map(|(at, row)| (row.cid.cid, at)).collect();
+        Self { rows, gone, by_cid }
     }
 
-    /// A message with this id was accepted. Of two at the same time the first one counts.
-    pub(super) fn push(&mut self, cid: CidUse, at: Timestamp) {
-        if let Entry::Vacant(free) = self.meanings.entry(cid.cid) {
-            free.insert(cid.meaning);
+    /// A message with this id was accepted. Of two different ones at the same time the first counts.
+    pub(super) fn push(&mut self, cid: CidUse, at: Timestamp, expiry: Duration) {
+        let known = self.find(cid);
+        if known.is_none_or(|row| row.cid == cid || row.at.after(expiry) <= at) {
+            self.by_cid.insert(cid.cid, self.gone + self.rows.len() as u64);
             self.rows.push_back(Row { cid, at });
         }
     }
 
+    fn find(&self, cid: CidUse) -> Option<&Row> {
+        let at = self.by_cid.get(&cid.cid)?;
+        self.rows.get(usize::try_from(at - self.gone).ok()?)
+    }
+
     /// Whether the id stands for another message.
     #[must_use]
-    pub fn clash(&self, cid: CidUse) -> bool {
-        self.meanings.get(&cid.cid).is_some_and(|meaning| *meaning != cid.meaning)
+    pub fn clash(&self, cid: CidUse, now: Now) -> bool {
+        let known = self.find(cid).filter(|row| row.at.after(now.policy.expiry) > now.cautious);
+        known.is_some_and(|row| row.cid.clashes(cid))
     }
 
     /// All ids in their short form, unless they are more than `max`.
@@ -66,7 +75,9 @@ impl Cids {
     /// Forgets the oldest rows that are `old`.
     pub(super) fn forget(&mut self, old: impl Fn(&Row) -> bool) {
         while let Some(row) = self.rows.pop_front_if(|row| old(row)) {
-            self.meanings.remove(&row.cid.cid);
+            if self.by_cid.get(&row.cid.cid) == Some(&self.gone) {
+                self.by_cid.remove(&row.cid.cid);
+            }
             self.gone += 1;
         }
     }
@@ -86,12 +97,12 @@ impl Cids {
     /// Bytes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
-        const ROW_AND_MEANING: usize = 56;
-        self.rows.len() * ROW_AND_MEANING
+        const ROW_AND_INDEX: usize = 56;
+        self.rows.len() * ROW_AND_INDEX
     }
 
     pub(super) fn check(&self) {
         assert!(self.rows.iter().is_sorted_by_key(|row| row.at), "rows in order");
-        assert_eq!(self.meanings.len(), self.rows.len(), "one meaning per id");
+        assert!(self.by_cid.values().all(|at| *at >= self.gone), "only what is there is found");
     }
 }

@@ -86,7 +86,7 @@ struct Head {
     rows: Kept,
 }
 
-/// What stands behind a head: the bytes that wait, the absolute number of the first of the owner's ids, and their runs.
+/// What stands behind a head, in its last chunks: the bytes that wait, the absolute number of the first of the owner's ids, and their runs.
 #[derive(Default, Serialize, Deserialize)]
 struct Tail {
     waiting: Waiting,
@@ -232,9 +232,9 @@ fn read_rows<T: DeserializeOwned>(
     for bytes in runs {
         rows.extend(codec::decode_all::<T>(bytes)?);
     }
-    for _ in kept.firsts().next().unwrap_or(first)..first {
-        rows.pop_front();
-    }
+    let gone = first.saturating_sub(kept.firsts().next().unwrap_or(first));
+    let gone = usize::try_from(gone).unwrap_or(usize::MAX).min(rows.len());
+    rows.drain(..gone);
     Ok(rows)
 }
 

@@ -15,6 +15,7 @@ use super::log::Log;
 use super::marks::{MARKS_PER_SPAN, Mark, Waiting, mark};
 use crate::ids::{Conversation, DeviceId, Epoch, MessageId, Number, Seq, Timestamp, UserId};
 use crate::message::{Accepted, CidUse, Entry, Refusal, Send, What};
+use crate::mutant::{Mutant, is_planted};
 use crate::packet::{Enclosed, Envelope};
 
 /// Devices a user may have.
@@ -141,7 +142,11 @@ impl Mailbox {
         effects: &mut Vec<Effect>,
     ) -> Result<Accepted, Refusal> {
         let fingerprint = send.content.fingerprint(&send.to);
-        if let Some(row) = self.ledger.find(&send.from, &send.cid) {
+        let forgotten = |row: &Row| row.at.after(Duration::from_millis(300)) < now.wall;
+        let known = self.ledger.find(&send.from, &send.cid);
+        if let Some(row) = known
+            && !(is_planted(Mutant::ForgetsMessages) && forgotten(row))
+        {
             if row.fingerprint != fingerprint {
                 return Err(Refusal::Conflict);
             }
@@ -192,7 +197,7 @@ impl Mailbox {
                 }
                 let cid_use = CidUse::new(&cid, &conv, &content);
                 self.record(What::Sent { mid, conv, seq, at, cid, device, content }, now, effects);
-                self.cids.push(cid_use, self.log.newest_at());
+                self.cids.push(cid_use, self.log.newest_at(), now.policy.expiry);
             }
             Enclosed::Receipt { by, delivered, read } => {
                 self.receipt(by, delivered, read, now, effects);
@@ -282,6 +287,9 @@ impl Mailbox {
             return;
         }
         known.acked = n;
+        if is_planted(Mutant::CursorGoesBack) && n.0.is_multiple_of(5) {
+            known.acked = Number(n.0 - 5);
+        }
         self.deliver(n, effects);
         self.settle(now);
     }
@@ -299,7 +307,7 @@ impl Mailbox {
             let Some(peer) = self.peers.get_mut(from) else {
                 continue;
             };
-            if seq > peer.delivered {
+            if seq > peer.delivered && !(is_planted(Mutant::TicksStop) && peer.delivered > Seq(0)) {
                 peer.delivered = seq;
                 effects.push(receipt_to(from, &self.owner, *peer));
             }
@@ -426,7 +434,8 @@ impl Mailbox {
         [
             self.devices.iter().map(|d| d.seen.after(expiry)).min(),
             self.ledger.oldest_at().map(|at| at.after(expiry)),
-            self.cids.oldest_at().map(|at| at.after(expiry)),
+            // Many at once: nobody waits for an id to be free again.
+            self.cids.oldest_at().map(|at| at.after(expiry + expiry / MARKS_PER_SPAN)),
             self.arrived.front().map(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN)),
             self.settled
                 .front()

@@ -34,9 +34,10 @@ impl Router {
     }
 
     /// Sends one message outside any stream. Repeats it until it is answered or `within` is over (`Unavailable`); first
-    /// asks the sender's own mailbox whether the `cid` stands for another message (`Conflict`), for as long at most.
+    /// asks the sender's own mailbox whether the `cid` stands for another message (`Conflict`).
     pub async fn send_once(&self, send: Send, within: Duration) -> Result<Accepted, Refusal> {
         let Conversation::User(to) = send.to.clone() else { return Err(Refusal::NotFound) };
+        let deadline = clock::monotonic() + within;
         let question = Question::Cids { uses: vec![send.cid_use()], all: false };
         if let Answer::Cids { taken, .. } = self.ask(&send.from, question, within).await?
             && taken.contains(&true)
@@ -49,7 +50,8 @@ impl Router {
             Tell::Sent { result, .. } => Some(result),
             _ => None,
         };
-        self.repeat(&to, ask, within, answered).await
+        let left = deadline.saturating_duration_since(clock::monotonic());
+        self.repeat(&to, ask, left, answered).await
     }
 
     async fn repeat<T>(

@@ -3,15 +3,15 @@
 //! The first send of a session asks which ids are in use, and the session learns of each later one as it is logged. So
 //! nearly every send goes out at once; one whose id may stand for another message is asked about first.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::RequestRef;
 use crate::message::{CidUse, Send};
 use crate::packet::Question;
 
-/// More than these are not kept; each send is asked about then.
-const KNOWN_MAX: usize = 65_536;
+/// More than these (64 KiB) are not kept; each send is asked about then.
+const KNOWN_MAX: usize = 16_384;
 /// Numbers of a session's own questions have this bit, those of its client have not.
 const OWN: u32 = 1 << 31;
 
@@ -32,8 +32,8 @@ enum Known {
     /// Not yet told.
     #[default]
     Nothing,
-    /// All there are, and some more.
-    All(HashSet<u32>),
+    /// All there are, and some more, sorted.
+    All(Vec<u32>),
     /// Too many to keep.
     TooMany,
 }
@@ -70,7 +70,7 @@ impl Cids {
     /// this session has not heard of.
     pub(super) fn is_doubtful(&self, cid: CidUse, all_told: bool) -> bool {
         match &self.known {
-            Known::All(known) => !all_told || known.contains(&cid.short()),
+            Known::All(known) => !all_told || known.binary_search(&cid.short()).is_ok(),
             Known::Nothing | Known::TooMany => true,
         }
     }
@@ -86,11 +86,14 @@ impl Cids {
         self.recent.push_back(cid);
     }
 
-    /// An id is in use.
-    pub(super) fn learn(&mut self, cid: CidUse) {
-        if let Known::All(known) = &mut self.known {
-            known.insert(cid.short());
-            if known.len() > KNOWN_MAX {
+    /// An id, in its short form, is in use.
+    pub(super) fn learn(&mut self, cid: u32) {
+        if let Known::All(known) = &mut self.known
+            && let Err(place) = known.binary_search(&cid)
+        {
+            if known.len() < KNOWN_MAX {
+                known.insert(place, cid);
+            } else {
                 self.known = Known::TooMany;
             }
         }
@@ -144,7 +147,13 @@ impl Cids {
             return Vec::new();
         };
         if let Known::Nothing = self.known {
-            self.known = all.map_or(Known::TooMany, |all| Known::All(all.into_iter().collect()));
+            self.known = match all {
+                Some(mut all) if all.len() <= KNOWN_MAX => {
+                    all.sort_unstable();
+                    Known::All(all)
+                }
+                _ => Known::TooMany,
+            };
         }
         let of = asked.of.min(taken.len()).min(self.waiting.len());
         self.waiting.drain(..of).zip(taken).collect()

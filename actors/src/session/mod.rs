@@ -23,7 +23,7 @@ use crate::ids::{Number, ShardId};
 use crate::message::{Accepted, Entry, Position, Refusal};
 use crate::packet::{Answer, Closed, ToHome};
 
-/// A client's request, by the number the gateway gave it; unique within the session.
+/// A client's request, by the number the gateway gave it; unique within the session, and below 2³¹ (`cids`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestRef(pub u32);
 
@@ -48,8 +48,6 @@ pub struct Limits {
     pub asks_max: usize,
     /// `cid`s of this socket of which is remembered what they were used for.
     pub cids_max: usize,
-    /// Entries sent and not acknowledged from which on the home may hold back what it logs.
-    pub ahead: u64,
 }
 
 impl Default for Limits {
@@ -64,7 +62,6 @@ impl Default for Limits {
             send_bytes_max: 4 * 1024 * 1024,
             asks_max: 256,
             cids_max: 256,
-            ahead: 192,
         }
     }
 }

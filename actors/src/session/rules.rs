@@ -362,8 +362,8 @@ impl Session {
             return;
         };
         for entry in entries {
-            if let What::Sent { conv, cid, content, .. } = &entry.what {
-                streams.cids().learn(CidUse::new(cid, conv, content));
+            if let What::Sent { cid, .. } = &entry.what {
+                streams.cids().learn(CidUse::short_of(cid));
             }
         }
     }
@@ -457,8 +457,8 @@ impl Session {
     }
 
     fn with_streams(&mut self, now: Duration, act: impl FnOnce(&mut Streams, Turn<'_>)) {
-        let all_told = self.stage != Stage::Attached
-            || (self.head <= self.sent && self.sent.0 - self.acked.0 < self.limits.ahead);
+        // Between homes nobody can be asked, and the user goes on writing.
+        let all_told = self.stage != Stage::Attached || self.head <= self.sent;
         let (session, home, shards) = (self.id, self.home, self.shards);
         let turn = Turn { session, home, limits: &self.limits, now, shards, all_told };
         if let Some(streams) = &mut self.streams {

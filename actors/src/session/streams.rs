@@ -7,6 +7,7 @@ use super::cids::{Asking, Cids};
 use super::{Limits, Output, RequestRef};
 use crate::ids::{Conversation, SessionId, ShardId, UserId, shard_of};
 use crate::message::{Accepted, CidUse, Refusal, Send};
+use crate::mutant::{Mutant, is_planted};
 use crate::packet::{Ask, Place, ToHome};
 
 /// One call: whose session it is about, and when.
@@ -66,6 +67,7 @@ struct Pending {
     since: Duration,
     forwarded: Duration,
     send: Box<Send>,
+    cid: CidUse,
 }
 
 const NOWHERE: Place = Place { life: 0, count: 0 };
@@ -109,7 +111,7 @@ impl Streams {
         let Asking { request, send, since, cid } = asking;
         let Conversation::User(to) = &send.to else { return };
         let (to, shard) = (to.clone(), shard_of(to, turn.shards));
-        self.cids.learn(cid);
+        self.cids.learn(cid.short());
         let life = &mut self.life;
         let stream = self.to.entry(to.clone()).or_insert_with(|| {
             *life += 1;
@@ -122,8 +124,15 @@ impl Streams {
                 waiting: VecDeque::with_capacity(1),
             }
         });
-        let mut pending =
-            Pending { request, place: NOWHERE, before: NOWHERE, since, forwarded: turn.now, send };
+        let mut pending = Pending {
+            request,
+            place: NOWHERE,
+            before: NOWHERE,
+            since,
+            forwarded: turn.now,
+            send,
+            cid,
+        };
         if let Flow::Open { .. } = stream.flow {
             pending.place = Place { life: stream.life, count: stream.next };
             stream.next += 1;
@@ -133,7 +142,8 @@ impl Streams {
     }
 
     fn admit(&self, send: &Send, cid: CidUse, limits: &Limits) -> Result<(), Refusal> {
-        if self.cids.clashes(cid) {
+        let mut waiting = self.to.values().flat_map(|stream| &stream.waiting);
+        if self.cids.clashes(cid) || waiting.any(|pending| pending.cid.clashes(cid)) {
             return Err(Refusal::Conflict);
         }
         if matches!(send.to, Conversation::Group(_)) {
@@ -206,7 +216,7 @@ impl Streams {
             *again = false;
         }
         if result.is_err() {
-            self.cids.forget(pending.send.cid_use());
+            self.cids.forget(pending.cid);
         }
         self.finish(&pending.send);
         out.push(Output::Sent { request: pending.request, result });
@@ -379,6 +389,9 @@ fn reopen(life: &mut u32, turn: Turn<'_>, to: &UserId, stream: &mut Stream, out:
     stream.life = *life;
     stream.next = 1;
     stream.flow = Flow::Open { again: false };
+    if is_planted(Mutant::RepeatsBackwards) {
+        stream.waiting.make_contiguous().reverse();
+    }
     for pending in &mut stream.waiting {
         if pending.place != NOWHERE {
             pending.before = pending.place;

@@ -433,12 +433,32 @@ fn only_a_doubtful_cid_is_asked_for() {
 }
 
 #[test]
-fn with_a_full_window_each_cid_is_asked_for() {
+fn while_more_is_logged_than_was_sent_each_cid_is_asked_for() {
     let mut session = ready();
-    let entries = (11..=202).map(entry).collect();
-    did(|out| session.tell(Tell::Entries { life: 1, entries, head: Number(202) }, at(1), out));
+    let more = Tell::Entries { life: 1, entries: Vec::new(), head: Number(11) };
+    did(|out| session.tell(more, at(1), out));
     let out = did(|out| session.send(RequestRef(1), message("bob", "c1", "hi"), at(2), out));
     assert_eq!((places(&out).len(), asked(&out).len()), (0, 1));
+}
+
+/// Also one that waits so long that many others were answered since.
+#[test]
+fn a_cid_that_waits_is_not_taken_again() {
+    let limits = Limits { cids_max: 2, ..Limits::default() };
+    let mut session = Session::new(id(), SHARDS, Arc::new(limits));
+    let mut out = Vec::new();
+    session.authenticate(user("alice"), device("phone"), None, Timestamp(9), at(0), &mut out);
+    session.tell(Tell::Attached { life: 1, position: Ok(position(10, 10)) }, at(0), &mut out);
+    out.clear();
+    session.send(RequestRef(1), message("bob", "c1", "hi"), at(0), &mut out);
+    session.tell(cids_told(asked(&out)[0].0, &[false], Some(&[])), at(1), &mut out);
+    for n in 2..6 {
+        session.send(RequestRef(n), message("carol", &format!("c{n}"), "hi"), at(2), &mut out);
+        session.tell(sent("carol", 2, n - 1, 1), at(3), &mut out);
+    }
+    out.clear();
+    session.send(RequestRef(9), message("dave", "c1", "hi"), at(4), &mut out);
+    assert_eq!(refused(&out), [(9, Refusal::Conflict)]);
 }
 
 #[test]

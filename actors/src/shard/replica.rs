@@ -23,8 +23,8 @@ use raft::{RawNode, StateRole};
 
 use super::raft_log::{Place, RaftLog};
 use super::state::{Batch, Command, Outcome, State};
-use crate::codec;
 use crate::ids::{NodeId, ReplicaId, ShardId, Timestamp, UserId};
+use crate::mutant::{self, Mutant};
 
 /// Bytes of commands in one entry, about; keeps a Raft message with it well inside one frame of a link.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -292,7 +292,7 @@ impl Replica {
             // Asked of Raft itself, whose part may have changed just now: it would hand a follower's proposal on.
             if self.installing || self.raft.raft.state != StateRole::Leader {
                 out.lost.extend(origins);
-            } else if self.raft.propose(Vec::new(), codec::encode(&batch)).is_ok() {
+            } else if self.raft.propose(Vec::new(), crate::codec::encode(&batch)).is_ok() {
                 let place = Place { index: self.last_index(), term: self.raft.raft.term };
                 self.proposed.push_back(Proposed { place, origins });
             } else {
@@ -444,7 +444,8 @@ impl Replica {
             && !self.installing
             && !self.lacks_state
             && (self.role.serves && self.role.term == raft.term || raft.apply_to_current_term());
-        let role = Role { term: raft.term, serves, leads, leader };
+        let stale = mutant::is_planted(Mutant::StaleLeaderServes) && self.role.serves;
+        let role = Role { term: raft.term, serves: serves || stale, leads, leader };
         if role == self.role {
             return;
         }
@@ -495,5 +496,5 @@ fn decode_batch(entry: &Entry) -> Option<Batch> {
         return None;
     }
     // A committed command that this program cannot read must stop the replica; skipping it would make replicas differ.
-    Some(codec::decode(&entry.data).expect("a committed entry is one this version reads"))
+    Some(crate::codec::decode(&entry.data).expect("a committed entry is one this version reads"))
 }

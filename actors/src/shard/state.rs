@@ -16,7 +16,7 @@ use crate::ids::{Epoch, Number, ShardId, Timestamp, UserId, shard_of};
 use crate::mailbox::image::{self, Changes, Stored};
 use crate::mailbox::rules::{Effect, Mailbox, Now, Policy};
 use crate::message::Refusal;
-use crate::packet::Envelope;
+use crate::packet::{Enclosed, Envelope};
 
 /// The cautious clock moves at most this much per command batch.
 pub const CLOCK_STEP_MAX: Duration = Duration::from_secs(3600);
@@ -223,6 +223,12 @@ impl State {
     fn receive(&mut self, envelope: Envelope, happened: &mut Vec<Happened>) {
         let now = self.now();
         let user = envelope.to;
+        // Who writes can be written to, and their ids are remembered, though they never connected.
+        if let Enclosed::Sent { mid, .. } = &envelope.what
+            && !self.knows(&user)
+        {
+            self.create(&user, Epoch(mid.0));
+        }
         let Some(mailbox) = self.touch(&user) else {
             return;
         };

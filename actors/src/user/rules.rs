@@ -4,8 +4,13 @@
 //! came are pushed on to sessions that have all before them; to the others they are only a number (`head`), and are read
 //! from the log as acknowledgements make room. So a slow client costs a few words, however much waits for it.
 
+mod rivals;
+
+use rivals::stays;
+
 use crate::ids::{DeviceId, Number, SessionId, Timestamp};
 use crate::message::{Entry, Position, Resumed};
+use crate::mutant::{Mutant, is_planted};
 use crate::packet::{Closed, Start, Tell};
 
 /// How much is sent at once.
@@ -237,7 +242,9 @@ impl User {
             return;
         }
         let rival = |a: &Attachment| a.device == new.device && a.session != new.session;
-        if let Some(at) = self.sessions.iter().position(rival) {
+        if let Some(at) = self.sessions.iter().position(rival)
+            && !is_planted(Mutant::TwoSockets)
+        {
             let stays = stays(&self.sessions[at], &new, start);
             let gone = if stays { &new } else { &self.sessions[at] };
             out.push(closed(gone, Closed::Replaced));
@@ -322,15 +329,16 @@ impl User {
         let Some(last) = entries.last() else {
             return;
         };
-        self.head = self.head.max(last.n);
+        let before = self.head;
+        self.head = before.max(last.n);
         let (limits, head) = (self.limits, self.head);
         let Some((newest, others)) = self.sessions.split_last_mut() else {
             return;
         };
         for other in others {
-            other.push_logged(entries.iter().cloned(), limits, head, out);
+            other.push_logged(entries.iter().cloned(), before, limits, head, out);
         }
-        newest.push_logged(entries.into_iter(), limits, head, out);
+        newest.push_logged(entries.into_iter(), before, limits, head, out);
     }
 
     fn page(
@@ -407,19 +415,25 @@ impl Attachment {
     /// How many more entries it may be sent.
     fn room(&self, limits: Limits) -> usize {
         let ahead = self.sent.0.saturating_sub(self.acked.0);
-        usize::try_from(u64::from(limits.window).saturating_sub(ahead)).unwrap_or_default()
+        let window = u64::from(limits.window) << u8::from(is_planted(Mutant::WindowOverrun));
+        usize::try_from(window.saturating_sub(ahead)).unwrap_or_default()
     }
 
     /// Pushes what just came, as far as it follows what was sent and there is room; the rest is read later.
     fn push_logged(
         &mut self,
         entries: impl Iterator<Item = Entry>,
+        before: Number,
         limits: Limits,
         head: Number,
         out: &mut Vec<Output>,
     ) {
         if self.reading.is_some() {
             return;
+        }
+        // It had all there was and has no room for more: it hears that there is more.
+        if self.sent == before && self.room(limits) == 0 {
+            self.tell(Vec::new(), head, out);
         }
         let mut bytes = usize::try_from(limits.page_bytes).unwrap_or(usize::MAX);
         let mut next = self.sent;
@@ -440,6 +454,10 @@ impl Attachment {
             return;
         };
         self.sent = last.n;
+        self.tell(entries, head, out);
+    }
+
+    fn tell(&self, entries: Vec<Entry>, head: Number, out: &mut Vec<Output>) {
         out.push(Output::Tell(self.session, Tell::Entries { life: self.life, entries, head }));
     }
 
@@ -464,23 +482,6 @@ impl Attachment {
             });
         }
     }
-}
-
-/// Whether an attached session stays when another session of its device attaches: only if it is the newer one.
-///
-/// A gateway's own count says which that is. Between two gateways clocks do, within limits, for they differ: of two that
-/// authenticated at about the same time who comes now is newer, unless it only goes on after a failover; and who seems newer
-/// by more than the other can have waited for its home had a wrong clock. Nobody else would replace one that is dead.
-fn stays(attached: &Attachment, new: &Attachment, start: Start) -> bool {
-    /// What honest clocks may differ by, and how long a socket may wait for its home.
-    const DECIDED_MS: std::ops::Range<u64> = 2_001..15_000;
-    let boot = |a: &Attachment| (a.session.node, a.session.boot);
-    if boot(attached) == boot(new) {
-        return attached.session.count > new.session.count;
-    }
-    let goes_on = matches!(start, Start::Continue(_));
-    let decided = DECIDED_MS.contains(&attached.since.0.abs_diff(new.since.0));
-    (decided || goes_on) && (attached.since, attached.session) > (new.since, new.session)
 }
 
 fn closed(gone: &Attachment, why: Closed) -> Output {

@@ -119,10 +119,23 @@ fn a_full_window_waits_for_acknowledgements() {
     give(&mut user, attach(1, 1, 1, 0, 0));
     let logged = Input::Logged { entries: entries(1, 10) };
     assert_eq!(give(&mut user, logged), [pushed(1, 1, 8, 10)]);
+    // It was told that there is more.
+    assert_eq!(give(&mut user, Input::Logged { entries: entries(11, 11) }), []);
     assert_eq!(give(&mut user, ack(1, 1)), [cursor(1, 1)]);
     assert_eq!(give(&mut user, ack(1, 99)), [cursor(1, 8), read(1, 8, 8)]);
-    assert_eq!(give(&mut user, page(1, 8, entries(9, 10), 10)), [pushed(1, 9, 10, 10)]);
+    assert_eq!(give(&mut user, page(1, 8, entries(9, 11), 11)), [pushed(1, 9, 11, 11)]);
     assert_eq!(give(&mut user, ack(1, 3)), []);
+}
+
+#[test]
+fn without_room_a_session_hears_that_there_is_more() {
+    let mut user = User::new(LIMITS);
+    give(&mut user, attach(1, 1, 1, 0, 0));
+    give(&mut user, Input::Logged { entries: entries(1, 8) });
+    let told = Tell::Entries { life: 1, entries: Vec::new(), head: Number(9) };
+    let told = [Output::Tell(session(1), told)];
+    assert_eq!(give(&mut user, Input::Logged { entries: entries(9, 9) }), told);
+    assert_eq!(give(&mut user, Input::Logged { entries: entries(10, 10) }), [], "said once");
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! Model: a session against homes that move and links that lose, repeat and mix up what they carry.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use proptest::prelude::{ProptestConfig, any};
 use proptest::proptest;
 
-use super::{SHARDS, accepted, at, device, entry, fresh, message, position, user};
+use super::{SHARDS, accepted, at, device, entry, id, message, position, user};
 use crate::ids::{Cid, Number, ShardId, Timestamp, UserId, shard_of};
 use crate::message::{Accepted, CidUse, Refusal, Send};
 use crate::packet::{Answer, Ask, Place, Question, Start, Tell, ToHome};
-use crate::session::{Output, RequestRef, Session};
+use crate::session::{Limits, Output, RequestRef, Session};
 
 /// Chance from a seed.
 struct Dice(u64);
@@ -58,7 +59,11 @@ const WINDOW: u64 = 8;
 impl World {
     fn new(seed: u64) -> Self {
         let mut world = Self {
-            session: fresh(),
+            session: Session::new(
+                id(),
+                SHARDS,
+                Arc::new(Limits { cids_max: 2, ..Limits::default() }),
+            ),
             dice: Dice(seed | 1),
             now: 0,
             unreliable: true,
@@ -232,10 +237,12 @@ impl World {
         }
     }
 
-    /// The `cid` of the message that was accepted last.
-    fn accepted_cid(&self) -> Option<String> {
-        let accepted = self.answers.iter().rev().find(|(_, result)| result.is_ok());
-        accepted.map(|(RequestRef(step), _)| format!("c{step}"))
+    /// The `cid` of some message that was accepted.
+    fn some_cid(&mut self) -> Option<String> {
+        let accepted = |(_, result): &(&RequestRef, &Result<_, _>)| result.is_ok();
+        let accepted: Vec<u32> = self.answers.iter().filter(accepted).map(|(r, _)| r.0).collect();
+        let some = self.dice.below(accepted.len().max(1) as u64);
+        accepted.get(usize::try_from(some).unwrap()).map(|step| format!("c{step}"))
     }
 
     fn step(&mut self) {
@@ -310,7 +317,7 @@ fn survives(seed: u64) {
                 let to = names[usize::try_from(world.dice.below(3)).unwrap()];
                 world.asked.insert(RequestRef(step), to);
                 let mut send = message(to, &format!("c{step}"), "hi");
-                if let Some(cid) = world.accepted_cid().filter(|_| world.dice.below(8) == 0) {
+                if let Some(cid) = world.some_cid().filter(|_| world.dice.below(8) == 0) {
                     send = message(to, &cid, "something else");
                     world.misused.insert(RequestRef(step));
                 }

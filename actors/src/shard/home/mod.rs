@@ -28,7 +28,7 @@ use crate::user::rules as user;
 /// A device heard less than this ago is not noted again when it attaches.
 const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Ids a session is told at once; a user with more in 30 days has each one looked up.
-const CIDS_TOLD_MAX: usize = 16_384;
+const CIDS_TOLD_MAX: usize = 8_192;
 /// Asks that wait for mailboxes to be read from disk.
 const WAITING_MAX: usize = 10_000;
 
@@ -329,7 +329,8 @@ impl Home {
             Question::Cids { uses, all } => {
                 let nobody = Cids::default();
                 let cids = mailbox.map_or(&nobody, Mailbox::cids);
-                let taken = uses.iter().map(|cid| cids.clash(*cid)).collect();
+                let now = replica.state().now();
+                let taken = uses.iter().map(|cid| cids.clash(*cid, now)).collect();
                 let all = if all { cids.short(CIDS_TOLD_MAX) } else { None };
                 Ok(Answer::Cids { taken, all })
             }
