@@ -126,12 +126,26 @@ impl Node {
 
     /// Waits until this node has got `count` packets of a class in order.
     pub(crate) fn wait_received(&mut self, from: u16, class: u16, count: u64) {
+        assert!(self.receives(from, class, count, |_| false));
+    }
+
+    /// The same; answers `false` if it hears something that ends the wait.
+    pub(crate) fn receives(
+        &mut self,
+        from: u16,
+        class: u16,
+        count: u64,
+        ends: impl Fn(&str) -> bool,
+    ) -> bool {
         let until = monotonic() + PATIENCE;
         loop {
             let report = self.ask(&format!("report {from} {class}"), "report");
             assert_eq!(report[1], 0, "out of order at node {}", self.me);
             if report[0] == count {
-                return;
+                return true;
+            }
+            if self.events.iter().any(|event| ends(event)) {
+                return false;
             }
             assert!(monotonic() < until, "{} of {count} packets", report[0]);
             self.breathe();
