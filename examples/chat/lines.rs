@@ -1,7 +1,7 @@
 //! Lines: the chat in a pipe, for scripts and tests.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -84,8 +84,10 @@ pub(super) async fn run(
 }
 
 fn read_lines(moments: &mpsc::Sender<Moment>) {
-    for line in std::io::stdin().lines() {
+    // What is no UTF-8 is shown as such, and what follows it is sent all the same.
+    for line in std::io::stdin().lock().split(b'\n') {
         let Ok(line) = line else { break };
+        let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
         if moments.blocking_send(Moment::Typed(line)).is_err() {
             return;
         }

@@ -99,6 +99,8 @@ pub struct Read {
 
 enum Asked {
     Attach(ToHome),
+    /// A send to a user who is not known here.
+    Send(SessionId, UserId, Place),
     Question(SessionId, u32),
 }
 
@@ -235,8 +237,8 @@ impl Home {
     }
 
     fn send(
-        &self,
-        replica: &Replica,
+        &mut self,
+        replica: &mut Replica,
         to: UserId,
         (session, place): (SessionId, Place),
         send: Box<Send>,
@@ -245,8 +247,9 @@ impl Home {
     ) {
         let state = replica.state();
         let Some(mailbox) = state.mailbox(&to) else {
-            let result = Err(Refusal::NotFound);
-            out.push(Output::Tell(session, Tell::Sent { to, place, result }));
+            // Only what is agreed on is told for good: another may lead by now, and know them.
+            let asked = Asked::Send(session, to.clone(), place);
+            self.propose(replica, to, Change::Append { mid, send }, asked, out);
             return;
         };
         let back = shard_of(&send.from, self.shards);
@@ -381,6 +384,14 @@ impl Home {
                     out.push(Output::Tell(ask.session, tell));
                 }
                 (Some(Asked::Attach(ask)), _) => self.finish_attach(replica, ask, out),
+                (Some(Asked::Send(session, to, place)), outcome) => {
+                    let result = match outcome {
+                        Outcome::Accepted(accepted) => Ok(accepted),
+                        Outcome::Refused(refusal) => Err(refusal),
+                        Outcome::Done => return,
+                    };
+                    out.push(Output::Tell(session, Tell::Sent { to, place, result }));
+                }
                 (Some(Asked::Question(session, request)), outcome) => {
                     let answer = match outcome {
                         Outcome::Refused(refusal) => Err(refusal),
@@ -403,7 +414,7 @@ impl Home {
             Origin::Home(ticket) => {
                 let session = match self.asked.remove(&ticket) {
                     Some(Asked::Attach(ask)) => ask.session,
-                    Some(Asked::Question(session, _)) => session,
+                    Some(Asked::Question(session, _) | Asked::Send(session, ..)) => session,
                     None => return,
                 };
                 out.push(Output::Tell(session, Tell::NotHome { shard }));
