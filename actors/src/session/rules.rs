@@ -226,7 +226,13 @@ impl Session {
             }
         }
         self.tick_waiting(now, out);
-        self.with_streams(now, |streams, turn| streams.tick(turn, out));
+        let attached = self.stage == Stage::Attached;
+        self.with_streams(now, |streams, turn| {
+            if !attached {
+                streams.cids().ask_again();
+            }
+            streams.tick(turn, out);
+        });
         self.ask_cids(now, out);
     }
 

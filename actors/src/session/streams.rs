@@ -291,6 +291,7 @@ impl Streams {
                 self.refuse(asking.request, &asking.send, Refusal::Unavailable, out);
             }
         }
+        self.go_on(turn, out);
     }
 
     /// The session ends: nobody needs to hear of these shards any more.
