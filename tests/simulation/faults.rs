@@ -70,7 +70,7 @@ impl Faults {
         Self { seed, skip, told, number: 0, done: [0; KINDS] }
     }
 
-    /// The number of the next one, and its chance; none if it is left out.
+    /// The number of the next one, and its chance, drawn also for one that is left out.
     fn next(&mut self) -> (u64, Chance) {
         self.number += 1;
         (self.number, Chance::new(mix(self.seed ^ mix(self.number ^ 0xFA17))))

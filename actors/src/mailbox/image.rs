@@ -86,7 +86,8 @@ struct Head {
     rows: Kept,
 }
 
-/// What stands behind a head, in its last chunks: the bytes that wait, the absolute number of the first of the owner's ids, and their runs.
+/// What stands behind a head, in its last chunks: the bytes that wait, the absolute number of the first of the owner's
+/// ids, and their runs.
 #[derive(Default, Serialize, Deserialize)]
 struct Tail {
     waiting: Waiting,
