@@ -351,6 +351,18 @@ pub enum Tell {
         /// The answer.
         answer: Result<Answer, Refusal>,
     },
+    /// Whether the user has other sessions: if so, each asks the home before it uses a `cid`.
+    Company {
+        /// Which attachment.
+        life: u32,
+        /// Whether there are others.
+        others: bool,
+    },
+    /// The user uses a `cid` over HTTP.
+    Used {
+        /// The `cid`, in its short form.
+        cid: u32,
+    },
 }
 
 /// Why an attachment ended for good.

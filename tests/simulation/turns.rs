@@ -270,6 +270,13 @@ impl Node {
                 Output::Attached(user, session, input) => self.attached(&user, session, input),
                 Output::Alive(user, session) => self.alive((shard, term), &user, session, around),
                 Output::Connected(user, input) => self.connected(&user, input),
+                Output::Used(user, by, cid) => {
+                    let known = self.users.get(&user).map(|user| user.attached.clone());
+                    let beside = known.filter(|all| all.iter().all(|(of, ..)| *of != by));
+                    for (session, ..) in beside.into_iter().flatten() {
+                        self.tell(session, Tell::Used { cid });
+                    }
+                }
                 Output::Tell(session, mut tell) => {
                     if let Tell::Answer { answer: Ok(Answer::Cids { taken, .. }), .. } = &mut tell
                         && around.plant == Plant::SaysFree

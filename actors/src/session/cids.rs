@@ -66,8 +66,8 @@ impl Cids {
         self.recent.iter().any(|known| known.clashes(cid))
     }
 
-    /// Whether the id may stand for another message, for all that is known; `all_told` says that nothing was logged which
-    /// this session has not heard of.
+    /// Whether the id may stand for another message, for all that is known; `all_told` says that no id is in use of
+    /// which this session has not heard.
     pub(super) fn is_doubtful(&self, cid: CidUse, all_told: bool) -> bool {
         match &self.known {
             Known::All(known) => !all_told || known.binary_search(&cid.short()).is_ok(),

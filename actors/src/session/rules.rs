@@ -39,6 +39,8 @@ pub struct Session {
     alive: Option<Duration>,
     waiting: Option<Box<Waiting>>,
     streams: Option<Box<Streams>>,
+    /// Whether the user has other sessions.
+    company: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,7 @@ impl Session {
             alive: None,
             waiting: None,
             streams: None,
+            company: false,
         }
     }
 
@@ -191,6 +194,12 @@ impl Session {
                 self.cids_told(request, answer, now, out);
             }
             Tell::Answer { request, answer } => self.answered(RequestRef(request), answer, out),
+            Tell::Company { life, others } => self.company = others && life == self.life,
+            Tell::Used { cid } => {
+                if let Some(streams) = &mut self.streams {
+                    streams.cids().learn(cid);
+                }
+            }
         }
         self.ask_cids(now, out);
     }
@@ -267,6 +276,7 @@ impl Session {
     fn attach(&mut self, now: Duration, out: &mut Vec<Output>) {
         let Some((_, device)) = &self.who else { return };
         self.life += 1;
+        self.company = false;
         self.asked = now;
         // Many log in at once: the first attachment is asked for more and more rarely.
         let rarer = if self.epoch.is_none() { self.life.min(3) } else { 1 };
@@ -464,7 +474,8 @@ impl Session {
 
     fn with_streams(&mut self, now: Duration, act: impl FnOnce(&mut Streams, Turn<'_>)) {
         // Between homes nobody can be asked, and the user goes on writing.
-        let all_told = self.stage != Stage::Attached || self.head <= self.sent;
+        let knows_all = !self.company && self.head <= self.sent;
+        let all_told = self.stage != Stage::Attached || knows_all;
         let (session, home, shards) = (self.id, self.home, self.shards);
         let turn = Turn { session, home, limits: &self.limits, now, shards, all_told };
         if let Some(streams) = &mut self.streams {

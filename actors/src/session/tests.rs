@@ -433,6 +433,33 @@ fn only_a_doubtful_cid_is_asked_for() {
 }
 
 #[test]
+fn a_session_that_is_not_the_only_one_asks_for_each_cid() {
+    let mut session = ready();
+    let company = |life, others| Tell::Company { life, others };
+    let asks = |session: &mut Session, cid, ms| {
+        let out = did(|out| session.send(RequestRef(1), message("bob", cid, "hi"), at(ms), out));
+        let asked = asked(&out);
+        for (request, ..) in &asked {
+            session.tell(cids_told(*request, &[false], None), at(ms), &mut Vec::new());
+        }
+        !asked.is_empty()
+    };
+    assert!(!asks(&mut session, "c1", 1));
+    session.tell(company(1, true), at(2), &mut Vec::new());
+    assert!(asks(&mut session, "c2", 2));
+    session.tell(company(1, false), at(3), &mut Vec::new());
+    assert!(!asks(&mut session, "c3", 3));
+    session.tell(company(0, true), at(4), &mut Vec::new());
+    assert!(!asks(&mut session, "c4", 4), "of an attachment that is over");
+    session.tell(
+        Tell::Used { cid: message("bob", "c5", "").cid_use().short() },
+        at(5),
+        &mut vec![],
+    );
+    assert!(asks(&mut session, "c5", 5), "the user used it over HTTP");
+}
+
+#[test]
 fn while_more_is_logged_than_was_sent_each_cid_is_asked_for() {
     let mut session = ready();
     let more = Tell::Entries { life: 1, entries: Vec::new(), head: Number(11) };

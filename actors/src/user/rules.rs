@@ -4,6 +4,7 @@
 //! came are pushed on to sessions that have all before them; to the others they are only a number (`head`), and are read
 //! from the log as acknowledgements make room. So a slow client costs a few words, however much waits for it.
 
+mod company;
 mod rivals;
 
 use rivals::stays;
@@ -232,6 +233,7 @@ impl User {
             }
             Input::DeviceGone(device) => self.device_gone(&device, out),
         }
+        self.tell_company(before, attaching, out);
         if self.sessions.is_empty() && (before > 0 || attaching) {
             out.push(Output::Empty { handled: self.handled });
         }

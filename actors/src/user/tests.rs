@@ -105,6 +105,25 @@ fn what_waits_comes_first_then_what_happens() {
 }
 
 #[test]
+fn sessions_hear_whether_there_are_others() {
+    let mut user = User::new(LIMITS);
+    let told = |out: Vec<Output>| {
+        let company = |output| match output {
+            Output::Tell(to, Tell::Company { life: 1, others }) => Some((to.count, others)),
+            _ => None,
+        };
+        out.into_iter().filter_map(company).collect::<Vec<_>>()
+    };
+    assert_eq!(told(give(&mut user, attach(1, 1, 1, 0, 0))), []);
+    assert_eq!(told(give(&mut user, attach(2, 1, 2, 0, 0))), [(1, true), (2, true)]);
+    assert_eq!(told(give(&mut user, attach(3, 1, 3, 0, 0))), [(3, true)]);
+    let mut leave = |at| give(&mut user, Input::Detach { session: session(at), life: 1 });
+    assert_eq!(told(leave(1)), []);
+    assert_eq!(told(leave(3)), [(2, false)]);
+    assert_eq!(told(leave(2)), []);
+}
+
+#[test]
 fn nothing_waiting_means_caught_up_at_once() {
     let mut user = User::new(LIMITS);
     let told = give(&mut user, attach(1, 1, 1, 300, 300));

@@ -5,11 +5,16 @@
 //! Never     changes the state: it proposes.
 //! Fails by  forgetting; sessions attach again, and envelopes are sent again.
 
+mod heard;
 mod passing;
+mod questions;
 mod reading;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use heard::Heard;
+use questions::AskedCids;
 
 use super::post::{Parcel, Post};
 use super::replica::{Origin, Replica};
@@ -17,18 +22,15 @@ use super::state::{Change, Command, Happened, Outcome};
 use crate::ids::{
     DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
 };
-use crate::mailbox::cids::Cids;
 use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};
 use crate::message::{Entry, Refusal, Resumed, Send};
-use crate::packet::{Answer, Ask, Envelope, Place, Question, Start, Tell, ToHome};
+use crate::packet::{Answer, Ask, Envelope, Place, Start, Tell, ToHome};
 use crate::user::rules as user;
 
 /// A device heard less than this ago is not noted again when it attaches.
 const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(600);
-/// Ids a session is told at once; a user with more in 30 days has each one looked up.
-const CIDS_TOLD_MAX: usize = 8_192;
 /// Asks that wait for mailboxes to be read from disk.
 const WAITING_MAX: usize = 10_000;
 
@@ -68,6 +70,8 @@ pub enum Output {
     Connected(UserId, user::Input),
     /// A session says that its client is alive: note it of its device, if it is attached.
     Alive(UserId, SessionId),
+    /// Somebody is about to use this `cid`. If it is none of the user's sessions, they have to hear of it.
+    Used(UserId, SessionId, u32),
     /// An answer.
     Tell(SessionId, Tell),
     /// Envelopes for the leader of another shard.
@@ -117,6 +121,8 @@ pub struct Home {
     /// device that comes back meanwhile goes on from here.
     acked: BTreeMap<(UserId, DeviceId), Number>,
     post: Post,
+    heard: Heard,
+    open: Vec<AskedCids>,
     expire_due: Duration,
     taken_due: Duration,
     /// The user up to whom expiry has looked around.
@@ -138,6 +144,8 @@ impl Home {
             waiting_count: 0,
             acked: BTreeMap::new(),
             post: Post::default(),
+            heard: Heard::default(),
+            open: Vec::new(),
             expire_due: Duration::ZERO,
             taken_due: Duration::ZERO,
             expired_to: None,
@@ -305,50 +313,6 @@ impl Home {
         out.push(Output::User(user, input));
     }
 
-    fn question(
-        &mut self,
-        replica: &mut Replica,
-        user: UserId,
-        (session, request): (SessionId, u32),
-        question: Question,
-        (wall, chance): (Timestamp, u128),
-        out: &mut Vec<Output>,
-    ) {
-        let mailbox = replica.state().mailbox(&user);
-        let answer = match question {
-            Question::Devices => {
-                let answer = mailbox.map(|mailbox| Answer::Devices(mailbox.devices()));
-                answer.ok_or(Refusal::NotFound)
-            }
-            Question::Credentials => {
-                let hash = mailbox.map(|mailbox| mailbox.password().map(Into::into));
-                hash.map(Answer::Credentials).ok_or(Refusal::NotFound)
-            }
-            Question::RemoveDevice(device) => {
-                let asked = Asked::Question(session, request);
-                self.propose(replica, user, Change::RemoveDevice(device), asked, out);
-                return;
-            }
-            Question::Cids { uses, all } => {
-                let nobody = Cids::default();
-                let cids = mailbox.map_or(&nobody, Mailbox::cids);
-                let now = replica.state().now();
-                let taken = uses.iter().map(|cid| cids.clash(*cid, now)).collect();
-                let all = if all { cids.short(CIDS_TOLD_MAX) } else { None };
-                Ok(Answer::Cids { taken, all })
-            }
-            // Answered by the lane, which knows who is connected.
-            Question::Sessions => Ok(Answer::Sessions(Vec::new())),
-            Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),
-            Question::Register(password) => {
-                let change = Change::Register { epoch: Epoch::new(wall, chance), password };
-                self.propose(replica, user, change, Asked::Question(session, request), out);
-                return;
-            }
-        };
-        out.push(Output::Tell(session, Tell::Answer { request, answer }));
-    }
-
     fn propose(
         &mut self,
         replica: &mut Replica,
@@ -455,6 +419,7 @@ impl Home {
             out.push(Output::Connected(user, user::Input::Logged { entries }));
         }
         for (from, upto) in received {
+            self.heard.applied(from, upto);
             out.push(Output::Taken(from, upto));
         }
         for to in enclosed.into_keys() {
@@ -479,6 +444,7 @@ impl Home {
         if first + envelopes.len() as u64 <= applied + 1 {
             out.push(Output::Taken(from, applied));
         } else if self.post.admit(from, first, envelopes.len() as u64, applied) {
+            self.heard.arrived(from, first, &envelopes);
             let command = Command::Receive { from, first, envelopes };
             if replica.propose(command, Origin::Shard).is_err() {
                 self.post.forget_proposed();

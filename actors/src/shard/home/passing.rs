@@ -20,6 +20,8 @@ impl Home {
         if !replica.role().serves {
             return;
         }
+        self.heard.tick(now);
+        self.ask_again(replica, out);
         if now >= self.taken_due && self.post.has_taken() {
             self.taken_due = now + TAKEN_EVERY;
             for (by, upto) in self.post.take_taken() {

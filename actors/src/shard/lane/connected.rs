@@ -195,6 +195,18 @@ impl Children {
         connected.flat_map(|c| &c.sessions).map(|a| (a.session.node, a.device.clone())).collect()
     }
 
+    /// A user's sessions, if this is none of them.
+    pub(super) fn sessions_beside(
+        &self,
+        user: &UserId,
+        session: SessionId,
+    ) -> impl Iterator<Item = SessionId> {
+        let connected = self.by_user.get(user).into_iter();
+        let sessions = connected.map(|connected| &connected.sessions);
+        let beside = sessions.filter(move |all| all.iter().all(|a| a.session != session));
+        beside.flatten().map(|a| a.session)
+    }
+
     /// The device of an attached session.
     pub(super) fn device_of(&self, user: &UserId, session: SessionId) -> Option<DeviceId> {
         let sessions = &self.by_user.get(user)?.sessions;

@@ -254,6 +254,11 @@ impl State {
                 Output::Connected(user, input) => {
                     self.children.connected(shard, term, &user, input);
                 }
+                Output::Used(user, by, cid) => {
+                    for session in self.children.sessions_beside(&user, by) {
+                        self.outlet.tell(session, Tell::Used { cid });
+                    }
+                }
                 Output::Tell(session, tell) => self.outlet.tell(session, tell),
                 Output::Post(parcel) => {
                     let (to, first, envelopes) = (parcel.to, parcel.first, parcel.envelopes);

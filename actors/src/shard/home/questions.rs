@@ -1,0 +1,103 @@
+//! Questions: what a home says about a mailbox when asked once.
+
+use super::{Asked, Home, Output};
+use crate::ids::{Epoch, SessionId, Timestamp, UserId};
+use crate::mailbox::cids::Cids;
+use crate::mailbox::rules::Mailbox;
+use crate::message::{CidUse, Refusal};
+use crate::packet::{Answer, Question, Tell};
+use crate::shard::replica::Replica;
+use crate::shard::state::Change;
+
+/// Ids a session is told at once; a user with more in 30 days has each one looked up.
+const CIDS_TOLD_MAX: usize = 8_192;
+
+/// Questions about ids that wait until it is known what became of another message.
+const OPEN_MAX: usize = 1_000;
+
+/// A question about ids.
+pub(super) struct AskedCids {
+    user: UserId,
+    session: SessionId,
+    request: u32,
+    uses: Vec<CidUse>,
+    all: bool,
+}
+
+impl Home {
+    pub(super) fn question(
+        &mut self,
+        replica: &mut Replica,
+        user: UserId,
+        (session, request): (SessionId, u32),
+        question: Question,
+        (wall, chance): (Timestamp, u128),
+        out: &mut Vec<Output>,
+    ) {
+        let mailbox = replica.state().mailbox(&user);
+        let answer = match question {
+            Question::Devices => {
+                let answer = mailbox.map(|mailbox| Answer::Devices(mailbox.devices()));
+                answer.ok_or(Refusal::NotFound)
+            }
+            Question::Credentials => {
+                let hash = mailbox.map(|mailbox| mailbox.password().map(Into::into));
+                hash.map(Answer::Credentials).ok_or(Refusal::NotFound)
+            }
+            Question::RemoveDevice(device) => {
+                let asked = Asked::Question(session, request);
+                self.propose(replica, user, Change::RemoveDevice(device), asked, out);
+                return;
+            }
+            Question::Cids { uses, all } => {
+                let asked = AskedCids { user, session, request, uses, all };
+                self.cids(replica, asked, out);
+                return;
+            }
+            // Answered by the lane, which knows who is connected.
+            Question::Sessions => Ok(Answer::Sessions(Vec::new())),
+            Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),
+            Question::Register(password) => {
+                let change = Change::Register { epoch: Epoch::new(wall, chance), password };
+                self.propose(replica, user, change, Asked::Question(session, request), out);
+                return;
+            }
+        };
+        out.push(Output::Tell(session, Tell::Answer { request, answer }));
+    }
+
+    fn cids(&mut self, replica: &Replica, asked: AskedCids, out: &mut Vec<Output>) {
+        let AskedCids { ref user, session, request, ref uses, all } = asked;
+        let nobody = Cids::default();
+        let cids = replica.state().mailbox(user).map_or(&nobody, Mailbox::cids);
+        let now = replica.state().now();
+        let heard: Vec<CidUse> = self.heard.of(user).collect();
+        let clash = |cid: CidUse| cids.clash(cid, now) || heard.iter().any(|h| h.clashes(cid));
+        let taken: Vec<bool> = uses.iter().map(|cid| clash(*cid)).collect();
+        let free = uses.iter().zip(&taken).filter(|(_, taken)| !**taken).map(|(cid, _)| *cid);
+        if free.clone().any(|cid| self.heard.is_open(user, session, cid)) {
+            // Who is not answered asks again.
+            if self.open.len() < OPEN_MAX {
+                self.open.push(asked);
+            }
+            return;
+        }
+        let mut all = if all { cids.short(CIDS_TOLD_MAX) } else { None };
+        if let Some(all) = &mut all {
+            all.extend(heard.iter().map(|heard| heard.short()));
+        }
+        for cid in free {
+            out.push(Output::Used(user.clone(), session, cid.short()));
+            self.heard.word(user.clone(), session, cid);
+        }
+        let answer = Ok(Answer::Cids { taken, all });
+        out.push(Output::Tell(session, Tell::Answer { request, answer }));
+    }
+
+    /// Looks again at ids of which it was not known whether they are in use.
+    pub(super) fn ask_again(&mut self, replica: &Replica, out: &mut Vec<Output>) {
+        for asked in std::mem::take(&mut self.open) {
+            self.cids(replica, asked, out);
+        }
+    }
+}
