@@ -26,6 +26,7 @@ impl Node {
             }
             Lane::Raft(shard, message) => {
                 let Some(hosted) = self.shards.get_mut(&shard) else { return };
+                assert!(!carries_image(&message), "checkpoints go another way");
                 hosted.replica.step(message);
                 set_timeout(self.place, hosted, around.seed);
                 self.touch(shard);

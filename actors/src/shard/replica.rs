@@ -334,7 +334,9 @@ impl Replica {
             write.hard_state = Some(self.kept.clone());
         }
         write.entries = entries;
-        let held = ready.take_persisted_messages();
+        // A leader that has stepped down since has no checkpoint to send.
+        let mut held = ready.take_persisted_messages();
+        held.retain(|message| !carries_image(message));
         if !held.is_empty() {
             self.held.push_back((write.ticket, held));
         }
@@ -380,9 +382,8 @@ impl Replica {
     pub fn installed(&mut self, state: State) {
         // Invariant: what was installed is what Raft was told of.
         assert_eq!(state.applied().0, self.raft.store().first() - 1, "the image asked for");
-        let (index, _) = state.applied();
+        self.installed = Some((self.ticket, state.applied().0));
         self.state = state;
-        self.installed = Some((self.ticket, index));
     }
 
     /// Whether writes must wait for the image of a checkpoint.
@@ -466,8 +467,7 @@ impl Replica {
         log.compact(place.index.min(keep_from))
     }
 
-    /// Lets go of the log up to an entry that a checkpoint covers, without keeping a tail; for simulations, whose logs are
-    /// short. Answers where the log now starts, for the journal.
+    /// Lets go of the log up to an entry that a checkpoint covers, without a tail; answers where it starts now.
     pub fn compact(&mut self, upto: u64) -> Place {
         self.raft.mut_store().compact(upto)
     }

@@ -194,3 +194,31 @@ fn a_replica_that_waits_for_a_checkpoint_takes_no_leadership() {
     assert_eq!(trio.leader(), Some(leader));
     assert_eq!(trio.replicas[usize::from(leader.0) - 1].role().term, term);
 }
+
+#[test]
+fn a_leader_that_stepped_down_sends_no_checkpoint() {
+    let (mut trio, leader) = Trio::led();
+    trio.tick(3);
+    let follower = ALL.into_iter().find(|node| *node != leader).expect("there are two");
+    let mut out = Outputs::default();
+    let replica = &mut trio.replicas[usize::from(follower.0) - 1];
+    replica.lose_state();
+    replica.tick();
+    replica.advance(Timestamp(0), &mut out);
+    let replica = &mut trio.replicas[usize::from(leader.0) - 1];
+    let asks = |message: &Message| message.request_snapshot > 0;
+    let (index, term) = replica.state().applied();
+    replica.checkpointed(Place { index, term }, replica.members().clone());
+    replica.step(out.messages.into_iter().find(asks).expect("it asks for a checkpoint"));
+    assert!(replica.raft.raft.msgs.iter().any(carries_image), "one is about to be sent");
+    let (from, to, term) = (u64::from(follower.0), u64::from(leader.0), replica.role().term + 1);
+    let mut newer = Message { from, to, term, ..Message::default() };
+    newer.set_msg_type(MessageType::MsgHeartbeat);
+    replica.step(newer);
+    let mut out = Outputs::default();
+    replica.advance(Timestamp(0), &mut out);
+    let written = out.writes.last().expect("the term is written").ticket;
+    replica.persisted(written, &mut out);
+    let kinds: Vec<_> = out.messages.iter().map(Message::get_msg_type).collect();
+    assert_eq!(kinds, [MessageType::MsgHeartbeatResponse]);
+}
