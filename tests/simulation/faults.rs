@@ -7,6 +7,7 @@ use actors::ids::{ReplicaId, ShardId};
 
 use crate::around::{At, Event, Minority, Plant};
 use crate::chance::{Chance, mix};
+use crate::host::Node;
 use crate::host::node_id;
 use crate::world::{MS, SECOND, Scenario, World};
 
@@ -173,10 +174,11 @@ impl World {
         self.around.after(100 * MS, Event::Start(place));
     }
 
-    /// A crash that takes the disk with it; only while every other disk is whole, for that is what is promised.
+    /// A crash that takes the disk with it; only while every other disk is whole and all others know that every replica votes,
+    /// for that is what is promised.
     fn lose_disk(&mut self, place: usize) -> bool {
         let mut shards = (0..self.around.shards).map(ShardId);
-        if self.nodes.len() < 3 || !shards.all(|shard| self.is_full(shard)) {
+        if self.nodes.len() < 3 || !shards.all(|shard| self.is_full(shard, place)) {
             return false;
         }
         self.crash(place);
@@ -191,20 +193,23 @@ impl World {
         true
     }
 
-    /// Whether every node's replica of a shard votes, and none that is over.
-    pub(crate) fn is_full(&self, shard: ShardId) -> bool {
+    /// Whether every node's replica of a shard votes, and none that is over, and all nodes but one know it.
+    pub(crate) fn is_full(&self, shard: ShardId, but: usize) -> bool {
         let mut full: Vec<u64> = Vec::new();
         for (place, disk) in self.around.disks.iter().enumerate() {
             let Some(incarnation) = disk.births.incarnation else { return false };
             full.push(ReplicaId::of(node_id(place), incarnation).0);
         }
         full.sort_unstable();
-        let hosted = self.nodes.iter().flatten().filter_map(|node| node.shards.get(&shard));
-        hosted.into_iter().any(|hosted| {
-            let mut voters = hosted.replica.members().voters.clone();
+        let knows = |node: &Node| {
+            let hosted = node.shards.get(&shard);
+            let mut voters =
+                hosted.map_or(Vec::new(), |hosted| hosted.replica.members().voters.clone());
             voters.sort_unstable();
             voters == full
-        })
+        };
+        let mut others = self.nodes.iter().enumerate().filter(|(place, _)| *place != but);
+        others.all(|(_, node)| node.as_ref().is_some_and(knows))
     }
 
     fn transfer(&mut self, from: usize, to: usize) {

@@ -325,7 +325,9 @@ impl World {
 
     fn missing_in(&self, shard: ShardId) -> Option<String> {
         let nodes: Vec<&Node> = self.nodes.iter().flatten().collect();
-        if nodes.iter().any(|node| !node.shards.contains_key(&shard)) || !self.is_full(shard) {
+        if nodes.iter().any(|node| !node.shards.contains_key(&shard))
+            || !self.is_full(shard, usize::MAX)
+        {
             return Some(format!("{shard}: replicas are missing"));
         }
         let reads = |node: &Node| !node.loading.is_empty();
@@ -367,13 +369,18 @@ impl World {
     fn explain(&self) {
         eprintln!("missing: {:?}", self.missing());
         for node in self.nodes.iter().flatten() {
-            let roles = node.shards.values().map(|hosted| hosted.replica.role());
-            eprintln!(
-                "node {}: {:?}, peers {:?}",
-                node.place,
-                roles.collect::<Vec<_>>(),
-                node.peers
-            );
+            eprintln!("node {}: peers {:?}", node.place, node.peers);
+            for (shard, hosted) in &node.shards {
+                let replica = &hosted.replica;
+                let (role, members) = (replica.role(), replica.members());
+                let (last, applied) = (replica.last_index(), replica.state().applied());
+                let stuck = (replica.is_installing(), replica.lacks_state());
+                eprintln!(
+                    "  {shard}: {role:?} of {:?} learners {:?} last {last} applied {applied:?} \
+                     installing, lacks state {stuck:?}",
+                    members.voters, members.learners,
+                );
+            }
         }
     }
 }
