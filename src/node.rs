@@ -104,6 +104,7 @@ async fn serve(
     let roll = Roll::new(started);
     let doorkeeper = Doorkeeper::start(&node, &roll).await?;
     let view = Arc::new(View::new(config.clone(), me, &node, Arc::clone(&roll)));
+    let crashing = tokio::spawn(crash_when_told(node.router().clone()));
     let (closing, closed) = watch::channel(false);
     let watching = tokio::spawn(view.clone().keep(node.store().journal.clone()));
     let routes = routes(&config, &own, &node, &roll, &view, started)?;
@@ -130,11 +131,27 @@ async fn serve(
         drain(&config, &node, &roll, &view, &closing).await;
     }
     watching.abort();
+    crashing.abort();
     admin_served.abort();
     doorkeeper.stop(None);
     node.stop().await;
     tracing::info!(node = name, "node stopped");
     ended
+}
+
+/// For showing that crashes of actors lose nothing: with this in its environment a node lets the actors of some user fail
+/// each time it gets SIGUSR1.
+const CRASH_ON_SIGNAL: &str = "ROOKERY_CRASH_ON_SIGUSR1";
+
+async fn crash_when_told(router: Router) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if std::env::var_os(CRASH_ON_SIGNAL).is_none() {
+        return;
+    }
+    let Ok(mut told) = signal(SignalKind::user_defined1()) else { return };
+    while told.recv().await.is_some() {
+        chat::crash_one(&router, rand::rng().random());
+    }
 }
 
 /// Sends goodbye in order: no new clients, no leaderships, then the clients that are here.

@@ -306,6 +306,13 @@ impl Node {
     }
 }
 
+/// Makes the actors of some user fail in each lane; `chance` decides whose. They are healed as after any crash.
+pub fn crash_one(router: &Router, chance: u64) {
+    for lane in router.lanes() {
+        let _stopping = lane.cast(lane::Msg::CrashOne(chance));
+    }
+}
+
 /// What all lanes of a node say of their shards.
 pub async fn inspect(router: &Router) -> Vec<ShardStatus> {
     const PATIENCE_MS: u64 = 2_000;

@@ -20,7 +20,7 @@ impl Chance {
     }
 
     pub(crate) fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.next() % count as u64).unwrap()
+        usize::try_from(self.next() % count as u64).expect("less than a usize")
     }
 
     pub(crate) const fn one_in(&mut self, count: u64) -> bool {

@@ -241,6 +241,14 @@ impl Children {
         }
     }
 
+    pub(super) fn crash_one(&self, chance: u64) {
+        let count = self.by_mailbox.len() + self.by_user.len();
+        let at = usize::try_from(chance).unwrap_or_default().checked_rem(count).unwrap_or_default();
+        if let Some(user) = self.by_mailbox.keys().chain(self.by_user.keys()).nth(at) {
+            self.crash(user);
+        }
+    }
+
     /// Whether a mailbox has its actor.
     pub(super) fn has_mailbox(&self, user: &UserId) -> bool {
         self.by_mailbox.contains_key(user)

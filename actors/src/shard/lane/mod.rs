@@ -138,6 +138,8 @@ pub enum Msg {
     Host(Vec<Hosted>),
     /// Make the actors of a user fail, to show that nothing is lost.
     Crash(UserId),
+    /// The same to some user who has actors here; the number is chance.
+    CrashOne(u64),
 }
 
 impl ractor::Message for Msg {}
@@ -275,6 +277,7 @@ impl Actor for Lane {
             Msg::Checkpoint => state.checkpoint_all(),
             Msg::Host(shards) => state.host(shards),
             Msg::Crash(user) => state.children.crash(&user),
+            Msg::CrashOne(chance) => state.children.crash_one(chance),
         }
         Ok(())
     }
