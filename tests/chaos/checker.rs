@@ -1,45 +1,61 @@
-//! Checker: reads a history and looks for broken promises; it knows the protocol and nothing of the cluster.
+//! Checker: reads a history of clients and lists where it breaks what the protocol promises.
 //!
-//! One pass over the lines, then one over each user's log: hash maps and no search, for the log itself says in which order
-//! things happened. It cannot see what no client saw: a message that was never acknowledged may be lost, and what a user
-//! never fetched is not looked for on disks.
+//! Looks for  acknowledged messages that are missing, messages that came twice, in the wrong order, changed, or to the
+//!            wrong user; numbers left out, devices that were told different things, ticks that went back, messages
+//!            that expired too early, check marks that differ, and logs that began anew.
+//! Cannot see what no client saw: whether a message is durable before somebody fetches it, what happened to a message
+//!            without an answer that never came, and faults that only a device that is not listed would have noticed.
+//!            An acknowledgement of a device counts from when it was written down, though it may never have arrived.
+//! Compares   message ids and bodies by hashes of 64 bits: two of them may pass for one with a chance of 1 in 10⁷ in
+//!            two million messages.
 
+#[path = "checker/ending.rs"]
+mod ending;
 #[path = "checker/logs.rs"]
 mod logs;
+#[path = "checker/messages.rs"]
+mod messages;
+#[cfg(test)]
+#[path = "checker_tests.rs"]
+mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeMap;
 use std::io::BufRead;
 
 use crate::history::{Event, Line, What};
-use logs::Log;
+use logs::{Log, Seen};
+use messages::{Message, Messages, Place, Users, hash};
+
+/// How many anomalies of one kind are kept with their text; with ten kinds, 100 in all. No kind crowds out another.
+const TEXTS_PER_KIND: u64 = 10;
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
-    /// A message with a check mark is not on each device of its recipient, or not among its sender's own.
+    /// An acknowledged message is absent on a device of its recipient, or its `sent` on one of its sender.
     Lost,
-    /// A message is twice in a log.
+    /// A message is in a log under two numbers, or under two ids.
     Duplicated,
-    /// Messages came in another order than they were sent, or than they are numbered.
+    /// Messages came in another order than they were sent.
     Misordered,
-    /// What came was never sent, or was refused, or is something else or somebody else's.
+    /// What came was never sent, was refused, says something else, or belongs to somebody else.
     Unexpected,
-    /// A message expired before its time.
+    /// A message expired before its time, or after a device had it.
     ExpiredEarly,
-    /// A tick went back, or says more than is true.
+    /// A receipt went back, or says more than there is.
     TickRegressed,
-    /// A number is missing.
+    /// A number is left out, of a log or of a conversation.
     Gap,
-    /// One number stands for two things.
+    /// One number stands for different events.
     DevicesDisagree,
-    /// A check mark told something else than the log, or than another check mark.
+    /// A message has another id or place than its check mark says.
     CheckMarkDiffers,
-    /// A user's log began anew.
+    /// The epoch of a user's log changed.
     LogRestarted,
 }
 
 impl Kind {
+    /// Each of them, in order.
     pub(crate) const ALL: [Self; 10] = [
         Self::Lost,
         Self::Duplicated,
@@ -53,6 +69,7 @@ impl Kind {
         Self::LogRestarted,
     ];
 
+    /// As reports call it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -69,300 +86,272 @@ impl Kind {
     }
 }
 
-/// Something wrong.
+/// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Anomaly {
+    /// What is wrong.
     pub(crate) kind: Kind,
-    /// When it was seen, in microseconds of the history.
+    /// When it was seen, in microseconds since the run began; of what is absent, when it was promised.
     pub(crate) at: u64,
+    /// Who and what, in words.
     pub(crate) text: String,
 }
 
-/// What was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How much there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
+    /// Messages sent.
     pub(crate) invoked: u64,
+    /// Messages with a check mark.
     pub(crate) acknowledged: u64,
+    /// Messages refused for good.
     pub(crate) refused: u64,
-    /// Neither acknowledged nor refused.
+    /// Messages with neither.
     pub(crate) unknown: u64,
-    /// Unknown, and delivered all the same.
+    /// Of these, how many were delivered.
     pub(crate) recovered: u64,
-    /// Messages delivered, on each device.
+    /// Different messages that a device got, summed over devices.
     pub(crate) delivered: u64,
-    pub(crate) events: u64,
-    /// Events that a device had before.
+    /// Events that a device had already passed.
     pub(crate) repeats_at_clients: u64,
-    /// Messages sent once more.
+    /// How often a message was sent once more before its check mark.
     pub(crate) retries: u64,
-    /// Check marks of messages that had been accepted before.
+    /// Check marks of what had been accepted before.
     pub(crate) dup_replies: u64,
+    /// Messages that expired.
     pub(crate) expired: u64,
+    /// Events, repeats included.
+    pub(crate) events: u64,
+    /// Sockets that went on somewhere.
     pub(crate) connections: u64,
 }
 
 impl Counts {
-    /// Each with its name.
+    /// Each with the name reports give it.
     pub(crate) fn named(&self) -> Vec<(String, u64)> {
         let named = [
             ("messages sent", self.invoked),
             ("acknowledged", self.acknowledged),
             ("refused", self.refused),
             ("unknown", self.unknown),
-            ("unknown and delivered", self.recovered),
-            ("delivered, on each device", self.delivered),
-            ("events", self.events),
+            ("unknown but delivered", self.recovered),
+            ("delivered, summed over devices", self.delivered),
             ("events repeated at clients", self.repeats_at_clients),
-            ("messages sent once more", self.retries),
+            ("sent once more", self.retries),
             ("check marks with dup", self.dup_replies),
             ("expired", self.expired),
+            ("events", self.events),
             ("connections", self.connections),
         ];
         named.map(|(name, count)| (name.to_owned(), count)).to_vec()
     }
 }
 
-/// What is said of a history.
-#[derive(Debug, Default)]
+/// What a history shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Verdict {
-    /// The first of them.
+    /// The first of each kind, by time; empty when nothing is wrong.
     pub(crate) anomalies: Vec<Anomaly>,
-    /// All of them.
+    /// How many there are of each kind, also of those not kept.
     pub(crate) counts_by_kind: BTreeMap<Kind, u64>,
+    /// How much there was.
     pub(crate) counts: Counts,
 }
 
-/// So many are told in full.
-const TOLD_MAX: usize = 100;
-
 impl Verdict {
-    fn add(&mut self, kind: Kind, at: u64, text: String) {
-        *self.counts_by_kind.entry(kind).or_default() += 1;
-        if self.anomalies.len() < TOLD_MAX {
-            self.anomalies.push(Anomaly { kind, at, text });
+    fn add(&mut self, kind: Kind, at: u64, text: impl FnOnce() -> String) {
+        let count = self.counts_by_kind.entry(kind).or_default();
+        *count += 1;
+        if *count <= TEXTS_PER_KIND {
+            self.anomalies.push(Anomaly { kind, at, text: text() });
         }
     }
 }
 
-/// Sender and `cid`.
-type Key = (String, String);
-
-/// From a user's device to another user.
-type Way<'a> = (&'a str, &'a str, &'a str);
-
-/// A message as its sender knows it.
-struct Message {
-    device: String,
-    to: String,
-    body: u64,
-    /// Counts all messages in the order in which they were first sent.
-    order: u64,
-    invoked_at: u64,
-    mark: Option<Mark>,
-    refused: bool,
+/// The lines of a history one by one; what cannot be read is named by its number, from 1.
+pub(crate) fn lines(reader: impl BufRead) -> impl Iterator<Item = Result<Line, String>> {
+    reader.lines().enumerate().map(|(before, text)| {
+        let named = |error: &dyn std::fmt::Display| format!("line {}: {error}", before + 1);
+        let text = text.map_err(|error| named(&error))?;
+        serde_json::from_str(&text).map_err(|error| named(&error))
+    })
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
-    mid: String,
-    seq: u64,
-    at: u64,
-}
-
-/// Reads the lines of a history.
+/// All lines of a history; an error names the first that cannot be read.
 pub(crate) fn read(reader: impl BufRead) -> Result<Vec<Line>, String> {
-    let mut lines = Vec::new();
-    for (at, line) in reader.lines().enumerate() {
-        let number = at + 1;
-        let line = line.map_err(|error| format!("line {number}: {error}"))?;
-        lines.push(serde_json::from_str(&line).map_err(|error| format!("line {number}: {error}"))?);
-    }
-    Ok(lines)
+    lines(reader).collect()
 }
 
-/// Checks a history.
+/// Checks a whole history.
 pub(crate) fn check(lines: impl IntoIterator<Item = Line>) -> Verdict {
-    let mut checker = Checker::default();
+    let mut pass = Pass::default();
     for line in lines {
-        checker.line(line);
+        pass.line(line);
     }
-    checker.finish()
+    pass.end()
 }
 
+/// What is known after some lines.
 #[derive(Default)]
-struct Checker {
-    users: BTreeMap<String, Vec<String>>,
-    expiry_us: u64,
-    messages: HashMap<Key, Message>,
-    logs: HashMap<String, Log>,
+struct Pass {
     verdict: Verdict,
-    end: u64,
+    users: Users,
+    messages: Messages,
+    /// By the number of the user.
+    logs: Vec<Log>,
+    runs: u32,
+    expiry_us: u64,
 }
 
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// The `cid` of a message, which its sender wrote before the first blank.
-fn cid_of(body: &str) -> &str {
-    body.split(' ').next().unwrap_or(body)
-}
-
-/// Whose a one-to-one conversation is.
-fn peer(conv: &str) -> &str {
-    conv.strip_prefix("u:").unwrap_or(conv)
-}
-
-impl Checker {
-    fn line(&mut self, Line { at, what }: Line) {
-        self.end = at;
-        match what {
-            What::Run { users, expiry_ms, .. } => {
-                (self.users, self.expiry_us) = (users, expiry_ms.saturating_mul(1_000));
-            }
+impl Pass {
+    fn line(&mut self, line: Line) {
+        let at = line.at;
+        match line.what {
+            What::Run { users, expiry_ms, .. } => self.run(at, &users, expiry_ms),
             What::Invoke { user, device, cid, to, body } => {
-                self.verdict.counts.invoked += 1;
-                let order = self.verdict.counts.invoked;
-                let (to, body) = (peer(&to).to_owned(), hash(&body));
-                let (mark, refused, invoked_at) = (None, false, at);
-                let message = Message { device, to, body, order, invoked_at, mark, refused };
-                if self.messages.insert((user.clone(), cid.clone()), message).is_some() {
-                    let text = format!("{user} used {cid} for two messages; the history is wrong");
-                    self.verdict.add(Kind::Unexpected, at, text);
-                }
+                let message = Message::new(
+                    self.users.id(&user),
+                    self.users.conv(&to),
+                    cid.into(),
+                    (hash(&device), hash(&body), at),
+                );
+                self.invoke(message);
             }
             What::Ok { user, cid, mid, seq, dup, tries, .. } => {
-                self.verdict.counts.retries += u64::from(tries.saturating_sub(1));
                 self.verdict.counts.dup_replies += u64::from(dup);
-                self.marked((user, cid), Mark { mid, seq, at });
+                self.verdict.counts.retries += u64::from(tries.saturating_sub(1));
+                self.mark(at, &user, &cid, Place { mid: hash(&mid), seq });
             }
-            What::Refused { user, cid, .. } => {
-                if let Some(message) = self.messages.get_mut(&(user, cid)) {
-                    message.refused = true;
-                }
-            }
-            What::Attached { user, device, epoch, n, resumed, .. } => {
+            What::Refused { user, cid, code } => self.refuse(at, &user, &cid, &code),
+            What::Attached { user, device, epoch, n, .. } => {
                 self.verdict.counts.connections += 1;
-                let log = self.logs.entry(user.clone()).or_default();
-                log.attached(&user, &device, &epoch, (n, resumed), at, &mut self.verdict);
-            }
-            What::Event { user, device, n, event } => {
-                self.verdict.counts.events += 1;
-                let log = self.logs.entry(user.clone()).or_default();
-                log.event(&user, &device, n, event, at, &mut self.verdict);
-            }
-            What::Acked { .. }
-            | What::Closed { .. }
-            | What::Fault { .. }
-            | What::Healed { .. }
-            | What::Whole { .. } => {}
-        }
-    }
-
-    fn marked(&mut self, key: Key, mark: Mark) {
-        let Some(message) = self.messages.get_mut(&key) else {
-            let text = format!("a check mark of {key:?}, which was never sent");
-            return self.verdict.add(Kind::Unexpected, mark.at, text);
-        };
-        match &message.mark {
-            None => message.mark = Some(mark),
-            Some(known) if (&known.mid, known.seq) != (&mark.mid, mark.seq) => {
-                let text = format!("{key:?} has two check marks: {known:?} and {mark:?}");
-                self.verdict.add(Kind::CheckMarkDiffers, mark.at, text);
-            }
-            Some(_) => {}
-        }
-    }
-
-    fn finish(mut self) -> Verdict {
-        let logs = std::mem::take(&mut self.logs);
-        let mut found = logs::Found::default();
-        for (user, log) in &logs {
-            self.log(user, log, &mut found);
-        }
-        self.orders(&found);
-        self.ticks(&found);
-        let mut counts = self.verdict.counts;
-        for (key, message) in &self.messages {
-            counts.acknowledged += u64::from(message.mark.is_some());
-            counts.refused += u64::from(message.refused);
-            if message.mark.is_none() && !message.refused {
-                counts.unknown += 1;
-                counts.recovered += u64::from(found.messages.contains_key(key));
-            }
-        }
-        counts.expired = found.expired.len() as u64;
-        self.verdict.counts = counts;
-        self.lost(&logs, &found);
-        self.verdict.anomalies.sort_by_key(|anomaly| anomaly.at);
-        self.verdict
-    }
-
-    /// Messages of one device to one user must be numbered in the order in which they were first sent.
-    fn orders(&mut self, found: &logs::Found) {
-        let mut ways: BTreeMap<Way<'_>, Vec<(u64, u64)>> = BTreeMap::new();
-        for (key, message) in &self.messages {
-            if let Some(there) = found.messages.get(key) {
-                let way = (key.0.as_str(), message.device.as_str(), message.to.as_str());
-                ways.entry(way).or_default().push((message.order, there.seq));
-            }
-        }
-        for (way, mut sent) in ways {
-            sent.sort_unstable();
-            if let Some(pair) = sent.windows(2).find(|pair| pair[0].1 > pair[1].1) {
-                let text = format!("{way:?}: of messages {pair:?} the later was numbered first");
-                self.verdict.add(Kind::Misordered, self.end, text);
-            }
-        }
-    }
-
-    /// Nothing is delivered that is in no log.
-    fn ticks(&mut self, found: &logs::Found) {
-        let mut newest: HashMap<(&str, &str), u64> = HashMap::new();
-        for (key, there) in &found.messages {
-            let Some(message) = self.messages.get(key) else { continue };
-            let known = newest.entry((&key.0, &message.to)).or_default();
-            *known = there.seq.max(*known);
-        }
-        for ((from, to), (delivered, at)) in &found.ticks {
-            let there = newest.get(&(from.as_str(), to.as_str())).copied().unwrap_or(0);
-            if *delivered > there {
-                let text = format!("{delivered} messages of {from} to {to} delivered of {there}");
-                self.verdict.add(Kind::TickRegressed, *at, text);
-            }
-        }
-    }
-
-    fn lost(&mut self, logs: &HashMap<String, Log>, found: &logs::Found) {
-        for (key, message) in &self.messages {
-            let Some(mark) = &message.mark else { continue };
-            if found.expired.contains(&mark.mid) {
-                continue;
-            }
-            let why = match found.messages.get(key) {
-                None => Some(format!("in no log of {}", message.to)),
-                Some(there) => {
-                    let devices = self.users.get(&message.to).map_or(&[][..], Vec::as_slice);
-                    let log = logs.get(&message.to);
-                    let has = |device: &&String| log.is_some_and(|log| log.has(device, there.n));
-                    let lacks = devices.iter().find(|device| !has(device));
-                    lacks.map(|device| format!("not on {} of {}", device, message.to))
+                let (restarted, gap) = self.log(&user).attach(&device, &epoch, n);
+                if restarted {
+                    let text =
+                        || format!("the log of {user} began anew: {device} was told {epoch}");
+                    self.verdict.add(Kind::LogRestarted, at, text);
                 }
-            };
-            let why = why.or_else(|| {
-                let sent = found.sent.contains(key) || !self.users.contains_key(&key.0);
-                (!sent).then(|| "not among the sender's own".to_owned())
-            });
-            if let Some(why) = why {
-                let text = format!("{key:?}, acknowledged as {mark:?}, is {why}");
-                self.verdict.add(Kind::Lost, mark.at, text);
+                if let Some(last) = gap {
+                    let text = || format!("{user}/{device} goes on after {n} and had only {last}");
+                    self.verdict.add(Kind::Gap, at, text);
+                }
+            }
+            What::Event { user, device, n, event } => self.event(at, (&user, &device), n, &event),
+            What::Acked { user, device, n } => self.log(&user).device(&device).ack(n, at),
+            What::Closed { .. } | What::Fault { .. } | What::Healed { .. } | What::Whole { .. } => {
+            }
+        }
+    }
+
+    fn log(&mut self, user: &str) -> &mut Log {
+        let id = self.users.id(user);
+        if self.logs.len() <= id {
+            self.logs.resize_with(id + 1, Log::default);
+        }
+        &mut self.logs[id]
+    }
+
+    fn run(&mut self, at: u64, users: &BTreeMap<String, Vec<String>>, expiry_ms: u64) {
+        self.runs += 1;
+        if self.runs > 1 {
+            self.verdict.add(Kind::Unexpected, at, || "a second run in one history".to_owned());
+        }
+        self.expiry_us = expiry_ms.saturating_mul(1_000);
+        for (user, devices) in users {
+            for device in devices {
+                self.log(user).device(device).listed = true;
+            }
+        }
+    }
+
+    fn invoke(&mut self, message: Message) {
+        self.verdict.counts.invoked += 1;
+        let (at, from) = (message.invoked_at, message.from);
+        if let Some(cid) = self.messages.invoke(message) {
+            let text = || format!("{} used cid {cid} for two messages", self.users.name(from));
+            self.verdict.add(Kind::Unexpected, at, text);
+        }
+    }
+
+    fn mark(&mut self, at: u64, user: &str, cid: &str, place: Place) {
+        let from = self.users.id(user);
+        let Some(message) = self.messages.get_mut(from, hash(cid)) else {
+            let text = || format!("{user} got a check mark for {cid}, which was never sent");
+            self.verdict.add(Kind::Unexpected, at, text);
+            return;
+        };
+        if message.refused {
+            let text = || format!("{user}'s {cid} has a check mark after it was refused");
+            self.verdict.add(Kind::Unexpected, at, text);
+        }
+        if message.place.is_some_and(|first| first != place) {
+            let text = || format!("{user}'s {cid} has two check marks that differ");
+            self.verdict.add(Kind::CheckMarkDiffers, at, text);
+        }
+        if message.marked_at.is_none() {
+            message.marked_at = Some(at);
+            self.verdict.counts.acknowledged += 1;
+        }
+        message.place.get_or_insert(place);
+        let to = message.to;
+        self.messages.exists(from, to, place.seq);
+    }
+
+    fn refuse(&mut self, at: u64, user: &str, cid: &str, code: &str) {
+        let from = self.users.id(user);
+        let Some(message) = self.messages.get_mut(from, hash(cid)) else {
+            let text = || format!("{user} was refused {cid} ({code}), which was never sent");
+            self.verdict.add(Kind::Unexpected, at, text);
+            return;
+        };
+        if message.marked_at.is_some() {
+            let text = || format!("{user}'s {cid} was refused ({code}) after its check mark");
+            self.verdict.add(Kind::Unexpected, at, text);
+        }
+        self.verdict.counts.refused += u64::from(!message.refused);
+        message.refused = true;
+    }
+
+    fn event(&mut self, at: u64, (user, device): (&str, &str), n: u64, event: &Event) {
+        self.verdict.counts.events += 1;
+        let owner = self.users.id(user);
+        let seen = self.seen(owner, event);
+        let is_message = matches!(seen, Seen::Message { .. });
+        let took = self.log(user).take(device, n, at, seen);
+        self.verdict.counts.repeats_at_clients += u64::from(took.repeated);
+        self.verdict.counts.delivered += u64::from(is_message && took.fresh);
+        if let Some(last) = took.gap_after {
+            let text = || format!("{user}/{device} was sent {n} after {last}");
+            self.verdict.add(Kind::Gap, at, text);
+        }
+        if took.disagrees {
+            let text =
+                || format!("{user}/{device} has another {n} than was seen before: {event:?}");
+            self.verdict.add(Kind::DevicesDisagree, at, text);
+        }
+    }
+
+    /// An event without its texts; notes what it says about how far a conversation has got.
+    fn seen(&mut self, owner: usize, event: &Event) -> Seen {
+        match event {
+            Event::Message { mid, from, seq, body } => {
+                let from = self.users.id(from);
+                self.messages.exists(from, owner, *seq);
+                let cid = hash(body.split(' ').next().unwrap_or_default());
+                Seen::Message { from, place: Place::of(mid, *seq), cid, body: hash(body) }
+            }
+            Event::Sent { mid, conv, seq, cid } => {
+                let to = self.users.conv(conv);
+                self.messages.exists(owner, to, *seq);
+                Seen::Sent { to, place: Place::of(mid, *seq), cid: hash(cid) }
+            }
+            Event::Receipt { conv, delivered, read } => {
+                let to = self.users.conv(conv);
+                Seen::Receipt { to, delivered: *delivered, read: *read }
+            }
+            Event::Expired { conv, mid, seq } => {
+                Seen::Expired { to: self.users.conv(conv), place: Place::of(mid, *seq) }
             }
         }
     }
 }
-
-#[cfg(test)]
-#[path = "checker_tests.rs"]
-mod tests;

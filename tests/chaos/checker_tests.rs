@@ -1,317 +1,376 @@
-//! What the checker says of hand-made histories: of a good one nothing, of each bad one what is wrong.
+//! Tests of the checker: for each promise a history that breaks it, by one small change to a good one.
+
+#[path = "checker/sample.rs"]
+mod sample;
 
 use super::*;
+use sample::{
+    EXPIRY_MS, History, acked, event, expired, good, invoke, is_event, is_invoke, is_ok, message,
+    ok, receipt, refused, run, sent, text,
+};
 
-const EXPIRY_MS: u64 = 10_000;
-
-fn line(at_ms: u64, what: What) -> Line {
-    Line { at: at_ms * 1_000, what }
+/// Exactly these kinds are found after a change to the good history.
+#[track_caller]
+fn finds(kinds: &[Kind], change: impl FnOnce(&mut History)) -> Verdict {
+    let mut history = good();
+    change(&mut history);
+    let verdict = check(history.0);
+    let found: Vec<Kind> = verdict.counts_by_kind.keys().copied().collect();
+    assert_eq!(found, kinds, "{:#?}", verdict.anomalies);
+    verdict
 }
 
-fn text(text: &str) -> String {
-    text.to_owned()
+#[test]
+fn a_good_history_is_counted_and_nothing_is_found() {
+    let counts = finds(&[], |_| {}).counts;
+    let expected = Counts {
+        invoked: 9,
+        acknowledged: 6,
+        refused: 1,
+        unknown: 2,
+        recovered: 1,
+        delivered: 4 + 2 * 2,
+        repeats_at_clients: 2,
+        retries: 2,
+        dup_replies: 1,
+        expired: 1,
+        events: 2 * 10 + 2 + 6,
+        connections: 4,
+    };
+    assert_eq!(counts, expected);
+    assert!(counts.named().iter().any(|(name, count)| name == "sent once more" && *count == 2));
 }
 
-fn invoke(at: u64, device: &str, cid: &str) -> Line {
-    let (user, to, body) = (text("alice"), text("u:bob"), format!("{cid} hello"));
-    line(at, What::Invoke { user, device: text(device), cid: text(cid), to, body })
+#[test]
+fn lost_on_one_device_of_the_recipient() {
+    finds(&[Kind::Lost], |h| h.drop(|what| is_event(what, "alice", Some("tablet"), 10)));
 }
 
-fn ok(at: u64, cid: &str, seq: u64) -> Line {
-    let (user, mid, via) = (text("alice"), format!("mid-{cid}"), text("a"));
-    line(at, What::Ok { user, cid: text(cid), mid, seq, dup: false, tries: 1, via })
+#[test]
+fn lost_in_the_middle_leaves_gaps_too() {
+    finds(&[Kind::Lost, Kind::Gap], |h| h.drop(|what| is_event(what, "bob", None, 2)));
 }
 
-fn refused(at: u64, cid: &str) -> Line {
-    line(at, What::Refused { user: text("alice"), cid: text(cid), code: text("not_found") })
+#[test]
+fn lost_for_the_sender() {
+    finds(&[Kind::Lost], |h| h.drop(|what| is_event(what, "bob", None, 6)));
 }
 
-fn attached(at: u64, user: &str, device: &str, n: u64) -> Line {
-    let (user, device, via, epoch) = (text(user), text(device), text("a"), text("first"));
-    line(at, What::Attached { user, device, via, epoch, n, resumed: true })
+#[test]
+fn lost_on_a_device_that_never_came() {
+    let list = |devices: Option<&'static str>| {
+        move |what: &mut What| {
+            let What::Run { users, .. } = what else { unreachable!() };
+            users.insert(text("bob"), devices.map(text).into_iter().collect());
+        }
+    };
+    let is_run = |what: &What| matches!(what, What::Run { .. });
+    finds(&[Kind::Lost], |h| h.each(is_run, list(Some("watch"))));
+    finds(&[Kind::Lost], |h| h.each(is_run, list(None)));
 }
 
-fn event(at: u64, who: (&str, &str), n: u64, event: Event) -> Line {
-    line(at, What::Event { user: text(who.0), device: text(who.1), n, event })
+#[test]
+fn lost_when_it_expired_for_nobody() {
+    finds(&[Kind::Lost, Kind::Gap], |h| h.replace("alice", 8, &receipt(3, 2)));
 }
 
-const PHONE: (&str, &str) = ("alice", "phone");
-const TABLET: (&str, &str) = ("alice", "tablet");
-const LAPTOP: (&str, &str) = ("bob", "laptop");
-
-fn message(cid: &str, seq: u64) -> Event {
-    let (mid, from, body) = (format!("mid-{cid}"), text("alice"), format!("{cid} hello"));
-    Event::Message { mid, from, seq, body }
+#[test]
+fn what_is_unknown_may_be_absent() {
+    finds(&[], |h| {
+        h.drop(|what| is_ok(what, "p-5"));
+        h.drop(|what| is_event(what, "bob", None, 5) || is_event(what, "alice", None, 9));
+        h.each(
+            |what| is_event(what, "alice", None, 10),
+            |what| {
+                let What::Event { n, .. } = what else { unreachable!() };
+                *n = 9;
+            },
+        );
+        h.each(
+            |what| is_event(what, "bob", None, 6),
+            |what| {
+                let What::Event { n, .. } = what else { unreachable!() };
+                *n = 5;
+            },
+        );
+    });
 }
 
-fn sent(cid: &str, seq: u64) -> Event {
-    Event::Sent { mid: format!("mid-{cid}"), conv: text("u:bob"), seq, cid: text(cid) }
+#[test]
+fn duplicated_under_two_numbers() {
+    let again = message("m5", "alice", 5, "p-5 hello");
+    finds(&[Kind::Duplicated], |h| h.tell("bob", 7, &again));
 }
 
-fn receipt(delivered: u64, read: u64) -> Event {
-    Event::Receipt { conv: text("u:bob"), delivered, read }
+#[test]
+fn duplicated_under_two_ids() {
+    let again = message("m6", "alice", 6, "p-5 hello");
+    finds(&[Kind::Duplicated, Kind::CheckMarkDiffers], |h| h.tell("bob", 7, &again));
 }
 
-/// Alice writes c1, c2 and c3 from her phone; c4, whose answer is lost, from her tablet; c5 is refused.
-fn good() -> Vec<Line> {
-    let users = [(text("alice"), vec![text("phone"), text("tablet")])];
-    let users = users.into_iter().chain([(text("bob"), vec![text("laptop")])]).collect();
-    let run = What::Run { seed: 1, command: text("-"), nodes: 3, users, expiry_ms: EXPIRY_MS };
-    let mut lines = vec![
-        line(0, run),
-        attached(1, "alice", "phone", 0),
-        attached(1, "alice", "tablet", 0),
-        attached(1, "bob", "laptop", 0),
-    ];
-    for (at, cid, seq) in [(10, "c1", 1), (20, "c2", 2), (30, "c3", 3)] {
-        lines.push(invoke(at, "phone", cid));
-        lines.push(ok(at + 5, cid, seq));
-        lines.push(event(at + 5, LAPTOP, seq, message(cid, seq)));
-        lines.push(event(at + 6, PHONE, seq, sent(cid, seq)));
-        lines.push(event(at + 7, TABLET, seq, sent(cid, seq)));
+#[test]
+fn duplicated_place_in_a_conversation() {
+    let again = message("m6", "alice", 5, "t-2 hello");
+    finds(&[Kind::Duplicated], |h| h.tell("bob", 7, &again));
+}
+
+#[test]
+fn duplicated_sent_or_expired() {
+    finds(&[Kind::Duplicated], |h| h.tell("alice", 11, &sent("m5", "u:bob", 5, "p-5")));
+    finds(&[Kind::Duplicated], |h| h.tell("alice", 11, &expired("m4", 4)));
+}
+
+#[test]
+fn misordered_by_place() {
+    finds(&[Kind::Misordered], |h| {
+        h.replace("bob", 1, &message("m2", "alice", 2, "p-2 hello"));
+        h.replace("bob", 2, &message("m1", "alice", 1, "p-1 hello"));
+    });
+}
+
+#[test]
+fn misordered_by_sending() {
+    finds(&[Kind::Misordered], |h| h.swap_invokes("p-1", "p-2"));
+}
+
+#[test]
+fn devices_of_one_sender_overtake_each_other_freely() {
+    finds(&[], |h| h.swap_invokes("t-1", "p-5"));
+}
+
+#[test]
+fn unexpected_without_sending() {
+    finds(&[Kind::Unexpected], |h| h.drop(|what| is_invoke(what, "t-1")));
+    finds(&[Kind::Unexpected], |h| h.add(ok("alice", "p-9", "m9", 6)));
+    finds(&[Kind::Unexpected], |h| h.add(refused("alice", "p-9")));
+    finds(&[Kind::Unexpected], |h| h.tell("alice", 11, &expired("m9", 9)));
+    finds(&[Kind::Unexpected], |h| h.tell("bob", 7, &message("m6", "alice", 6, "p-9 hello")));
+    finds(&[Kind::Unexpected], |h| h.tell("alice", 11, &sent("m6", "u:bob", 6, "p-9")));
+}
+
+#[test]
+fn unexpected_after_a_refusal() {
+    finds(&[Kind::Unexpected], |h| {
+        h.add(refused("alice", "t-2"));
+        h.tell("bob", 7, &message("m6", "alice", 6, "t-2 hello"));
+    });
+    finds(&[Kind::Unexpected], |h| h.tell("alice", 11, &sent("m6", "u:bob", 6, "p-3")));
+    finds(&[Kind::Lost, Kind::Unexpected], |h| h.add(ok("alice", "p-3", "m6", 6)));
+    finds(&[Kind::Unexpected], |h| h.add(refused("alice", "p-5")));
+}
+
+#[test]
+fn unexpected_body() {
+    let changed = message("m2", "alice", 2, "p-2 hullo");
+    finds(&[Kind::Unexpected], |h| h.replace("bob", 2, &changed));
+}
+
+#[test]
+fn unexpected_recipient() {
+    let verdict = finds(&[Kind::Unexpected], |h| {
+        h.each(
+            |what| is_invoke(what, "t-1"),
+            |what| {
+                let What::Invoke { to, .. } = what else { unreachable!() };
+                *to = text("u:carol");
+            },
+        );
+    });
+    assert_eq!(verdict.counts_by_kind[&Kind::Unexpected], 2, "bob's message and alice's `sent`");
+}
+
+#[test]
+fn unexpected_lines() {
+    finds(&[Kind::Unexpected], |h| h.add(invoke("alice", "tablet", "p-1", "u:bob")));
+    finds(&[Kind::Unexpected], |h| h.add(run()));
+    finds(&[Kind::Lost, Kind::Unexpected], |h| h.drop(|what| matches!(what, What::Run { .. })));
+}
+
+fn expiry(ms: u64) -> impl Fn(&mut History) {
+    move |h| {
+        h.each(
+            |what| matches!(what, What::Run { .. }),
+            |what| {
+                let What::Run { expiry_ms, .. } = what else { unreachable!() };
+                *expiry_ms = ms;
+            },
+        );
     }
-    lines.extend([
-        // Bob comes back and is told again what he did not acknowledge.
-        line(50, What::Closed { user: text("bob"), device: text("laptop"), code: None }),
-        attached(51, "bob", "laptop", 3),
-        event(52, LAPTOP, 3, message("c3", 3)),
-        event(60, PHONE, 4, receipt(2, 1)),
-        event(60, TABLET, 4, receipt(2, 1)),
-        invoke(70, "tablet", "c4"),
-        event(71, LAPTOP, 4, message("c4", 4)),
-        event(72, PHONE, 5, sent("c4", 4)),
-        event(72, TABLET, 5, sent("c4", 4)),
-        event(73, PHONE, 6, receipt(4, 4)),
-        event(73, TABLET, 6, receipt(4, 4)),
-        invoke(80, "phone", "c5"),
-        refused(81, "c5"),
-    ]);
-    lines
-}
-
-/// What is said of the good history after one change.
-fn after(change: impl FnOnce(&mut Vec<Line>)) -> Vec<Kind> {
-    let mut lines = good();
-    change(&mut lines);
-    check(lines).counts_by_kind.into_keys().collect()
-}
-
-/// Without the lines that are such.
-fn without(such: impl Fn(&What) -> bool) -> Vec<Kind> {
-    after(|lines| lines.retain(|line| !such(&line.what)))
-}
-
-/// With each event changed.
-fn with_events(change: impl Fn(&str, &str, &mut u64, &mut Event)) -> Vec<Kind> {
-    after(|lines| {
-        for line in lines {
-            if let What::Event { user, device, n, event } = &mut line.what {
-                change(user, device, n, event);
-            }
-        }
-    })
 }
 
 #[test]
-fn nothing_is_wrong_with_a_good_history() {
-    let verdict = check(good());
-    assert_eq!(verdict.anomalies, []);
-    assert_eq!(
-        verdict.counts,
-        Counts {
-            invoked: 5,
-            acknowledged: 3,
-            refused: 1,
-            unknown: 1,
-            recovered: 1,
-            delivered: 4,
-            events: 17,
-            repeats_at_clients: 1,
-            retries: 0,
-            dup_replies: 0,
-            expired: 0,
-            connections: 4,
-        }
-    );
-    assert_eq!(check([]).anomalies, []);
-}
-
-#[test]
-fn what_never_came_is_lost() {
-    let is_c3 = |event: &Event| matches!(event, Event::Message { seq: 3.., .. });
-    assert_eq!(
-        without(|what| matches!(what, What::Event { event, .. } if is_c3(event))),
-        [Kind::Lost, Kind::TickRegressed, Kind::Gap],
-        "and bob goes on after what he has not"
-    );
-    let on_tablet =
-        |what: &What| matches!(what, What::Event { device, n: 5.., .. } if device == "tablet");
-    assert_eq!(without(on_tablet), [], "what was never acknowledged need not come");
-    let for_bob = |what: &What| matches!(what, What::Event { user, n: 3.., .. } if user == "bob");
-    assert!(without(for_bob).contains(&Kind::Lost));
-}
-
-#[test]
-fn what_came_on_one_device_only_is_lost_on_the_other() {
-    let mut lines = good();
-    lines.insert(4, attached(2, "bob", "phone", 0));
-    let What::Run { users, .. } = &mut lines[0].what else { panic!("it begins so") };
-    users.insert(text("bob"), vec![text("laptop"), text("phone")]);
-    let found = check(lines);
-    assert_eq!(found.counts_by_kind[&Kind::Lost], 3);
-}
-
-#[test]
-fn an_own_message_that_is_missing_is_lost() {
-    assert_eq!(
-        with_events(|_, _, n, event| {
-            if *n == 3 && matches!(event, Event::Sent { .. }) {
-                *event = receipt(0, 0);
-            }
-        }),
-        [Kind::Lost]
-    );
-}
-
-#[test]
-fn what_comes_twice_is_duplicated() {
-    let again = |lines: &mut Vec<Line>| lines.push(event(90, LAPTOP, 5, message("c1", 5)));
-    assert!(after(again).contains(&Kind::Duplicated));
-    let same = |lines: &mut Vec<Line>| lines.push(event(90, LAPTOP, 5, message("c1", 1)));
-    assert!(after(same).contains(&Kind::Duplicated));
-    let own = |lines: &mut Vec<Line>| lines.push(event(90, PHONE, 7, sent("c2", 2)));
-    assert_eq!(after(own), [Kind::Duplicated]);
-}
-
-#[test]
-fn another_order_than_that_of_sending_is_misordered() {
-    let swapped = with_events(|_, _, _, event| {
-        if let Event::Message { body, mid, .. } = event
-            && let Some(other) =
-                [("c1", "c2"), ("c2", "c1")].iter().find(|(c, _)| cid_of(body) == *c)
-        {
-            *body = format!("{} hello", other.1);
-            *mid = format!("mid-{}", other.1);
-        }
+fn expired_before_its_time() {
+    finds(&[], expiry(EXPIRY_MS + 1_000));
+    finds(&[Kind::ExpiredEarly], expiry(EXPIRY_MS + 1_100));
+    finds(&[Kind::ExpiredEarly], |h| {
+        h.drop(|what| is_ok(what, "p-4"));
+        expiry(EXPIRY_MS + 1_100)(h);
     });
-    assert_eq!(swapped, [Kind::Misordered, Kind::CheckMarkDiffers]);
-    let back = |lines: &mut Vec<Line>| {
-        lines.push(invoke(85, "tablet", "c6"));
-        lines.push(event(90, LAPTOP, 5, message("c6", 2)));
-    };
-    assert_eq!(after(back), [Kind::Misordered]);
 }
 
 #[test]
-fn what_was_not_sent_so_is_unexpected() {
-    let never = |lines: &mut Vec<Line>| lines.push(event(90, LAPTOP, 5, message("c9", 5)));
-    assert_eq!(after(never), [Kind::Unexpected]);
-    let refused = |lines: &mut Vec<Line>| lines.push(event(90, LAPTOP, 5, message("c5", 5)));
-    assert_eq!(after(refused), [Kind::Unexpected]);
-    let other_body = with_events(|_, _, _, event| {
-        if let Event::Message { body, seq: 3, .. } = event {
-            body.push('!');
-        }
+fn expired_though_a_device_had_it() {
+    finds(&[Kind::ExpiredEarly], |h| h.tell("alice", 11, &expired("m2", 2)));
+    finds(&[], |h| h.tell("alice", 11, &expired("m3", 3)));
+}
+
+#[test]
+fn expired_before_the_device_that_acknowledges_it_had_it() {
+    let gone = Event::Expired { conv: text("u:alice"), mid: text("w2"), seq: 2 };
+    let goes = |h: &mut History, device: &str| {
+        h.drop(|what| is_event(what, "alice", Some("tablet"), 10));
+        h.add(acked("alice", device, 10));
+        h.wait(EXPIRY_MS);
+        h.tell("bob", 7, &gone);
+    };
+    finds(&[], |h| goes(h, "tablet"));
+    finds(&[Kind::ExpiredEarly], |h| goes(h, "phone"));
+}
+
+#[test]
+fn ticks_go_back_or_too_far() {
+    for wrong in [receipt(1, 0), receipt(3, 4), receipt(6, 2)] {
+        finds(&[Kind::TickRegressed], |h| h.replace("alice", 6, &wrong));
+    }
+    finds(&[Kind::TickRegressed], |h| h.tell("alice", 11, &receipt(5, 1)));
+    finds(&[], |h| h.tell("alice", 11, &receipt(5, 5)));
+}
+
+#[test]
+fn gap_on_a_device() {
+    finds(&[Kind::Gap], |h| h.drop(|what| is_event(what, "alice", Some("tablet"), 3)));
+}
+
+/// Where the second socket of alice's phone goes on.
+fn goes_on(after: u64, epoch: &str) -> impl FnOnce(&mut History) {
+    move |h| {
+        let is_second =
+            |what: &What| matches!(what, What::Attached { device, n: 4, .. } if device == "phone");
+        let changed = What::Attached {
+            user: text("alice"),
+            device: text("phone"),
+            via: text("n2"),
+            epoch: text(epoch),
+            n: after,
+            resumed: false,
+        };
+        h.each(is_second, |what| *what = changed.clone());
+    }
+}
+
+#[test]
+fn gap_between_sockets() {
+    finds(&[Kind::Gap], goes_on(7, "e1"));
+    finds(&[], goes_on(6, "e1"));
+    finds(&[], goes_on(0, "e1"));
+}
+
+#[test]
+fn gap_behind_where_a_socket_went_on() {
+    let skips = |h: &mut History| {
+        goes_on(4, "e1")(h);
+        let second = h.0.iter().position(|line| matches!(line.what, What::Fault { .. })).unwrap();
+        let mut line = 0;
+        h.0.retain(|said| {
+            line += 1;
+            line < second || !(5..=6).any(|n| is_event(&said.what, "alice", Some("phone"), n))
+        });
+    };
+    finds(&[Kind::Gap], skips);
+}
+
+#[test]
+fn gap_in_a_conversation() {
+    finds(&[Kind::Gap], |h| {
+        h.drop(|what| is_ok(what, "p-5"));
+        h.add(ok("alice", "p-5", "m5", 7));
+        h.replace("alice", 9, &sent("m5", "u:bob", 7, "p-5"));
+        h.replace("bob", 5, &message("m5", "alice", 7, "p-5 hello"));
     });
-    assert_eq!(other_body, [Kind::Unexpected]);
-    let elsewhere = |lines: &mut Vec<Line>| {
-        lines.push(event(90, PHONE, 7, message("c4", 1)));
-    };
-    assert!(after(elsewhere).contains(&Kind::Unexpected));
-    let marked = |lines: &mut Vec<Line>| lines.push(ok(90, "c9", 5));
-    assert_eq!(after(marked), [Kind::Unexpected]);
 }
 
 #[test]
-fn a_message_may_expire_in_its_time_and_not_before() {
-    let expired = || Event::Expired { conv: text("u:bob"), mid: text("mid-c3"), seq: 3 };
-    let at = |at: u64| {
-        without_and(
-            |what| matches!(what, What::Event { user, n: 3.., .. } if user == "bob"),
-            event(at, PHONE, 7, expired()),
-        )
-    };
-    assert_eq!(at(EXPIRY_MS + 30), [Kind::TickRegressed, Kind::Gap], "the ticks say otherwise");
-    assert_eq!(at(EXPIRY_MS / 2), [Kind::ExpiredEarly, Kind::TickRegressed, Kind::Gap]);
-}
-
-fn without_and(such: impl Fn(&What) -> bool, more: Line) -> Vec<Kind> {
-    after(|lines| {
-        lines.retain(|line| !such(&line.what));
-        lines.push(more);
-    })
-}
-
-#[test]
-fn a_tick_that_goes_back_or_says_too_much_is_told() {
-    let tick =
-        |delivered, read| after(|lines| lines.push(event(90, PHONE, 7, receipt(delivered, read))));
-    assert_eq!(tick(4, 4), []);
-    assert_eq!(tick(3, 3), [Kind::TickRegressed]);
-    assert_eq!(tick(4, 3), [Kind::TickRegressed]);
-    assert_eq!(tick(5, 4), [Kind::TickRegressed], "nobody has a fifth");
-    assert_eq!(tick(4, 5), [Kind::TickRegressed], "read before it was delivered");
-}
-
-#[test]
-fn a_missing_number_is_a_gap() {
-    let skipped = |lines: &mut Vec<Line>| lines.push(event(90, PHONE, 8, receipt(4, 4)));
-    assert_eq!(after(skipped), [Kind::Gap]);
-    let jumped = |lines: &mut Vec<Line>| lines.push(attached(90, "bob", "laptop", 9));
-    assert_eq!(after(jumped), [Kind::Gap]);
-    let seq = with_events(|_, _, _, event| {
-        if let Event::Message { seq: seq @ 4, .. } | Event::Sent { seq: seq @ 4, .. } = event {
-            *seq = 5;
-        }
+fn devices_disagree() {
+    finds(&[Kind::DevicesDisagree], |h| {
+        let other = event("alice", "tablet", 3, receipt(2, 1));
+        h.each(|what| is_event(what, "alice", Some("tablet"), 3), |what| *what = other.clone());
     });
-    assert_eq!(seq, [Kind::Gap]);
 }
 
 #[test]
-fn two_things_under_one_number_are_told() {
-    let differs = with_events(|_, device, n, event| {
-        if device == "tablet" && *n == 4 {
-            *event = receipt(2, 0);
-        }
+fn a_repeat_disagrees() {
+    finds(&[Kind::DevicesDisagree], |h| h.add(event("alice", "phone", 6, receipt(3, 3))));
+}
+
+#[test]
+fn check_marks_differ() {
+    finds(&[Kind::CheckMarkDiffers], |h| h.add(ok("alice", "p-1", "m9", 1)));
+    finds(&[Kind::CheckMarkDiffers], |h| h.add(ok("alice", "p-1", "m1", 2)));
+    finds(&[], |h| h.add(ok("alice", "p-1", "m1", 1)));
+}
+
+#[test]
+fn an_event_differs_from_the_check_mark() {
+    for said in [message("m9", "alice", 5, "p-5 hello"), message("m5", "alice", 6, "p-5 hello")] {
+        let mut history = good();
+        history.replace("bob", 5, &said);
+        assert!(check(history.0).counts_by_kind.contains_key(&Kind::CheckMarkDiffers));
+    }
+    finds(&[Kind::CheckMarkDiffers], |h| {
+        h.replace("alice", 9, &sent("m9", "u:bob", 5, "p-5"));
     });
-    assert_eq!(differs, [Kind::DevicesDisagree]);
-    let repeated = |lines: &mut Vec<Line>| lines.push(event(90, LAPTOP, 4, message("c1", 1)));
-    assert_eq!(after(repeated), [Kind::DevicesDisagree]);
+    finds(&[Kind::CheckMarkDiffers], |h| h.replace("alice", 8, &expired("m9", 4)));
 }
 
 #[test]
-fn a_check_mark_that_is_not_true_is_told() {
-    let twice = |lines: &mut Vec<Line>| lines.push(ok(90, "c1", 2));
-    assert_eq!(after(twice), [Kind::CheckMarkDiffers]);
-    let wrong = |lines: &mut Vec<Line>| lines.push(ok(90, "c4", 9));
-    assert_eq!(after(wrong), [Kind::CheckMarkDiffers]);
+fn a_log_began_anew() {
+    finds(&[Kind::LogRestarted], goes_on(4, "e2"));
 }
 
 #[test]
-fn a_log_that_begins_anew_is_told() {
-    let anew = |lines: &mut Vec<Line>| {
-        let (user, device, via) = (text("bob"), text("laptop"), text("b"));
-        let epoch = text("second");
-        let what = What::Attached { user, device, via, epoch, n: 0, resumed: false };
-        lines.push(line(90, what));
-    };
-    assert_eq!(after(anew), [Kind::LogRestarted]);
-    let back = |lines: &mut Vec<Line>| lines.push(attached(90, "bob", "laptop", 2));
-    assert_eq!(after(back), [Kind::Unexpected], "it resumed from something else");
+fn all_are_counted_and_few_are_told() {
+    let verdict = finds(&[Kind::Duplicated, Kind::TickRegressed], |h| {
+        for n in 7..307 {
+            h.tell("bob", n, &message("m5", "alice", 5, "p-5 hello"));
+        }
+        h.tell("alice", 11, &receipt(2, 2));
+    });
+    assert_eq!(verdict.counts_by_kind[&Kind::Duplicated], 300);
+    assert_eq!(verdict.anomalies.len(), 11);
+    assert!(verdict.anomalies.is_sorted_by_key(|anomaly| anomaly.at));
+    assert!(verdict.anomalies.iter().any(|anomaly| anomaly.kind == Kind::TickRegressed));
 }
 
 #[test]
-fn a_history_is_read_as_it_was_written_and_a_torn_line_is_named() {
-    let mut lines = good();
-    lines.push(line(
-        95,
-        What::Fault { id: 1, kind: text("roll"), detail: text("-"), nodes: vec![text("a")] },
-    ));
-    lines.extend([line(96, What::Healed { id: 1 }), line(97, What::Whole { id: 1 })]);
-    let mut text: String =
-        lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
-    assert_eq!(read(text.as_bytes()).unwrap(), lines);
-    text.truncate(text.len() - 5);
-    let error = read(text.as_bytes()).unwrap_err();
-    assert!(error.starts_with(&format!("line {}: ", lines.len())), "{error}");
+fn every_kind_has_its_name() {
+    let names: std::collections::BTreeSet<_> = Kind::ALL.map(Kind::name).into();
+    assert_eq!(names.len(), Kind::ALL.len());
+    assert!(Kind::ALL.is_sorted());
+}
+
+#[test]
+fn every_line_is_read_as_it_was_written() {
+    let mut history = good();
+    history.add(What::Healed { id: 1 });
+    history.add(What::Whole { id: 1 });
+    history.add(What::Closed { user: text("bob"), device: text("laptop"), code: Some(4305) });
+    let file: String =
+        history.0.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+    let tag = |line: &Line| serde_json::to_value(line).unwrap()["what"].to_string();
+    let tags: std::collections::BTreeSet<_> = history.0.iter().map(tag).collect();
+    assert_eq!(tags.len(), 11, "{tags:?}");
+    assert_eq!(read(file.as_bytes()).unwrap(), history.0);
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_named() {
+    let line = |what| serde_json::to_string(&Line { at: 7, what }).unwrap();
+    let (first, last) = (line(run()), line(acked("bob", "laptop", 2)));
+    let error = |file: &[u8]| read(file).unwrap_err();
+    assert!(error(format!("{first}\nwhat?\n{last}\n").as_bytes()).starts_with("line 2: "));
+    assert!(error(format!("{first}\n\n{last}\n").as_bytes()).starts_with("line 2: "));
+    let torn = &last[..last.len() - 3];
+    assert!(error(format!("{first}\n{last}\n{torn}").as_bytes()).starts_with("line 3: "));
+    assert!(error(b"\xff\n").starts_with("line 1: "));
+    assert_eq!(read(&b""[..]).unwrap(), []);
 }

@@ -278,13 +278,13 @@ pub(crate) struct SmallDisk {
 }
 
 impl SmallDisk {
-    const MIB: u64 = 512;
-
-    /// Mounts it where the node's data will be.
-    pub(crate) fn mount(place: usize, dir: &Path) -> Option<Self> {
+    /// Mounts it where the node's data will be: room for what a run of this length writes, and little more, for all of it
+    /// is filled with ballast again and again.
+    pub(crate) fn mount(place: usize, dir: &Path, lasts: Duration) -> Option<Self> {
+        let mib = 384 + 3 * lasts.as_secs();
         fs::create_dir_all(dir).ok()?;
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={}m", Self::MIB), "tmpfs"]).arg(dir);
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dir);
         let mounted = mount.output().is_ok_and(|output| output.status.success());
         mounted.then(|| Self { place, dir: dir.to_owned() })
     }

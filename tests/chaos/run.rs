@@ -45,7 +45,7 @@ pub(crate) async fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<u32
     let mut chance = Chance::new(plan.seed);
     // Dropped after the cluster, whose node lives on it.
     let place = plan.nodes - 1;
-    let small_disk = SmallDisk::mount(place, &plan.dir.join(format!("data-{place}")));
+    let small_disk = SmallDisk::mount(place, &plan.dir.join(format!("data-{place}")), plan.lasts);
     if small_disk.is_none() {
         tell("no small file system without the superuser's rights: full_disk is left out".into());
     }

@@ -53,6 +53,15 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
+/// Seeds that once broke a promise: a leader that had just been cut off said that a user does not exist; a leader that
+/// had stepped down sent a checkpoint; clients waited for ever for a home that was lost.
+#[test]
+fn seeds_that_broke_a_promise_once_do_not_again() {
+    for seed in [1_935, 1_961, 7_210, 7_586] {
+        outcome(&Scenario::new(seed, Plant::Nothing)).unwrap_or_else(|why| panic!("{seed}: {why}"));
+    }
+}
+
 /// Faults that are not needed are found, and what is left fails still.
 #[test]
 fn a_seed_that_fails_is_shrunk() {
