@@ -137,8 +137,11 @@ impl<'a> Socket<'a> {
     async fn told(&mut self) -> Tell {
         loop {
             let inbound = tokio::time::timeout(PATIENCE, self.inbox.recv()).await;
-            if let Inbound::Tell(tell) = *inbound.expect("a word in time").unwrap() {
-                return tell;
+            match *inbound.expect("a word in time").unwrap() {
+                // Of ids in use elsewhere, which is for who sends.
+                Inbound::Tell(Tell::Used { .. } | Tell::Company { .. }) => {}
+                Inbound::Tell(tell) => return tell,
+                Inbound::HomeMoved(_) | Inbound::Drain { .. } => {}
             }
         }
     }
