@@ -30,6 +30,7 @@
 //! | [`admin`] | health, metrics, where things are; on a listener of its own |
 //! | [`auth`] | passwords and tokens |
 //! | [`codes`] | why something is refused, in the protocol's words |
+//! | `fuzzing` | runs all that reads a client's or an operator's bytes, for `fuzz/` and its twin among the tests |
 //! | [`client`] | the client that examples, tests and the load generator share |
 //! | crate [`actors`] | the chat itself: ids, messages, sessions, mailboxes, shards, storage, links |
 //!
@@ -47,6 +48,8 @@ pub mod auth;
 pub mod client;
 pub mod codes;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod node;
 pub mod rest;

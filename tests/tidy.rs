@@ -17,6 +17,7 @@ const LONGER: &[(&str, usize)] = &[];
 
 /// Which rooms a room of crate `actors` may name besides the leaves. Further down means nearer to the ground.
 const ACTORS: &[(&str, &[&str])] = &[
+    ("fuzzing", &["birth", "cluster", "mailbox", "shard", "store"]),
     ("node", &["birth", "cluster", "placement", "router", "shard", "store"]),
     ("router", &["birth", "cluster", "shard"]),
     ("birth", &["store"]),
@@ -35,6 +36,7 @@ const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids", "mutant"
 
 /// Which rooms a room of the node may name.
 const NODE: &[(&str, &[&str])] = &[
+    ("fuzzing", &["client", "config", "gateway", "rest"]),
     ("cli", &[]),
     ("node", &["admin", "auth", "config", "gateway", "rest"]),
     ("gateway", &["auth", "codes", "config"]),
@@ -97,7 +99,9 @@ fn files(folder: &str) -> Vec<(String, String)> {
         entries.sort();
         for path in entries {
             let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-            if matches!(name.as_str(), "target" | "data" | ".git" | "Cargo.lock") {
+            let inside = name.strip_prefix("fuzz/").unwrap_or(&name);
+            let made = ["target", "data", ".git", "Cargo.lock", "artifacts", "corpus", "coverage"];
+            if made.contains(&inside) {
                 continue;
             }
             if path.is_dir() {
@@ -112,7 +116,7 @@ fn files(folder: &str) -> Vec<(String, String)> {
 
 fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
-    for folder in ["src", "actors", "examples", "tests", "benches"] {
+    for folder in ["src", "actors", "examples", "fuzz", "tests", "benches"] {
         sources.extend(files(folder).into_iter().filter(|(name, _)| name.ends_with(".rs")));
     }
     assert!(sources.len() > 10, "the sources were not found");

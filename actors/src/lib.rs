@@ -44,6 +44,7 @@
 //! | [`store`] | raft-engine journal, sled checkpoints, identity and births of a data directory |
 //! | [`cluster`] | links between nodes over ractor_cluster |
 //! | [`placement`], [`restart`] | which nodes keep a shard; how often a child may die |
+//! | `fuzzing` | runs all that reads a peer's or a disk's bytes, for `fuzz/` and its twin among the tests |
 //! | [`mutant`] | rules broken on purpose, to show that the simulation notices; not in a release |
 //! | [`packet`], [`message`], [`codec`], [`clock`], [`ids`] | leaves: what nodes and users say, bytes, time, names |
 //!
@@ -59,6 +60,8 @@ pub mod birth;
 pub mod clock;
 pub mod cluster;
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod mailbox;
 pub mod message;

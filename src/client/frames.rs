@@ -253,6 +253,13 @@ impl Flat {
     }
 }
 
+/// For fuzzing: reads a node's frame in both formats; answers whether it was one.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let read = [Format::Json, Format::Msgpack]
+        .map(|format| decode(bytes, format).is_ok() | decode_ok::<Value>(bytes, format).is_ok());
+    read.contains(&true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

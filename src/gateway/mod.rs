@@ -35,6 +35,7 @@ pub use crate::auth::{TokenRefused, Verified};
 pub use sessions::{Crowded, Msg, Roll, Sessions};
 pub use socket::serve;
 pub use upgrade::upgrade;
+pub(crate) use wire::fuzz;
 pub use wire::{Code, Error, Format};
 
 /// What the gateway needs of the node it is part of.

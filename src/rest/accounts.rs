@@ -35,7 +35,7 @@ struct Draft<'a> {
 }
 
 /// A user and a password, in their form.
-struct Login {
+pub(super) struct Login {
     user: UserId,
     password: String,
 }
@@ -123,7 +123,7 @@ async fn credentials(rest: &Rest, user: &UserId) -> Result<Option<Box<str>>, Pro
     }
 }
 
-fn login_of(bytes: &[u8]) -> Result<Login, Problem> {
+pub(super) fn login_of(bytes: &[u8]) -> Result<Login, Problem> {
     let draft: Draft<'_> = input::object(bytes)?;
     let user = input::text("user", draft.user)?;
     let user = input::name("user", UserId::parse(&user))?;

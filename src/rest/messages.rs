@@ -58,7 +58,7 @@ pub(super) async fn send(
         Problem::new(Code::RateLimited, "too many messages; wait a little").after(wait)
     })?;
     let bytes = input::json(request, rest.body_max).await?;
-    let send = compose(&rest, from, &bytes)?;
+    let send = compose(rest.message_body_max, from, &bytes)?;
     if let Conversation::Group(group) = &send.to {
         return Err(Problem::new(Code::NotFound, format!("no such group: {group}")).of("to"));
     }
@@ -75,7 +75,11 @@ pub(super) async fn send(
     Ok((status, Json(ticked)).into_response())
 }
 
-fn compose(rest: &Rest, from: UserId, bytes: &[u8]) -> Result<message::Send, Problem> {
+pub(super) fn compose(
+    body_max: usize,
+    from: UserId,
+    bytes: &[u8],
+) -> Result<message::Send, Problem> {
     let draft: Draft<'_> = input::object(bytes)?;
     let to = input::text("to", draft.to)?;
     let to = to.parse::<Conversation>();
@@ -84,8 +88,8 @@ fn compose(rest: &Rest, from: UserId, bytes: &[u8]) -> Result<message::Send, Pro
     let cid = input::text("cid", draft.cid)?;
     let kind = input::text("kind", draft.kind)?;
     let body = input::text("body", draft.body)?;
-    if body.len() > rest.message_body_max {
-        let detail = format!("`body` has at most {} bytes", rest.message_body_max);
+    if body.len() > body_max {
+        let detail = format!("`body` has at most {body_max} bytes");
         return Err(Problem::new(Code::TooLarge, detail).of("body"));
     }
     let reply_to = input::optional_text("reply_to", draft.reply_to)?;

@@ -27,9 +27,10 @@ use actors::packet::{Answer, Question};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::MatchedPath;
-use axum::http::{Request, StatusCode};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -157,4 +158,16 @@ async fn count(path: Option<MatchedPath>, request: Request<Body>, next: Next) ->
 #[must_use]
 pub fn peer_of(request: &Request<Body>) -> Option<SocketAddr> {
     request.extensions().get::<Peer>().map(|peer| peer.0)
+}
+
+/// For fuzzing: reads bytes as the body of each request, and as what proves who sends it; answers whether they were any.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let Ok(from) = UserId::parse("bob") else { return false };
+    let mut headers = HeaderMap::new();
+    headers.extend(HeaderValue::from_bytes(bytes).map(|value| (AUTHORIZATION, value)));
+    let tokens = Tokens::new("0123456789abcdef0123456789abcdef", "chat");
+    let token = input::bearer(&headers).is_ok_and(|token| tokens.verify(token).is_ok());
+    let login = accounts::login_of(bytes).map(|_| ()).map_err(IntoResponse::into_response);
+    let send = messages::compose(bytes.len(), from, bytes).map_err(IntoResponse::into_response);
+    token || login.is_ok() || send.is_ok()
 }

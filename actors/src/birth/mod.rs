@@ -128,6 +128,36 @@ impl Actor for Registrar {
     }
 }
 
+/// For fuzzing: reads a note and takes it in; answers whether it was one.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let Some(note) = codec::open_anyway::<Note>(VERSION, bytes) else { return false };
+    let others = vec![NodeId(2), NodeId(3)];
+    let births = Births::new(crate::store::StoreId(1));
+    let (mut rules, mut out) = (Rules::new(NodeId(1), BootId(1), others, births), Vec::new());
+    rules.start(&mut out);
+    for node in [NodeId(2), NodeId(3)] {
+        rules.up(node, note.boot, &mut out);
+        rules.note(node, note.clone(), &mut out);
+    }
+    rules.tick(&mut out);
+    let _waiting = rules.waiting();
+    true
+}
+
+/// For fuzzing: a note as it is sent.
+pub(crate) fn seed() -> Vec<u8> {
+    let mut births = Births::new(crate::store::StoreId(7));
+    births.incarnation = Some(Incarnation::FIRST);
+    let (mut rules, mut out) =
+        (Rules::new(NodeId(2), BootId(2), vec![NodeId(1)], births), Vec::new());
+    rules.up(NodeId(1), BootId(1), &mut out);
+    let note = out.iter().rev().find_map(|effect| match effect {
+        Effect::Tell(_, note) => Some(codec::seal(VERSION, note)),
+        _ => None,
+    });
+    note.unwrap_or_default()
+}
+
 impl State {
     fn note(&mut self, from: NodeId, note: &Bytes, out: &mut Vec<Effect>) {
         match codec::open::<Note>(VERSION, note) {

@@ -103,7 +103,11 @@ pub fn claim(
     earlier: Option<Incarnation>,
     own: Option<Incarnation>,
 ) -> Option<Incarnation> {
-    let least = earlier.map_or(Incarnation::FIRST, Incarnation::next);
+    // What a note says is not to be trusted: behind the last incarnation there is none.
+    let least = match earlier {
+        Some(Incarnation(earlier)) => Incarnation(earlier.checked_add(1)?),
+        None => Incarnation::FIRST,
+    };
     let claimed = own.map_or(least, |own| own.max(least));
     (answered >= quorum(claimed, others)).then_some(claimed)
 }

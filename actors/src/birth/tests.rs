@@ -416,3 +416,29 @@ fn shards_on_few_of_many_nodes_spare_fewer_disks() {
     assert!(whole_of_five(5, 3));
     assert!(!whole_of_five(2, 4) && !whole_of_five(1, 4), "nobody could fill them");
 }
+
+proptest! {
+    #[test]
+    fn no_note_ends_a_node(
+        note in prop::collection::vec((any::<u32>(), prop::option::of(0_u128..4)), 0..5),
+        own in prop::option::of(prop_oneof![0_u32..3, Just(u32::MAX)]),
+        last in any::<bool>(),
+    ) {
+        let known = |(incarnation, birth): &(u32, Option<u128>)| {
+            let incarnation = if last { u32::MAX } else { *incarnation };
+            crate::store::Known { incarnation: Incarnation(incarnation), birth: birth.map(StoreId) }
+        };
+        let known = (0..).map(NodeId).zip(note.iter().map(known)).collect();
+        let own = own.map(Incarnation);
+        let (incarnation, claim) = if last { (own, None) } else { (None, own) };
+        let note = Note {
+            boot: BootId(2),
+            birth: StoreId(3),
+            incarnation,
+            claim,
+            known,
+            heard: true,
+        };
+        prop_assert!(super::fuzz(&crate::codec::seal(super::VERSION, &note)));
+    }
+}

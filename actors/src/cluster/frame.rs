@@ -298,6 +298,26 @@ impl Joiner {
     }
 }
 
+/// For fuzzing: reads a frame in every way there is, also past a head that is wrong; answers its packets, and whether it
+/// was anything.
+pub(crate) fn fuzz(bytes: &[u8]) -> (Vec<Packet>, bool) {
+    let mut mended = bytes.to_vec();
+    if mended.len() >= HEAD_BYTES {
+        mended[0] = VERSION;
+        let crc = checksum(&mended);
+        mended[4..8].copy_from_slice(&crc.to_le_bytes());
+    }
+    let known = read(bytes).or_else(|_| read(&mended)).is_ok();
+    let body = bytes.get(HEAD_BYTES..).unwrap_or_default();
+    let hello = unpack_hello(body).is_some();
+    let mut joiner = Joiner::default();
+    let _more = joiner.join(Class::Bulk, Rest::More, body);
+    let _twice = joiner.join(Class::Bulk, Rest::Whole, body);
+    let (packets, _) = unpack(body);
+    let something = known || hello || !packets.is_empty();
+    (packets, something)
+}
+
 fn checksum(frame: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&frame[..4]);

@@ -17,10 +17,10 @@ use super::cids::{self, Cids};
 use super::ledger::{Ledger, Row};
 use super::log::{Log, Sealed};
 use super::marks::{Mark, Waiting};
-use super::rules::{Device, Mailbox, Peer};
+use super::rules::{Device, Mailbox, Now, Peer, Policy};
 use crate::codec::{self, BadBytes};
-use crate::ids::{Epoch, Number, Timestamp, UserId};
-use crate::message::Entry;
+use crate::ids::{Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Timestamp, UserId};
+use crate::message::{Content, Entry, Send};
 
 const RUN_BYTES: usize = 16 * 1024;
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -102,6 +102,17 @@ fn read_head(bytes: &[u8]) -> Result<(Head, Tail), BadBytes> {
     codec::decode(bytes)
         .or_else(|_| codec::decode(bytes).map(waiting))
         .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())))
+}
+
+/// Whether all that is counted in a head can be counted on from, without end.
+fn is_sound((head, tail): &(Head, Tail)) -> bool {
+    const END: u64 = 1 << 60;
+    let numbers = [head.low.0, head.head.0, head.first_row, tail.first_cid];
+    let rows = [&head.rows, &tail.cids];
+    let lasts = rows.into_iter().flat_map(|kept| kept.sealed.iter().map(|(_, last)| *last));
+    let firsts = rows.into_iter().flat_map(Kept::firsts);
+    let log = head.sealed.iter().flat_map(|run| [run.first.0, run.last.0]);
+    numbers.into_iter().chain(lasts).chain(firsts).chain(log).all(|number| number < END)
 }
 
 /// The prefix of all mailboxes' keys.
@@ -329,7 +340,11 @@ impl Opening {
     /// Reads a head from its chunks.
     pub fn new(owner: UserId, chunks: &[Vec<u8>]) -> Result<Self, BadBytes> {
         let bytes = chunks.concat();
-        let (head, tail) = read_head(&bytes)?;
+        let read = read_head(&bytes)?;
+        if !is_sound(&read) {
+            return Err(BadBytes::Malformed);
+        }
+        let (head, tail) = read;
         let chunks = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
         Ok(Self { owner, head, tail, chunks })
     }
@@ -389,4 +404,96 @@ pub fn cool(mailbox: &mut Mailbox, sealed_to: Number) {
 #[must_use]
 pub fn sealed_to(mailbox: &Mailbox) -> Number {
     mailbox.log.sealed.back().map_or(Number(0), |run| run.last)
+}
+
+/// For fuzzing: reads a key or a value of a checkpoint; answers whether it was any.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let Ok(owner) = UserId::parse("bob") else { return false };
+    let run = entries(bytes).is_ok()
+        || codec::decode_all::<Row>(bytes).is_ok()
+        || codec::decode_all::<cids::Row>(bytes).is_ok();
+    let Ok(opening) = Opening::new(owner, &[bytes.to_vec()]) else {
+        return run || head_of(bytes).is_some();
+    };
+    let values = vec![Vec::new(); opening.keys().len()];
+    if let Ok((mut mailbox, mut stored)) = opening.finish(&values) {
+        let _weight = mailbox.weight_of_memory() + mailbox.log().weight();
+        let _changes = save(&mut mailbox, &mut stored);
+    }
+    true
+}
+
+/// For fuzzing: keys and values as they are written.
+pub(crate) fn seeds() -> Vec<Pair> {
+    let (Ok(bob), Ok(device)) = (UserId::parse("bob"), DeviceId::parse("phone")) else {
+        return Vec::new();
+    };
+    let mut mailbox = Mailbox::new(bob.clone(), Epoch(7));
+    let policy = Policy::default();
+    for n in 1..=9 {
+        let now = Now { wall: Timestamp(n), cautious: Timestamp(n), policy };
+        let (Ok(cid), Ok(kind)) = (Cid::parse(&format!("c-{n}")), Kind::parse("text")) else {
+            continue;
+        };
+        let content = Content { kind, body: "hello".into(), reply_to: None, client: None };
+        let send = Send {
+            from: bob.clone(),
+            device: device.clone(),
+            to: Conversation::User(bob.clone()),
+            cid,
+            content: content.into(),
+        };
+        let _accepted = mailbox.append(send, MessageId(n.into()), now, &mut Vec::new());
+    }
+    save(&mut mailbox, &mut Stored::default()).puts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A head as it is written.
+    fn head() -> (Head, Tail) {
+        let (_, bytes) = seeds().into_iter().find(|(key, _)| head_of(key).is_some()).unwrap();
+        read_head(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_head_whose_numbers_cannot_be_is_refused() {
+        let last = u64::MAX;
+        let changes: [fn(&mut Head, &mut Tail, u64); 8] = [
+            |head, _, last| head.low = Number(last),
+            |head, _, last| head.head = Number(last),
+            |head, _, last| head.first_row = last,
+            |_, tail, last| tail.first_cid = last,
+            |head, _, last| head.rows.sealed = [(1, last)].into(),
+            |_, tail, last| tail.cids.sealed = [(last, 1)].into(),
+            |_, tail, last| tail.cids.open = Some(last),
+            |head, _, last| head.sealed = [Sealed { first: Number(1), last: Number(last) }].into(),
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            let (mut head, mut tail) = head();
+            change(&mut head, &mut tail, last);
+            let bytes = codec::encode(&(head, tail));
+            let _any = fuzz(&bytes);
+            let opening = Opening::new(UserId::parse("bob").unwrap(), &[bytes]);
+            assert!(opening.is_err(), "change {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_mailbox_panic(
+            seed in prop::sample::select(seeds()),
+            hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (_, mut bytes) = seed;
+            hits.iter().for_each(|(at, value)| *at.get_mut(&mut bytes) ^= value);
+            let _any = fuzz(&bytes);
+            let _cut = fuzz(&bytes[..cut.index(bytes.len())]);
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"; the library is raft-rs, and the
 //! order of calls below is that of its asynchronous `Ready`.
 
+pub(crate) mod hearing;
 pub mod members;
 mod outputs;
 #[cfg(test)]
@@ -198,20 +199,6 @@ impl Replica {
     #[must_use]
     pub const fn lacks_state(&self) -> bool {
         self.lacks_state
-    }
-
-    /// A message from another replica.
-    pub fn step(&mut self, message: Message) {
-        if self.installing || message.to != self.raft.raft.id {
-            return;
-        }
-        // Whoever applies nothing could serve nobody: the one who would hand the leadership over goes on.
-        if self.lacks_state && message.get_msg_type() == MessageType::MsgTimeoutNow {
-            return;
-        }
-        if let Err(error) = self.raft.step(message) {
-            tracing::debug!(shard = %self.shard(), %error, "raft message refused");
-        }
     }
 
     /// The newest entry in the log.

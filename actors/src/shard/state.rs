@@ -458,3 +458,17 @@ fn weight(mailbox: &Mailbox) -> usize {
     const FIXED: usize = 640;
     FIXED + mailbox.log().weight() + mailbox.weight_of_memory()
 }
+
+/// For fuzzing: reads what a checkpoint or an entry may hold of a shard; answers whether it was any of it.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let state = State::restore(ShardId(0), 1, (1, 1), bytes, BTreeMap::new());
+    let batch = codec::decode::<Batch>(bytes);
+    state.map(|state| state.weight()).is_ok() || batch.is_ok()
+}
+
+/// For fuzzing: the head of a checkpoint, and an entry, as they are written.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let command = Command::Taken { by: ShardId(2), upto: 9 };
+    let batch = Batch { wall: Timestamp(1), commands: vec![command] };
+    vec![codec::encode(&Head::default()), codec::encode(&batch)]
+}

@@ -81,8 +81,16 @@ fn local(kind: MessageType) -> bool {
             | MessageType::MsgUnreachable
             | MessageType::MsgSnapStatus
             | MessageType::MsgCheckQuorum
+            // Reads are answered by the home; the library takes it for granted that one of these says what is asked.
+            | MessageType::MsgReadIndex
+            | MessageType::MsgReadIndexResp
     )
 }
+
+/// No term and no index gets this far, so that nothing the library adds to them overflows.
+const NUMBER_END: u64 = 1 << 60;
+/// Members of a shard at the most: far more than any cluster has nodes.
+const MEMBERS_MAX: usize = 1_000;
 
 /// Encodes a message.
 #[must_use]
@@ -127,7 +135,8 @@ pub fn encode(message: &Message) -> Bytes {
     .into()
 }
 
-/// Decodes a message; refuses kinds that only ever stay within a node.
+/// Decodes a message; refuses kinds that only ever stay within a node, and what no replica says: the library takes a
+/// message for its own and ends the process over it.
 pub fn decode(bytes: &[u8]) -> Result<Message, BadBytes> {
     let wire: WireMessage = codec::decode(bytes)?;
     let kind = KINDS.get(usize::from(wire.kind)).copied().filter(|kind| !local(*kind));
@@ -151,7 +160,42 @@ pub fn decode(bytes: &[u8]) -> Result<Message, BadBytes> {
     message.reject_hint = wire.reject_hint;
     message.context = wire.context;
     message.priority = wire.priority;
-    Ok(message)
+    if is_sound(&message) { Ok(message) } else { Err(BadBytes::Malformed) }
+}
+
+fn is_sound(message: &Message) -> bool {
+    let numbers = [message.log_term, message.index, message.commit, message.commit_term];
+    let hints = [message.request_snapshot, message.reject_hint];
+    let mut before = (message.index, message.log_term);
+    let follows = |entry: &Entry| {
+        let (index, term) = std::mem::replace(&mut before, (entry.index, entry.term));
+        entry.index == index + 1 && (term..=message.term).contains(&entry.term)
+    };
+    // The library takes whatever is behind the end of its log for an entry of term 0.
+    let begins = message.index == 0 || message.log_term > 0;
+    let begins = begins || message.get_msg_type() != MessageType::MsgAppend;
+    // Term 0 is the library's mark of what a node says to itself.
+    (1..NUMBER_END).contains(&message.term)
+        && numbers.iter().chain(&hints).all(|number| *number < NUMBER_END)
+        && begins
+        && message.entries.iter().all(follows)
+        && message.snapshot.as_ref().is_none_or(is_sound_image)
+}
+
+/// Whether a checkpoint is somewhere in a log, and its members are some that our changes, one at a time, lead to.
+fn is_sound_image(snapshot: &Snapshot) -> bool {
+    let metadata = snapshot.get_metadata();
+    let conf = metadata.get_conf_state();
+    let mut members = [&conf.voters[..], &conf.learners].concat();
+    members.sort_unstable();
+    let alone = members.is_sorted_by(|a, b| a < b) && members.first() != Some(&0);
+    let single = conf.voters_outgoing.is_empty() && conf.learners_next.is_empty();
+    [metadata.index, metadata.term].iter().all(|number| (1..NUMBER_END).contains(number))
+        && !conf.voters.is_empty()
+        && members.len() <= MEMBERS_MAX
+        && alone
+        && single
+        && !conf.auto_leave
 }
 
 fn decode_entry(wire: WireEntry) -> Result<Entry, BadBytes> {
@@ -183,6 +227,33 @@ fn decode_snapshot(wire: WireSnapshot) -> Snapshot {
         ..ConfState::default()
     });
     snapshot
+}
+
+/// For fuzzing: reads a message and what is in it, and lets replicas hear it; answers whether it was one.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let Ok(message) = decode(bytes) else { return false };
+    for entry in &message.entries {
+        let _any = super::state::fuzz(&entry.data) || super::replica::members::fuzz(&entry.context);
+    }
+    super::replica::hearing::fuzz(&message);
+    true
+}
+
+/// For fuzzing: messages as they are sent.
+pub(crate) fn seeds() -> Vec<Bytes> {
+    let batch = super::state::Batch { wall: crate::ids::Timestamp(1), commands: Vec::new() };
+    let mut append = Message { to: 1, from: 2, term: 4, log_term: 3, ..Message::default() };
+    append.set_msg_type(MessageType::MsgAppend);
+    (append.index, append.commit) = (9, 10);
+    for index in 10..12 {
+        let data = codec::encode(&batch).into();
+        append.entries.push(Entry { term: 4, index, data, ..Entry::default() });
+    }
+    let mut beat = Message { to: 1, from: 2, term: 4, commit: 9, ..Message::default() };
+    beat.set_msg_type(MessageType::MsgHeartbeat);
+    let mut vote = Message { to: 1, from: 3, term: 5, log_term: 3, index: 9, ..Message::default() };
+    vote.set_msg_type(MessageType::MsgRequestVote);
+    [append, beat, vote].iter().map(encode).collect()
 }
 
 #[cfg(test)]

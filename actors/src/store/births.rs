@@ -131,6 +131,20 @@ impl Book {
     }
 }
 
+/// For fuzzing: reads what the two files may hold; answers whether it was any of it.
+pub(super) fn fuzz(bytes: &[u8]) -> bool {
+    codec::open_anyway::<Births>(VERSION, bytes).is_some()
+        || codec::open_anyway::<StoreId>(VERSION, bytes).is_some()
+}
+
+/// For fuzzing: births as they are written.
+pub(super) fn seed() -> Vec<u8> {
+    let known = Known { incarnation: Incarnation::FIRST, birth: Some(StoreId(9)) };
+    let known = [(NodeId(2), known), (NodeId(3), Known { birth: None, ..known })].into();
+    let births = Births { known, ..Births::new(StoreId(7)) };
+    codec::seal(VERSION, &births)
+}
+
 /// Notes in the journal whose votes it holds, so that one that was emptied does not pass for one that is new.
 pub(super) fn mark(journal: &Path, birth: StoreId) -> Result<(), StoreError> {
     replace(journal, MARK, &codec::seal(VERSION, &birth))

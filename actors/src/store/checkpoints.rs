@@ -23,7 +23,7 @@ use super::error::io;
 use super::{Fatal, LogStart, StoreError};
 use crate::ids::ShardId;
 
-mod layout;
+pub(super) mod layout;
 mod opening;
 mod reader;
 mod writer;

@@ -181,6 +181,24 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, StoreError> {
     identity.ok_or_else(|| damaged("a line is missing or malformed"))
 }
 
+/// For fuzzing: reads an identity, also past a checksum that is wrong; answers whether it was one.
+pub(super) fn fuzz(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let body = text.rfind("crc = ").map_or(&*text, |end| &text[..end]);
+    let mended = format!("{body}crc = {:08x}\n", crc32fast::hash(body.as_bytes()));
+    let file = Path::new(FILE);
+    parse(file, bytes).is_ok() || parse(file, mended.as_bytes()).is_ok()
+}
+
+/// For fuzzing: an identity as it is written.
+pub(super) fn seed() -> Vec<u8> {
+    let members = ["north", "south", "west"].map(str::to_owned).to_vec();
+    let (cluster, node) = ("chat".to_owned(), "north".to_owned());
+    let is = Wanted { cluster, node, node_id: NodeId(1), shards: 8, members };
+    let (cluster_id, store_id) = (ClusterId::of("chat"), StoreId(7));
+    Identity { is, cluster_id, store_id, format: FORMAT }.text().into_bytes()
+}
+
 fn fields(body: &str) -> Option<Identity> {
     let mut lines = body.lines().skip(1);
     let cluster = value(lines.next()?, "cluster")?.to_owned();

@@ -26,6 +26,7 @@ use raft_engine::{Config, ReadableSize, RecoveryMode};
 
 use super::StoreError;
 use super::error::io;
+use crate::codec;
 use crate::ids::ShardId;
 
 mod ahead;
@@ -258,4 +259,15 @@ fn config(dir: &Path, options: &JournalOptions) -> Config {
         enable_log_recycle: false,
         ..Config::default()
     }
+}
+
+/// For fuzzing: reads what the journal's files and values may hold; answers whether it was any of it.
+pub(super) fn fuzz(bytes: &[u8]) -> bool {
+    let start = codec::open_anyway::<LogStart>(recover::START_VERSION, bytes).is_some();
+    scan::fuzz(bytes) || start
+}
+
+/// For fuzzing: a file, and the start of a log, as they are written.
+pub(super) fn seeds() -> Vec<Vec<u8>> {
+    vec![scan::seed(), codec::seal(recover::START_VERSION, &LogStart { index: 5, term: 2 })]
 }

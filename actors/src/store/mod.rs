@@ -336,3 +336,16 @@ impl Recovered {
         self.entries.get(usize::try_from(at).ok()?).map(|entry| entry.term)
     }
 }
+
+/// For fuzzing: reads whatever a data directory may hold; answers whether it was any of it.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let (image, log) = (checkpoints::layout::fuzz(bytes), journal::fuzz(bytes));
+    identity::fuzz(bytes) || births::fuzz(bytes) || image || log
+}
+
+/// For fuzzing: files and values as they are written.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = journal::seeds();
+    seeds.extend([identity::seed(), births::seed(), checkpoints::layout::seed()]);
+    seeds
+}

@@ -20,7 +20,8 @@ use std::time::Duration;
 pub(crate) use events::{Body, Greeting, Outgoing, Teller};
 pub(crate) use request::{Draft, Frame, Request, Unparsable, decode};
 
-use actors::message::Refusal;
+use actors::ids::{DeviceId, MessageId, Number, Seq, Timestamp};
+use actors::message::{Entry, Refusal, What};
 
 pub use crate::codes::Code;
 
@@ -83,4 +84,30 @@ impl From<Refusal> for Error {
         let retry_after_ms = (refusal == Refusal::Overloaded).then_some(BREATH_MS);
         Self { retry_after_ms, ..Self::new(refusal.into(), refusal.to_string()) }
     }
+}
+
+/// For fuzzing: reads a frame in both formats and writes in both what a node makes of it; answers whether it was one.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let read = [Format::Json, Format::Msgpack].map(|format| decode(format, bytes));
+    let frames: Vec<Frame> = read.into_iter().flatten().collect();
+    let known = !frames.is_empty();
+    for Frame { id, request, .. } in frames {
+        let outgoing = match request {
+            Ok(Request::Send(draft)) => copy_of(*draft),
+            Ok(_) => Outgoing::Ok { re: id.unwrap_or_default(), body: Body::Done },
+            Err(error) => Outgoing::Err { re: id, error },
+        };
+        for format in [Format::Json, Format::Msgpack] {
+            let _told = Teller { format, device: None }.tell(&outgoing);
+        }
+    }
+    known
+}
+
+/// What the sender's other devices are told of a message.
+fn copy_of(draft: Draft) -> Outgoing {
+    let Ok(device) = DeviceId::parse("phone") else { return Outgoing::CaughtUp(Number(0)) };
+    let (Draft { to: conv, cid, content }, at) = (draft, Timestamp(1));
+    let what = What::Sent { mid: MessageId(1), conv, seq: Seq(1), at, cid, device, content };
+    Outgoing::Entry(Entry { n: Number(1), at, what })
 }

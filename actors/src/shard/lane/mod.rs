@@ -20,7 +20,7 @@ mod leading;
 mod outlet;
 mod pacer;
 mod storing;
-mod transfer;
+pub(crate) mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -28,6 +28,8 @@ use crate::store::{ShardRecovery, Wholeness};
 const QUIET_ENTRIES: u64 = 256;
 /// The part of a shard's head that lies in its image; the rest lies in chunks beside it.
 const HEAD_BYTES: usize = 32 * 1024;
+/// A head in an image: the number of chunks beside it, and its first part.
+pub(super) const IMAGE_HEAD_BYTES_MAX: usize = 2 + HEAD_BYTES;
 const HEAD_PREFIX: u8 = b'o';
 
 /// Where a shard stands with its checkpoints.

@@ -22,7 +22,7 @@ use crate::shard::replica::carries_image;
 use crate::shard::wire;
 use crate::store::LogStart;
 use crate::store::StoreError;
-use crate::store::{Chunk, Last, Pairs, Replicas, ShardImage};
+use crate::store::{Chunk, Last, Pairs, Replicas, ShardImage, VALUE_BYTES_MAX};
 use rules::{Answer, Coming, Piece, Sending, Which};
 
 /// Bytes of keys and values in one piece, about; a single value is at most 64 KiB.
@@ -64,6 +64,51 @@ enum Note {
     Taken { which: Which, pieces: u32 },
     /// The receiver: it has been taken over, or it will not be.
     Over { which: Which, taken: bool },
+}
+
+/// Whether Raft's message names the checkpoint whose pieces came: any other it would take over without its image.
+fn is_about(message: &Message, which: Which) -> bool {
+    let metadata = message.get_snapshot().get_metadata();
+    carries_image(message) && (metadata.index, metadata.term) == (which.index, which.term)
+}
+
+/// Whether a piece is as a sender cuts it: what is longer the checkpoints take from nobody.
+fn can_be_kept(pairs: &Pairs, head: Option<&Vec<u8>>) -> bool {
+    let fits = |(key, value): &(Vec<u8>, Vec<u8>)| key.len().max(value.len()) <= VALUE_BYTES_MAX;
+    pairs.iter().all(fits) && head.is_none_or(|head| head.len() <= storing::IMAGE_HEAD_BYTES_MAX)
+}
+
+/// For fuzzing: reads a note, and what is in it; answers whether it was one.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let Some(note) = codec::open_anyway::<Note>(VERSION, bytes) else { return false };
+    if let Note::Piece { pairs, end: Some((head, message)), .. } = note {
+        let _any =
+            wire::decode(&message).map(|message| crate::shard::replica::hearing::fuzz(&message));
+        let _state = crate::shard::state::fuzz(head.get(2..).unwrap_or_default());
+        for (key, value) in pairs {
+            let _any = crate::mailbox::image::fuzz(&key) || crate::mailbox::image::fuzz(&value);
+        }
+    }
+    true
+}
+
+/// For fuzzing: notes as they are sent.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let mut message = Message::default();
+    message.set_msg_type(raft::eraftpb::MessageType::MsgSnapshot);
+    (message.to, message.from, message.term) = (1, 2, 4);
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (12, 4);
+    metadata.mut_conf_state().voters = vec![1, 2, 3];
+    let which = Which { leadership: 4, index: 12, term: 4 };
+    let pairs = crate::mailbox::image::seeds();
+    let end = Some((vec![0, 0], wire::encode(&message).to_vec()));
+    let notes = [
+        Note::Piece { which, number: 0, pairs, end },
+        Note::Taken { which, pieces: 3 },
+        Note::Over { which, taken: true },
+    ];
+    notes.iter().map(|note| codec::seal(VERSION, note)).collect()
 }
 
 impl Arrival {
@@ -236,6 +281,10 @@ impl State {
         pairs: Pairs,
         end: Option<(Vec<u8>, Vec<u8>)>,
     ) {
+        if !can_be_kept(&pairs, end.as_ref().map(|(head, _)| head)) {
+            tracing::warn!(%shard, node = %from, number, "a piece that no disk holds was refused");
+            return;
+        }
         let sender = self.router.replica(from);
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let known = hosted.arrival.as_ref().map(|arrival| &arrival.rules);
@@ -263,7 +312,7 @@ impl State {
         arrival.rules.goes_on(end.is_some());
         if let Some((head, message)) = end {
             let message = wire::decode(&message).ok().filter(|message| {
-                carries_image(message) && sender == Some(ReplicaId(message.from))
+                is_about(message, which) && sender == Some(ReplicaId(message.from))
             });
             arrival.last = message.map(|message| (message, head));
         }
@@ -355,5 +404,54 @@ impl State {
         }
         self.touch(shard);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_message_about_another_checkpoint_than_the_one_that_came_is_not_raft_s_to_take() {
+        let seeds = seeds();
+        let Note::Piece { which, end: Some((_, message)), .. } =
+            codec::open(VERSION, &seeds[0]).unwrap()
+        else {
+            panic!("a piece");
+        };
+        let message = wire::decode(&message).unwrap();
+        assert!(is_about(&message, which));
+        assert!(!is_about(&message, Which { index: which.index + 1, ..which }));
+        assert!(!is_about(&message, Which { term: which.term - 1, ..which }));
+        let mut other = message;
+        other.set_msg_type(raft::eraftpb::MessageType::MsgAppend);
+        assert!(!is_about(&other, which));
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_checkpoints_is_refused() {
+        let pairs = |key: usize, value: usize| vec![(vec![1; key], vec![1; value])];
+        assert!(can_be_kept(&pairs(70, VALUE_BYTES_MAX), None));
+        assert!(!can_be_kept(&pairs(70, VALUE_BYTES_MAX + 1), None));
+        assert!(!can_be_kept(&pairs(VALUE_BYTES_MAX + 1, 0), None));
+        let head = |bytes: usize| vec![0; bytes];
+        assert!(can_be_kept(&Vec::new(), Some(&head(storing::IMAGE_HEAD_BYTES_MAX))));
+        assert!(!can_be_kept(&Vec::new(), Some(&head(VALUE_BYTES_MAX))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_note_panic(
+            seed in prop::sample::select(seeds()),
+            hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = seed;
+            hits.iter().for_each(|(at, value)| *at.get_mut(&mut bytes) ^= value);
+            let _note = fuzz(&bytes);
+            let _cut = fuzz(&bytes[..cut.index(bytes.len())]);
+        }
     }
 }

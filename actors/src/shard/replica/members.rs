@@ -225,6 +225,11 @@ impl Replica {
     }
 }
 
+/// For fuzzing: reads a change as it lies in an entry; answers whether it was one.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    codec::decode::<Change>(bytes).is_ok_and(|change| change.for_raft().node_id > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -75,6 +75,22 @@ pub(super) fn open_image(shard: ShardId, value: &[u8]) -> Result<ShardImage, Bad
     codec::decode(open(&prefix(shard, IMAGE), value)?)
 }
 
+/// For fuzzing: reads a key or an image, also past a head that is wrong; answers whether it was one.
+pub(in crate::store) fn fuzz(bytes: &[u8]) -> bool {
+    let (place, shard) = (place(bytes).is_some(), ShardId(1));
+    let image = open_image(shard, bytes);
+    let image =
+        image.or_else(|_| codec::decode::<ShardImage>(bytes.get(HEAD..).unwrap_or_default()));
+    image.is_ok() || place
+}
+
+/// For fuzzing: an image as it is written.
+pub(in crate::store) fn seed() -> Vec<u8> {
+    let mut image = ShardImage { generation: 3, head: b"head".to_vec(), ..ShardImage::default() };
+    image.replicas.voters = vec![1, 2, 65_539];
+    seal_image(ShardId(1), &image)
+}
+
 fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(key);

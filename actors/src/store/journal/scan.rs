@@ -90,6 +90,10 @@ pub(super) fn files(dir: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, Sto
 
 fn check_file(path: &Path, number: u64, end: End) -> Result<(), StoreError> {
     let bytes = std::fs::read(path).map_err(io("read", path))?;
+    check_bytes(&bytes, path, number, end)
+}
+
+fn check_bytes(bytes: &[u8], path: &Path, number: u64, end: End) -> Result<(), StoreError> {
     let signature = (number & u64::from(u32::MAX)) as u32;
     // With a damaged version raft-engine would take the newest file for an empty one.
     let headed = bytes.starts_with(MAGIC) && bytes[MAGIC.len()..].starts_with(&VERSION);
@@ -110,7 +114,7 @@ fn check_file(path: &Path, number: u64, end: End) -> Result<(), StoreError> {
         // Footer and head are there and nothing follows: only the entries between were not
         // written yet.
         End::Torn if at > 0 && whole_but_for_entries(&bytes[at..], signature) => Ok(()),
-        End::Torn => match good_batch_after(&bytes, at + 1, signature) {
+        End::Torn => match good_batch_after(bytes, at + 1, signature) {
             None => Ok(()),
             Some(_) => Err(damaged(path, at, "a bad batch with a good one behind it")),
         },
@@ -155,7 +159,8 @@ fn parse(bytes: &[u8; BATCH_HEAD]) -> Option<Head> {
     let footer = u64::from_be_bytes(bytes[8..].try_into().ok()?);
     let (compression, length) = (length & 0xff, usize::try_from(length >> 8).ok()?);
     let footer = usize::try_from(footer).ok()?;
-    let shaped = compression <= 1 && footer >= BATCH_HEAD && footer + CRC < length;
+    let ends = footer.checked_add(CRC).is_some_and(|end| end < length);
+    let shaped = compression <= 1 && footer >= BATCH_HEAD && ends;
     shaped.then_some(Head { length, footer })
 }
 
@@ -185,4 +190,24 @@ fn good_batch_after(bytes: &[u8], from: usize, signature: u32) -> Option<usize> 
 
 fn damaged(path: &Path, at: usize, why: &'static str) -> StoreError {
     StoreError::JournalDamaged { file: path.to_owned(), at: at as u64, why: why.to_owned() }
+}
+
+/// For fuzzing: looks through a file; answers whether it is a whole one.
+pub(super) fn fuzz(bytes: &[u8]) -> bool {
+    let check = |end| check_bytes(bytes, Path::new("1.raftlog"), 1, end).is_ok();
+    let _torn = check(End::Torn) && check(End::Open(0));
+    check(End::Whole)
+}
+
+/// For fuzzing: a file of two batches as it is written.
+pub(super) fn seed() -> Vec<u8> {
+    let sealed = |body: &[u8], signature: u32| {
+        let crc = crc32fast::hash(body) ^ signature;
+        [body, &crc.to_le_bytes()].concat()
+    };
+    let (entries, footer) = (sealed(b"some entries", 0), sealed(b"a footer", 1));
+    let at = (BATCH_HEAD + entries.len()) as u64;
+    let length = at + footer.len() as u64;
+    let batch = [&(length << 8).to_be_bytes()[..], &at.to_be_bytes(), &entries, &footer].concat();
+    [MAGIC, &VERSION, &batch, &batch].concat()
 }

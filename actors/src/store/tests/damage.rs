@@ -167,3 +167,55 @@ proptest! {
         }
     }
 }
+
+/// A file whose bytes were changed, cut, grown, or moved about.
+fn spoiled(mut bytes: Vec<u8>, steps: &[(prop::sample::Index, u8, u8)]) -> Vec<u8> {
+    for (place, what, value) in steps {
+        let at = place.index(bytes.len() + 1);
+        match what {
+            0 => bytes.truncate(at),
+            1 => bytes.extend_from_within(at..),
+            2 => drop(bytes.splice(at..bytes.len().min(at + 8), [*value; 8])),
+            3 => drop(bytes.drain(at..bytes.len().min(at + usize::from(*value)))),
+            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= value),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_batch_that_claims_to_end_at_the_end_of_all_numbers_is_only_a_bad_one() {
+    for footer in [u64::MAX, u64::MAX - 3, u64::MAX - 17] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 10);
+        let newest = files(dir.path(), ".raftlog").pop().unwrap();
+        let mut bytes = std::fs::read(&newest).unwrap();
+        bytes.extend([0, 0, 0, 0, 0, 0, 40, 0]);
+        bytes.extend(footer.to_be_bytes());
+        bytes.extend([0; 64]);
+        std::fs::write(&newest, bytes).unwrap();
+        assert_eq!(reopened(dir.path()).unwrap(), 10);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_was_done_to_its_files_a_journal_opens_or_is_refused(
+        which in any::<prop::sample::Index>(),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..7, any::<u8>()), 1..5),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 70);
+        let mut all = files(dir.path(), ".raftlog");
+        all.extend(files(dir.path(), ".rewrite"));
+        let file = &all[which.index(all.len())];
+        let bytes = spoiled(std::fs::read(file).unwrap(), &steps);
+        std::fs::write(file, bytes).unwrap();
+        match Journal::open(dir.path(), small(kept_failure().0)) {
+            Ok((_journal, found)) => prop_assert!(found.len() <= 1),
+            Err(error) => prop_assert!(error.is_lost_journal(), "{error}"),
+        }
+    }
+}
