@@ -266,7 +266,8 @@ mod tests {
     fn a_message_comes_back_as_it_was() {
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgAppend);
-        (message.to, message.from, message.term, message.index) = (2, 1, 7, 41);
+        (message.to, message.from, message.term) = (2, 1, 7);
+        (message.index, message.log_term) = (41, 6);
         let mut entry = Entry::default();
         (entry.term, entry.index, entry.data) = (7, 42, Bytes::from_static(b"hello"));
         message.entries.push(entry);
