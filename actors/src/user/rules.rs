@@ -29,6 +29,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Room that is worth a page: acknowledgements of one entry each shall not make tiny ones.
+    fn quarter(self) -> usize {
+        usize::from(self.window).div_ceil(4).max(1)
+    }
+}
+
 /// What happens to a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -132,21 +139,6 @@ pub enum Output {
         /// Inputs handled.
         handled: u64,
     },
-}
-
-/// A session that is attached, for status pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionInfo {
-    /// The session.
-    pub session: SessionId,
-    /// Its device.
-    pub device: DeviceId,
-    /// Since when.
-    pub since: Timestamp,
-    /// The newest entry it was sent.
-    pub sent: Number,
-    /// The newest entry it has acknowledged.
-    pub acked: Number,
 }
 
 #[derive(Debug, Clone)]
@@ -266,7 +258,7 @@ impl User {
         self.sessions.reserve_exact(1);
         self.sessions.push(new);
         let new = self.sessions.last_mut().expect("just pushed");
-        new.go_on(self.limits, self.head, out);
+        new.go_on(self.limits, self.head, 1, out);
     }
 
     fn find(&mut self, session: SessionId, life: u32) -> Option<&mut Attachment> {
@@ -286,7 +278,7 @@ impl User {
         // A repeated one goes on, too: the first may have been lost between here and the log.
         known.acked = n;
         out.push(Output::Cursor { device: known.device.clone(), n });
-        known.go_on(limits, head, out);
+        known.go_on(limits, head, limits.quarter(), out);
     }
 
     fn pull(
@@ -370,26 +362,14 @@ impl User {
             entries.truncate(known.room(limits));
             known.push(entries, head, out);
         }
-        known.go_on(limits, head, out);
+        // A page ends with a run of the log: the next one fills the rest of the window.
+        known.go_on(limits, head, 1, out);
     }
 
     fn device_gone(&mut self, device: &DeviceId, out: &mut Vec<Output>) {
         let gone = self.sessions.iter().filter(|a| a.device == *device);
         out.extend(gone.map(|a| closed(a, Closed::DeviceRemoved)));
         self.sessions.retain(|a| a.device != *device);
-    }
-
-    /// The attached sessions.
-    #[must_use]
-    pub fn sessions(&self) -> Vec<SessionInfo> {
-        let info = |a: &Attachment| SessionInfo {
-            session: a.session,
-            device: a.device.clone(),
-            since: a.since,
-            sent: a.sent,
-            acked: a.acked,
-        };
-        self.sessions.iter().map(info).collect()
     }
 
     /// Whether no session is attached.
@@ -447,8 +427,9 @@ impl Attachment {
         };
         let new = entries.skip_while(|entry| entry.n <= self.sent);
         let new: Vec<Entry> = new.take(self.room(limits)).take_while(|entry| fits(entry)).collect();
+        let least = if new.is_empty() { limits.quarter() } else { 1 };
         self.push(new, head, out);
-        self.go_on(limits, head, out);
+        self.go_on(limits, head, least, out);
     }
 
     fn push(&mut self, entries: Vec<Entry>, head: Number, out: &mut Vec<Output>) {
@@ -463,16 +444,15 @@ impl Attachment {
         out.push(Output::Tell(self.session, Tell::Entries { life: self.life, entries, head }));
     }
 
-    /// Tells when what was waiting has been sent, and reads on once a quarter of the window is free: pages are not tiny.
-    fn go_on(&mut self, limits: Limits, head: Number, out: &mut Vec<Output>) {
+    /// Tells when what was waiting has been sent, and reads on if there is room for at least so many.
+    fn go_on(&mut self, limits: Limits, head: Number, least: usize, out: &mut Vec<Output>) {
         if self.catch_up.is_some_and(|target| target <= self.sent) {
             self.catch_up = None;
             let told = Tell::CaughtUp { life: self.life, head: self.sent };
             out.push(Output::Tell(self.session, told));
         }
         let room = self.room(limits);
-        let enough = usize::from(limits.window).div_ceil(4);
-        if self.sent < head && self.reading.is_none() && room > 0 && room >= enough {
+        if self.sent < head && self.reading.is_none() && room >= least {
             self.reading = Some(self.sent);
             out.push(Output::Read {
                 session: self.session,

@@ -147,6 +147,18 @@ fn a_full_window_waits_for_acknowledgements() {
 }
 
 #[test]
+fn a_short_page_is_followed_by_the_rest_of_the_window() {
+    let mut user = User::new(LIMITS);
+    assert_eq!(give(&mut user, attach(1, 1, 1, 0, 12))[1], read(1, 0, 8));
+    let told = give(&mut user, page(1, 0, entries(1, 7), 12));
+    assert_eq!(told, [pushed(1, 1, 7, 12), read(1, 7, 1)]);
+    assert_eq!(give(&mut user, page(1, 7, entries(8, 8), 12)), [pushed(1, 8, 8, 12)]);
+    // So much room is for the next acknowledgement, too.
+    assert_eq!(give(&mut user, ack(1, 1)), [cursor(1, 1)]);
+    assert_eq!(give(&mut user, ack(1, 2)), [cursor(1, 2), read(1, 8, 2)]);
+}
+
+#[test]
 fn without_room_a_session_hears_that_there_is_more() {
     let mut user = User::new(LIMITS);
     give(&mut user, attach(1, 1, 1, 0, 0));
@@ -167,7 +179,7 @@ fn the_newest_socket_of_a_device_stays() {
     let told = [closed_as(5, 1, Closed::Replaced), attached(6, 1, 0, 0), caught_up(6, 0)];
     assert_eq!(newer, told);
     give(&mut user, attach(7, 1, 2, 0, 0));
-    assert_eq!(user.sessions().len(), 2);
+    assert_eq!(user.sessions.len(), 2);
 }
 
 #[test]
@@ -181,7 +193,7 @@ fn of_two_gateways_whose_clocks_differ_a_little_the_one_that_comes_last_is_newer
         position: position(0, 0, Resumed::NotAsked),
         acked: Number(0),
     };
-    let on = |user: &User| user.sessions().first().map(|s| s.session.node);
+    let on = |user: &User| user.sessions.first().map(|s| s.session.node);
     let mut user = User::new(LIMITS);
     give(&mut user, at(2, 10_500, Start::Device));
     give(&mut user, at(1, 10_000, Start::Device));
@@ -242,8 +254,9 @@ fn an_attachment_that_goes_on_keeps_its_window() {
         acked: Number(3),
     };
     let told = give(&mut user, input);
-    assert_eq!(told[1..], [cursor(1, 3)]);
-    assert_eq!(give(&mut user, ack(1, 10)), [cursor(1, 10), read(1, 10, 8)]);
+    assert_eq!(told[1..], [cursor(1, 3), read(1, 10, 1)]);
+    assert_eq!(give(&mut user, page(1, 10, entries(11, 11), 20)), [pushed(1, 11, 11, 20)]);
+    assert_eq!(give(&mut user, ack(1, 10)), [cursor(1, 10), read(1, 11, 7)]);
 }
 
 #[test]
