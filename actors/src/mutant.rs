@@ -20,6 +20,8 @@ pub enum Mutant {
     WindowOverrun,
     /// A device's older socket stays beside the newer.
     TwoSockets,
+    /// What is old is decided by the clock of whoever leads, however far it jumps.
+    ExpiresByLocalClock,
     /// A sender is told of the first delivery only.
     TicksStop,
 }

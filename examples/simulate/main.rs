@@ -30,6 +30,7 @@ mod turns;
 #[path = "../../tests/simulation/world.rs"]
 mod world;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ struct Arguments {
     /// Breaks rules on purpose instead, one after the other, and tells in which seed each was noticed.
     #[arg(long)]
     planted: bool,
+    /// Does both, and writes what came of it to this file, as Markdown.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "planted"])]
+    report: Option<PathBuf>,
     /// Seeds at once; as many as there are cores unless said.
     #[arg(long)]
     threads: Option<usize>,
@@ -67,7 +71,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.seed {
         Some(seed) => replay(seed, arguments.faults.as_deref()),
-        None if arguments.planted => break_rules(),
+        None if arguments.planted => {
+            let (table, missed) = break_rules();
+            println!("{table}");
+            ExitCode::from(u8::from(missed))
+        }
         None => many(&arguments),
     }
 }
@@ -98,30 +106,28 @@ fn replay(seed: u64, faults: Option<&[String]>) -> ExitCode {
     }
 }
 
-/// A table, in Markdown, of what was broken and how soon it was noticed.
-fn break_rules() -> ExitCode {
+/// A table, in Markdown, of what was broken and how soon it was noticed, and whether something never was.
+fn break_rules() -> (String, bool) {
     if !cfg!(debug_assertions) {
         eprintln!(
             "note: a release has no rules that can be broken; without --release there are more"
         );
     }
     std::panic::set_hook(Box::new(|_| {}));
-    let mut missed = 0;
-    println!("| planted | within seeds | noticed in seed | by |\n|---|---|---|---|");
-    for one in planted() {
+    let mut missed = false;
+    let row = |one| {
         let (plant, within, _) = one;
-        match noticed(one) {
-            Some((seed, why)) => {
-                let why = why.lines().next().unwrap_or_default().replace('|', "/");
-                println!("| {plant:?} | {within} | {seed} | {why} |");
-            }
-            None => {
-                println!("| {plant:?} | {within} | **never** | |");
-                missed += 1;
-            }
-        }
-    }
-    ExitCode::from(u8::from(missed > 0))
+        let Some((seed, why)) = noticed(one) else {
+            missed = true;
+            return format!("| {plant:?} | {within} | **never** | |");
+        };
+        let why = why.lines().next().unwrap_or_default().replace('|', "/");
+        format!("| {plant:?} | {within} | {seed} | {why} |")
+    };
+    let rows: Vec<String> = planted().into_iter().map(row).collect();
+    drop(std::panic::take_hook());
+    let head = "| planted | within seeds | noticed in seed | by |\n|---|---|---|---|";
+    (format!("{head}\n{}", rows.join("\n")), missed)
 }
 
 fn many(arguments: &Arguments) -> ExitCode {
@@ -138,34 +144,57 @@ fn many(arguments: &Arguments) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let result = campaign(seeds, arguments.threads.unwrap_or(cores), progress);
     drop(std::panic::take_hook());
-    match result {
+    let found = match &result {
         Ok(summary) => {
-            tell(&summary, begin.elapsed());
             if !summary.counts.nothing_is_missing() {
                 eprintln!("note: so few seeds do not show everything: {:?}", summary.counts);
             }
-            ExitCode::SUCCESS
+            told(summary, begin.elapsed())
         }
         Err(failure) => {
-            eprintln!("seed {}: {}", failure.seed, failure.why);
-            eprintln!("play it again with: {}", failure.command());
-            ExitCode::FAILURE
+            let (seed, why, command) = (failure.seed, &failure.why, failure.command());
+            format!("seed {seed}: {why}\nplay it again with: {command}")
+        }
+    };
+    println!("{found}");
+    let mut failed = result.is_err();
+    if let Some(file) = &arguments.report {
+        let (table, missed) = break_rules();
+        failed |= missed;
+        if let Err(error) = write_report(file, &found, &table) {
+            eprintln!("error: {}: {error}", file.display());
+            failed = true;
         }
     }
+    ExitCode::from(u8::from(failed))
 }
 
-fn tell(summary: &Summary, took: Duration) {
+fn write_report(file: &Path, found: &str, table: &str) -> std::io::Result<()> {
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let profile = if cfg!(debug_assertions) { "" } else { "--release " };
+    let text = format!(
+        "# Simulation\n\nMade with `cargo run {profile}--example simulate -- {command}`.\n\n\
+         ## Nothing broken\n\n```text\n{found}\n```\n\n\
+         ## Rules broken on purpose\n\nEach must be noticed within so many seeds, counted from 0.\n\n{table}\n"
+    );
+    std::fs::write(file, text)
+}
+
+fn told(summary: &Summary, took: Duration) -> String {
     let virtual_s = summary.virtual_us as f64 / 1e6;
     let took = took.as_secs_f64();
-    println!("{} seeds without a broken promise", summary.seeds);
-    println!(
-        "{:.1} simulated hours in {took:.0} s: {:.0} simulated seconds per second; {} steps",
-        virtual_s / 3600.0,
-        virtual_s / took,
-        summary.steps
-    );
-    println!("{} messages sent; {:?}", summary.sends, summary.counts);
     let faults =
         TURNS.iter().zip(summary.faults).map(|((fault, _), count)| format!("{fault:?} {count}"));
-    println!("faults: {}", faults.collect::<Vec<_>>().join(", "));
+    [
+        format!("{} seeds without a broken promise", summary.seeds),
+        format!(
+            "{:.1} simulated hours in {took:.0} s: {:.0} simulated seconds per second; {} steps",
+            virtual_s / 3600.0,
+            virtual_s / took,
+            summary.steps
+        ),
+        format!("{} messages sent; {:?}", summary.sends, summary.counts),
+        format!("faults: {}", faults.collect::<Vec<_>>().join(", ")),
+    ]
+    .join("\n")
 }

@@ -38,7 +38,6 @@ struct Node {
     admin: SocketAddr,
     data: PathBuf,
     process: Option<Child>,
-    frozen: bool,
 }
 
 impl Cluster {
@@ -61,7 +60,6 @@ impl Cluster {
             admin: address(1, place),
             data: dir.join(format!("data-{place}")),
             process: None,
-            frozen: false,
         };
         let nodes: Vec<Node> = (0..count).map(node).collect();
         let mut cluster = Self { program: program.to_owned(), dir: dir.to_owned(), nodes, proxy };
@@ -140,7 +138,7 @@ impl Cluster {
         };
         let child = start();
         let child = child.map_err(|error| format!("{}: {error}", self.program.display()))?;
-        (self.nodes[place].process, self.nodes[place].frozen) = (Some(child), false);
+        self.nodes[place].process = Some(child);
         Ok(())
     }
 
@@ -163,8 +161,7 @@ impl Cluster {
     }
 
     /// SIGSTOP, and SIGCONT.
-    pub(crate) fn freeze(&mut self, place: usize, frozen: bool) {
-        self.nodes[place].frozen = frozen;
+    pub(crate) fn freeze(&self, place: usize, frozen: bool) {
         self.signal(place, if frozen { Signal::STOP } else { Signal::CONT });
     }
 

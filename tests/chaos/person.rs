@@ -61,7 +61,6 @@ pub(crate) struct Company {
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) acknowledged: AtomicU64,
-    pub(crate) connects: AtomicU64,
 }
 
 /// Who it is.
@@ -155,7 +154,6 @@ impl Device {
     /// A socket that is authenticated and has repeated what was unanswered.
     async fn connect(&mut self) -> Option<Socket> {
         let mut socket = tokio::time::timeout(PATIENCE, self.greet()).await.ok()??;
-        self.company.tally.connects.fetch_add(1, Ordering::Relaxed);
         self.heard_at = Instant::now();
         self.held.clear();
         let all: Vec<u64> = self.unanswered.keys().copied().collect();
@@ -323,14 +321,13 @@ impl Device {
     }
 
     fn answered(&mut self, number: u64, frame: &Value) {
+        let (user, cid, via) = (self.person.user.clone(), self.cid(number), self.via());
         let Some(message) = self.unanswered.get_mut(&number) else { return };
-        let (user, cid) = (self.person.user.clone(), format!("{}-{number}", self.person.device));
         self.news_at = Instant::now();
         if let Some(ok) = frame.get("ok") {
             let text = |name: &str| ok[name].as_str().unwrap_or_default().to_owned();
             let (mid, seq) = (text("mid"), ok["seq"].as_u64().unwrap_or(0));
             let (dup, tries) = (ok["dup"].as_bool().unwrap_or(false), message.tries);
-            let via = self.company.nodes[self.node].0.clone();
             self.company.recorder.write(What::Ok { user, cid, mid, seq, dup, tries, via });
             self.company.tally.acknowledged.fetch_add(1, Ordering::Relaxed);
             self.unanswered.remove(&number);

@@ -51,6 +51,9 @@ pub(crate) enum Plant {
     PushesEarly,
     /// A checkpoint's pairs and its place in the log are not written at once.
     TearsCheckpoint,
+    /// A node that starts applies again what its checkpoint already holds. No promise is broken by that: whatever a
+    /// command has done, doing it once more changes nothing.
+    AppliesTwice,
     /// The journal is dropped when a checkpoint begins to be written.
     CompactsEarly,
     /// A replica that fell behind is sent a checkpoint without one of its mailboxes.

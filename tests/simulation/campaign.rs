@@ -46,6 +46,7 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::Rule(Mutant::StaleLeaderServes), 20, ""),
         (Plant::Rule(Mutant::WindowOverrun), 10, ""),
         (Plant::Rule(Mutant::TwoSockets), 20, ""),
+        (Plant::Rule(Mutant::ExpiresByLocalClock), 40, ""),
         (Plant::Rule(Mutant::TicksStop), 10, ""),
     ]);
     planted

@@ -135,6 +135,15 @@ impl Disk {
             self.logs = before;
         }
         self.undo.clear();
+        if self.plant == Plant::AppliesTwice {
+            for (shard, image) in &mut self.images {
+                let log = self.logs.get(shard);
+                let before = image.at.index.saturating_sub(20);
+                if let Some(term) = log.and_then(|log| log.term(before)) {
+                    image.at = Place { index: before, term };
+                }
+            }
+        }
         if self.plant == Plant::TearsCheckpoint
             && let Some((shard, at, head)) = self.replaced.take()
             && let Some(image) = self.images.get_mut(&shard)

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use actors::birth::rules::{Effect, Note, Rules};
 use actors::codec;
 use actors::ids::{
-    BootId, Conversation, DeviceId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId,
+    BootId, Conversation, DeviceId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, Timestamp,
+    UserId,
 };
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::image::Stored;
 use actors::mailbox::rules::{Mailbox, Policy};
 use actors::message::{Entry, Refusal};
 use actors::packet::{Beat, Packet, Tell, ToHome, ToSession};
+use actors::router::middle::Clocks;
 use actors::session::{Limits, Output as Told, RequestRef, Session};
 use actors::shard::home::{Home, Quota, Read};
 use actors::shard::replica::{Pace, Replica, Role};
@@ -107,6 +109,7 @@ pub(crate) struct Node {
     pub(crate) boot: u64,
     pub(crate) born: u64,
     pub(crate) clock: Clock,
+    clocks: Clocks,
     /// Empty until it takes part.
     pub(crate) shards: BTreeMap<ShardId, Hosted>,
     births: Rules,
@@ -155,6 +158,7 @@ impl Node {
             boot,
             born: around.now,
             clock: Clock::default(),
+            clocks: Clocks::default(),
             shards: BTreeMap::new(),
             births,
             present: BTreeMap::new(),
@@ -505,6 +509,7 @@ impl Node {
                 }
                 Packet::Session(_) => {}
                 Packet::Beat(beat) => {
+                    self.clocks.heard(node_id(from), beat.wall, around.span(self.born));
                     for (shard, term) in beat.leads {
                         self.heard(shard, term, node_id(from));
                     }
@@ -546,8 +551,14 @@ impl Node {
             self.tell_lane(Lane::LinkUp);
         } else {
             self.peers.remove(&peer);
+            self.clocks.lost(node_id(peer));
             self.tell_lane(Lane::LinkDown(node_id(peer)));
         }
+    }
+
+    /// The time a leader goes by.
+    pub(crate) fn agreed(&self, around: &Around) -> Timestamp {
+        self.clocks.agreed(around.wall(self.clock), around.span(self.born))
     }
 
     pub(crate) fn beat(&mut self, around: &mut Around) {

@@ -85,7 +85,7 @@ impl Node {
 
     pub(crate) fn ask(&mut self, ask: ToHome, around: &mut Around) {
         let shard = ask.shard;
-        let (wall, chance) = (around.wall(self.clock), around.chance.wide());
+        let (wall, chance) = (self.agreed(around), around.chance.wide());
         let mut out = Vec::new();
         let Some(hosted) = self.shards.get_mut(&shard) else {
             self.tell(ask.session, Tell::NotHome { shard });
@@ -177,14 +177,14 @@ impl Node {
     }
 
     fn advance(&mut self, shard: ShardId, writes: &mut Vec<(ShardId, Order)>, around: &mut Around) {
-        let now = around.span(self.born);
+        let (now, wall) = (around.span(self.born), self.agreed(around));
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut done = Outputs::default();
         let (before, _) = hosted.replica.state().applied();
         if around.chance.one_in(4) {
             hosted.replica.release();
         }
-        hosted.replica.advance(around.wall(self.clock), &mut done);
+        hosted.replica.advance(wall, &mut done);
         around.oracle.applied(&hosted.replica, before, &around.disks);
         hosted.replica.state().check();
         set_timeout(self.place, hosted, around.seed);
@@ -440,12 +440,12 @@ impl Node {
             let seq = mailbox.peer(&send.from).received.next();
             let (from, device, content) = (send.from, send.device, send.content);
             let what = What::Message { mid, from, device, seq, content };
-            let at = around.wall(self.clock).max(mailbox.log().newest_at());
+            let at = self.agreed(around).max(mailbox.log().newest_at());
             let entries = vec![Entry { n: mailbox.log().head().next(), at, what }];
             self.connected(user, user::Input::Logged { entries });
         }
         for (ticket, mid) in early {
-            let (seq, at) = (actors::ids::Seq(1), around.wall(self.clock));
+            let (seq, at) = (actors::ids::Seq(1), self.agreed(around));
             let outcome =
                 actors::shard::state::Outcome::Accepted(Accepted { mid, seq, at, dup: false });
             lost.push(desk::Input::Outcome { ticket, outcome });

@@ -6,19 +6,22 @@
 //! Fails by  nothing of its own; it is plain shared memory.
 
 mod asking;
-mod middle;
+pub mod middle;
 mod signs;
 
 pub use signs::Peer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use ractor::ActorRef;
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::middle::Clocks;
 use crate::birth;
+use crate::clock;
 use crate::cluster::{Class, Inbound as LinksInbound, Links, Refused};
 use crate::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId, shard_of};
 use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
@@ -69,8 +72,11 @@ struct Shared {
     health: RwLock<Vec<ShardHealth>>,
     watchers: Vec<RwLock<HashSet<u64>>>,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
-    /// What to add to this node's clock, in milliseconds.
-    correction_ms: AtomicI64,
+    clocks: RwLock<Clocks>,
+    /// When this router was made.
+    since: Instant,
+    /// Whether it was told that this node's clock is off.
+    clock_is_off: AtomicBool,
 }
 
 /// A session of this node.
@@ -86,7 +92,7 @@ impl Router {
     pub fn new(me: NodeId, boot: BootId, shards: u16, peers: impl Iterator<Item = NodeId>) -> Self {
         let peers: Vec<NodeId> = peers.collect();
         let nodes = peers.iter().copied().chain([me]);
-        let unknown = Peer { beat: None, up: false, clock_ahead_ms: 0 };
+        let unknown = Peer { beat: None, up: false };
         Self(Arc::new(Shared {
             me,
             boot,
@@ -104,7 +110,9 @@ impl Router {
             health: RwLock::default(),
             watchers: (0..shards).map(|_| RwLock::default()).collect(),
             peers: RwLock::new(peers.into_iter().map(|peer| (peer, unknown.clone())).collect()),
-            correction_ms: AtomicI64::new(0),
+            clocks: RwLock::default(),
+            since: clock::monotonic(),
+            clock_is_off: AtomicBool::new(false),
         }))
     }
 
@@ -326,7 +334,9 @@ impl Router {
         if let Some(peer) = write(&self.0.peers).get_mut(&node) {
             peer.up = up;
         }
-        self.correct();
+        if !up {
+            write(&self.0.clocks).lost(node);
+        }
         for lane in self.lanes() {
             let told = if up { lane::Msg::LinkFound } else { lane::Msg::LinkLost(node) };
             let _stopping = lane.cast(told);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::{Router, middle, read, write};
+use super::{Router, read, write};
 use crate::clock;
 use crate::cluster::Class;
 use crate::ids::{NodeId, ShardId, Timestamp};
@@ -16,8 +16,6 @@ pub struct Peer {
     pub beat: Option<Beat>,
     /// Whether there is a link to it.
     pub up: bool,
-    /// Its clock minus this node's, in milliseconds, at its last sign of life.
-    pub clock_ahead_ms: i64,
 }
 
 impl Router {
@@ -46,30 +44,28 @@ impl Router {
         for (shard, term) in &beat.leads {
             self.heard(*shard, *term, from);
         }
-        if let Some(peer) = write(&self.0.peers).get_mut(&from) {
-            let ours = i64::try_from(clock::wall().0).unwrap_or(i64::MAX);
-            peer.clock_ahead_ms = i64::try_from(beat.wall.0).unwrap_or(i64::MAX) - ours;
-            peer.beat = Some(beat);
+        let wall = beat.wall;
+        let mut peers = write(&self.0.peers);
+        let Some(peer) = peers.get_mut(&from) else { return };
+        peer.beat = Some(beat);
+        if peer.up {
+            write(&self.0.clocks).heard(from, wall, self.0.since.elapsed());
+            drop(peers);
+            self.compare();
         }
-        self.correct();
     }
 
-    /// Compares the clocks of the nodes within reach.
-    pub(super) fn correct(&self) {
-        let peers = read(&self.0.peers);
-        let heard = peers.values().filter(|peer| peer.up && peer.beat.is_some());
-        let new = middle::correction(heard.map(|peer| peer.clock_ahead_ms));
-        let old = self.0.correction_ms.swap(new, Ordering::Relaxed);
-        match (old, new) {
-            (0, 0) => {}
-            (_, 0) => tracing::info!("this node's clock agrees with the others' again"),
-            (0, off) => {
-                let seconds = off / 1000;
-                tracing::warn!(
-                    seconds,
-                    "this node's clock is off, and has to be set by about this much"
-                );
-            }
+    /// Tells the operator when this node's clock is off, and when it no longer is.
+    fn compare(&self) {
+        let off = read(&self.0.clocks).correction(clock::wall(), self.0.since.elapsed());
+        let was_off = self.0.clock_is_off.swap(off != 0, Ordering::Relaxed);
+        let seconds = off / 1000;
+        match (was_off, off) {
+            (true, 0) => tracing::info!("this node's clock agrees with the others' again"),
+            (false, off) if off != 0 => tracing::warn!(
+                seconds,
+                "this node's clock is off, and has to be set by about this much"
+            ),
             _ => {}
         }
     }
@@ -77,7 +73,7 @@ impl Router {
     /// The time a leader on this node may go by, given what its own clock says.
     #[must_use]
     pub fn agreed(&self, own: Timestamp) -> Timestamp {
-        Timestamp(own.0.saturating_add_signed(self.0.correction_ms.load(Ordering::Relaxed)))
+        read(&self.0.clocks).agreed(own, self.0.since.elapsed())
     }
 
     /// Whether a node said lately, or this one knows, that it leads and serves a shard in a term.
@@ -134,20 +130,20 @@ mod tests {
     #[test]
     fn a_leader_goes_by_the_middle_clock_of_the_nodes_within_reach() {
         const DAY: u64 = 24 * 3600 * 1000;
-        let (router, now) = (router(1), clock::wall().0);
-        router.took(NodeId(2), beat(now - DAY, &[]));
-        assert_eq!(
-            router.agreed(Timestamp(7 * DAY)),
-            Timestamp(7 * DAY),
-            "not linked: not counted"
-        );
+        let (router, now) = (router(1), clock::wall());
+        let early = || now.0 - router.agreed(now).0;
+        router.took(NodeId(2), beat(now.0 - DAY, &[]));
+        assert_eq!(early(), 0, "not linked: not counted");
         router.link(NodeId(2), true);
         router.link(NodeId(3), true);
-        router.took(NodeId(3), beat(now - DAY, &[]));
-        let early = 7 * DAY - router.agreed(Timestamp(7 * DAY)).0;
-        assert!(early.abs_diff(DAY) < 1_000, "{early}");
-        router.took(NodeId(3), beat(now, &[]));
-        assert_eq!(router.agreed(Timestamp(7 * DAY)), Timestamp(7 * DAY), "only one is off");
+        for node in [NodeId(2), NodeId(3)] {
+            router.took(node, beat(now.0 - DAY, &[]));
+        }
+        assert!(early().abs_diff(DAY) < 1_000, "{}", early());
+        router.took(NodeId(3), beat(now.0, &[]));
+        assert_eq!(early(), 0, "only one is off");
+        router.link(NodeId(3), false);
+        assert!(early().abs_diff(DAY) < 1_000, "{}", early());
     }
 
     #[test]
