@@ -86,10 +86,11 @@ impl Code {
 impl From<Refusal> for Code {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound => Self::NotFound,
-            Refusal::Conflict | Refusal::Taken => Self::Conflict,
+            Refusal::NotFound | Refusal::NoSuchMember => Self::NotFound,
+            Refusal::Conflict | Refusal::Taken | Refusal::LastAdmin => Self::Conflict,
             Refusal::MailboxFull => Self::MailboxFull,
-            Refusal::TooManyDevices => Self::Forbidden,
+            Refusal::TooManyDevices | Refusal::NotAMember | Refusal::NotAnAdmin => Self::Forbidden,
+            Refusal::GroupFull => Self::TooLarge,
             Refusal::Unavailable => Self::Unavailable,
             Refusal::Overloaded => Self::RateLimited,
         }
@@ -120,6 +121,11 @@ mod tests {
             Refusal::TooManyDevices,
             Refusal::Unavailable,
             Refusal::Overloaded,
+            Refusal::NotAMember,
+            Refusal::NotAnAdmin,
+            Refusal::NoSuchMember,
+            Refusal::GroupFull,
+            Refusal::LastAdmin,
         ] {
             assert_eq!(Code::from(refusal).retry(), refusal.retry(), "{refusal:?}");
         }

@@ -94,6 +94,37 @@ name!(
     |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"./+-".contains(&b)
 );
 
+impl UserId {
+    /// The owner of a group's mailbox, `g:<group>`. Inside a node a group is where a user is; no user can be called so.
+    #[must_use]
+    pub fn of_group(group: &GroupId) -> Self {
+        Self(format!("g:{group}").into())
+    }
+
+    /// The group whose mailbox this owns; none for a user.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        self.0.strip_prefix("g:").and_then(|group| GroupId::parse(group).ok())
+    }
+
+    /// Reads the owner of a mailbox: a user, or `g:<group>`.
+    pub fn parse_owner(name: &str) -> Result<Self, BadName> {
+        match name.strip_prefix("g:") {
+            Some(group) => GroupId::parse(group).map(|group| Self::of_group(&group)),
+            None => Self::parse(name),
+        }
+    }
+}
+
+impl GroupId {
+    /// The group a user makes with a `cid`: the same again when the request is repeated (XXH3, 128 bit).
+    #[must_use]
+    pub fn made_by(creator: &UserId, cid: &Cid) -> Self {
+        let hash = xxhash_rust::xxh3::xxh3_128(format!("{creator}/{cid}").as_bytes());
+        Self(ulid::Ulid(hash).to_string().into())
+    }
+}
+
 /// A conversation as one of its participants names it: `u:<user>` or `g:<group>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Conversation {
@@ -101,6 +132,17 @@ pub enum Conversation {
     User(UserId),
     /// A group.
     Group(GroupId),
+}
+
+impl Conversation {
+    /// Whose mailbox takes what is written here.
+    #[must_use]
+    pub fn owner(&self) -> UserId {
+        match self {
+            Self::User(user) => user.clone(),
+            Self::Group(group) => UserId::of_group(group),
+        }
+    }
 }
 
 impl FromStr for Conversation {
@@ -276,7 +318,7 @@ pub struct SessionId {
     pub count: u64,
 }
 
-/// The shard that owns a user's mailbox (XXH3, 64 bit, modulo the cluster's number of shards).
+/// The shard that owns a user's or group's mailbox (XXH3, 64 bit, modulo the cluster's number of shards).
 #[must_use]
 pub fn shard_of(user: &UserId, shards: u16) -> ShardId {
     let hash = xxhash_rust::xxh3::xxh3_64(user.as_str().as_bytes());

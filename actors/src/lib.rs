@@ -38,7 +38,8 @@
 //! | [`router`] | knows who leads each shard and how to reach them; hands sessions what is for them |
 //! | [`session`] | one client's side: order across failures, gapless numbers, parking (pure) |
 //! | [`shard`] | one Raft group: log, state machine, outbox, and the leader's side, the home |
-//! | [`mailbox`] | what a user has not fetched yet: log, ledger, own `cid`s, devices, expiry |
+//! | [`mailbox`] | what a user has not fetched yet: log, ledger, own `cid`s, devices, expiry; a group has one, too |
+//! | [`group`] | who is in a group, who may do what, and how far everyone has got (pure) |
 //! | [`user`] | hands a connected user's log to their sessions |
 //! | [`birth`] | which birth of each node counts, so that a lost disk is never taken for the one that was |
 //! | [`store`] | raft-engine journal, sled checkpoints, identity and births of a data directory |
@@ -62,6 +63,7 @@ pub mod cluster;
 pub mod codec;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod group;
 pub mod ids;
 pub mod mailbox;
 pub mod message;

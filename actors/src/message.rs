@@ -1,11 +1,13 @@
 //! Message: what users say to each other, and the entries it leaves in their logs.
 
+pub mod group;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq, Timestamp, UserId,
+    Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Seq, Timestamp, UserId,
 };
 
 /// The part of a message that nodes carry and never look into.
@@ -144,16 +146,57 @@ pub enum What {
         /// Its place.
         seq: Seq,
     },
+    /// Somebody wrote to a group (`message`).
+    Post {
+        /// The group.
+        group: GroupId,
+        /// The server's id.
+        mid: MessageId,
+        /// Who wrote.
+        from: UserId,
+        /// With which device.
+        device: DeviceId,
+        /// Its place in the group's order.
+        seq: Seq,
+        /// When the group's shard accepted it.
+        at: Timestamp,
+        /// What was written.
+        content: Arc<Content>,
+    },
+    /// A group has changed (`group`).
+    Group {
+        /// The group.
+        group: GroupId,
+        /// Its place in the group's order.
+        seq: Seq,
+        /// When the group's shard accepted it.
+        at: Timestamp,
+        /// Who did it.
+        by: UserId,
+        /// What has changed.
+        news: Arc<group::News>,
+    },
 }
 
 impl Entry {
     /// Bytes this entry takes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
+        self.what.weight()
+    }
+}
+
+impl What {
+    /// Bytes it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
         const FIXED: usize = 160;
-        match &self.what {
-            What::Message { content, .. } | What::Sent { content, .. } => FIXED + content.weight(),
-            What::Receipt { .. } | What::Expired { .. } => FIXED,
+        match self {
+            Self::Message { content, .. }
+            | Self::Sent { content, .. }
+            | Self::Post { content, .. } => FIXED + content.weight(),
+            Self::Group { news, .. } => FIXED + news.weight(),
+            Self::Receipt { .. } | Self::Expired { .. } => FIXED,
         }
     }
 }
@@ -197,7 +240,7 @@ pub struct Accepted {
 /// Why a request about a mailbox was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// No such user, device or message: check the name.
+    /// No such user, group, device or message: check the name.
     #[error("no such user")]
     NotFound,
     /// The `cid` was used for another message: use a new one.
@@ -218,6 +261,21 @@ pub enum Refusal {
     /// More than the node can take now: repeat after a while.
     #[error("too much at once; repeat a little later")]
     Overloaded,
+    /// Only members may do this: ask an admin to be added.
+    #[error("not a member of this group")]
+    NotAMember,
+    /// Only admins may do this: ask one.
+    #[error("only an admin of the group may do this")]
+    NotAnAdmin,
+    /// The group has no such member: check the name.
+    #[error("no such member in this group")]
+    NoSuchMember,
+    /// The group has as many members as one may have.
+    #[error("a group has at most 1024 members")]
+    GroupFull,
+    /// Somebody must be an admin: make another one first.
+    #[error("the last admin stays one; make another member an admin first")]
+    LastAdmin,
 }
 
 impl Refusal {

@@ -3,15 +3,17 @@
 //! A *session* (one WebSocket, on its gateway) speaks with two kinds of *home*: that of its own user's mailbox,
 //! and those of the mailboxes it writes to. The home of a mailbox is the node that leads its shard.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    BootId, Cid, Conversation, DeviceId, MessageId, NodeId, Number, Seq, SessionId, ShardId,
-    Timestamp, UserId,
+    BootId, Cid, Conversation, DeviceId, GroupId, MessageId, NodeId, Number, Seq, SessionId,
+    ShardId, Timestamp, UserId,
 };
 use crate::message::{
-    Accepted, CidUse, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send,
+    Accepted, CidUse, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send, What, group,
 };
 
 /// One thing a node says to another.
@@ -111,7 +113,7 @@ pub enum Enclosed {
         /// The device that sent it.
         device: DeviceId,
         /// What was written.
-        content: std::sync::Arc<Content>,
+        content: Arc<Content>,
     },
     /// How far messages have got at `by`.
     Receipt {
@@ -131,6 +133,35 @@ pub enum Enclosed {
         /// Its place.
         seq: Seq,
     },
+    /// A group's next entry, for those of its members that are in one shard; `to` is the group it comes from.
+    Spread {
+        /// The members, in order.
+        members: Arc<[UserId]>,
+        /// A post or a change.
+        what: What,
+        /// The sender's id for a post, if the sender is one of these members.
+        cid: Option<Cid>,
+    },
+    /// How far a member's messages in a group have got at all others.
+    Ticks {
+        /// The group.
+        group: GroupId,
+        /// Delivered up to and including.
+        delivered: Seq,
+        /// Read up to and including.
+        read: Seq,
+    },
+}
+
+impl Envelope {
+    /// Whose mailboxes it changes.
+    pub fn owners(&self) -> impl Iterator<Item = &UserId> {
+        let (one, many): (_, &[UserId]) = match &self.what {
+            Enclosed::Spread { members, .. } => (None, members),
+            _ => (Some(&self.to), &[]),
+        };
+        one.into_iter().chain(many)
+    }
 }
 
 /// A session to the home of a mailbox.
@@ -252,6 +283,25 @@ pub enum Question {
         /// Whether all that are in use should be told, too.
         all: bool,
     },
+    /// Which groups is the user in?
+    Groups,
+    /// Of a group: do this.
+    Group {
+        /// Who wants it.
+        by: UserId,
+        /// What.
+        call: Box<group::Call>,
+    },
+    /// Of a group: what is it, and who is in it?
+    GroupInfo {
+        /// Who asks.
+        by: UserId,
+    },
+    /// Of a group: how far has each member got?
+    Progress {
+        /// Who asks.
+        by: UserId,
+    },
 }
 
 /// The answer to a question.
@@ -272,6 +322,12 @@ pub enum Answer {
         /// All that are in use, in their short form; none if that was not asked, or they are very many.
         all: Option<Vec<u32>>,
     },
+    /// The user's groups, with their titles, and whether the user is an admin.
+    Groups(Vec<(GroupId, Box<str>, bool)>),
+    /// The group.
+    Group(GroupId, Box<group::Info>),
+    /// How far each member has got.
+    Progress(Vec<group::Progress>),
 }
 
 /// The home of a mailbox to a session.

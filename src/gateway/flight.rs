@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use actors::ids::{Conversation, DeviceId};
+use actors::ids::{Conversation, DeviceId, GroupId};
 use actors::message::Refusal;
 use actors::session::RequestRef;
 
 use super::order::Mark;
-use super::wire::Error;
+use super::wire::{Body, Error, GroupBody};
 
 /// Whom or what a request names: that may turn out not to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) enum Named {
     Nothing,
     To(Conversation),
     Device(DeviceId),
+    /// A group that is being made.
+    Made(GroupId),
 }
 
 /// A request that waits for its answer.
@@ -58,6 +60,13 @@ impl Flight {
         request
     }
 
+    /// What a request names turns out to be something else.
+    pub(super) fn rename(&mut self, request: RequestRef, named: Named) {
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.request == request) {
+            waiting.named = named;
+        }
+    }
+
     /// Gives back a request that is answered now.
     pub(super) fn finish(&mut self, request: RequestRef) -> Waiting {
         let found = self.waiting.iter().position(|waiting| waiting.request == request);
@@ -73,6 +82,14 @@ impl Flight {
 }
 
 impl Named {
+    /// The answer, with the name of what was made.
+    pub(super) fn body(&self, body: Body) -> Body {
+        match self {
+            Self::Made(group) => Body::Group(GroupBody::Made(group.clone())),
+            _ => body,
+        }
+    }
+
     /// A refusal in words: what does not exist is named.
     pub(super) fn refused(&self, refusal: Refusal) -> Error {
         let error = Error::from(refusal);

@@ -11,6 +11,7 @@
 
 mod flight;
 mod goodbye;
+mod groups;
 mod lean;
 mod order;
 mod rules;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::clock;
-use actors::ids::{SessionId, ShardId, Timestamp};
+use actors::ids::{SessionId, ShardId, Timestamp, UserId};
 use actors::packet::ToHome;
 use actors::router::{Inbound, NoHome, Router};
 use actors::session;
@@ -87,6 +88,10 @@ pub struct Limits {
     pub burst_over: Duration,
     /// The largest frame it may send.
     pub frame_bytes_max: usize,
+    /// Groups a socket may make in a second.
+    pub groups_per_second: u32,
+    /// Groups it may make at once.
+    pub groups_burst: u32,
     /// Durable events unacknowledged at once.
     pub window: u16,
     /// Requests of one socket in flight at once.
@@ -119,6 +124,8 @@ impl Default for Limits {
             flush: Duration::from_secs(10),
             burst_over: Duration::from_secs(3),
             frame_bytes_max: 65_536,
+            groups_per_second: 5,
+            groups_burst: 100,
             window: 256,
             requests_max: 256,
             frames_per_second: 2_000,
@@ -150,6 +157,8 @@ pub trait Homes: Send + Sync {
     fn close_session(&self, id: SessionId);
     /// Sends to the home of a mailbox, if there is a way to it now.
     fn home(&self, ask: ToHome) -> Result<(), NoHome>;
+    /// Asks of each of these users whether there is such a user; the socket hears `Inbound::Looked`.
+    fn look_up(&self, session: SessionId, request: u32, users: Vec<UserId>, within: Duration);
     /// Tells a socket from now on when a shard's home moves.
     fn watch(&self, session: SessionId, shard: ShardId);
     /// No longer.
@@ -171,6 +180,10 @@ impl Homes for Router {
 
     fn home(&self, ask: ToHome) -> Result<(), NoHome> {
         self.home(ask)
+    }
+
+    fn look_up(&self, session: SessionId, request: u32, users: Vec<UserId>, within: Duration) {
+        self.look_up(session, request, users, within);
     }
 
     fn watch(&self, session: SessionId, shard: ShardId) {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use actors::ids::{Conversation, Number, ShardId};
+use actors::ids::{GroupId, Number, ShardId, UserId};
+use actors::message::group::Call;
 use actors::message::{Entry, Position, Refusal, Send};
-use actors::packet::{Answer, Closed, Question, ToHome};
+use actors::packet::{Closed, Question, ToHome};
 use actors::router::Inbound;
 use actors::session::{Output, RequestRef, Session};
 
@@ -24,6 +25,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 pub(super) enum Act {
     /// Say this to the client.
     Tell(Outgoing),
+    /// Ask whether there are such users; say what came of it with `inbound`.
+    LookUp(RequestRef, Vec<UserId>),
     /// Send this to the home of a mailbox; if that fails, say so with `home_failed`.
     Home(ToHome),
     /// Say from now on when this shard has a new home.
@@ -61,10 +64,13 @@ enum Stage {
 /// One socket's rules.
 #[derive(Debug)]
 pub(super) struct Connection {
-    session: Session,
+    pub(super) session: Session,
     stage: Stage,
-    flight: Flight,
+    pub(super) flight: Flight,
     bucket: Bucket,
+    pub(super) creations: Bucket,
+    /// Calls that wait until it is known whether there are all the users in them.
+    pub(super) looking: Vec<(RequestRef, GroupId, Call)>,
     order: Order,
     heard: Duration,
     token_ends: Option<Duration>,
@@ -79,6 +85,8 @@ impl Connection {
             stage: Stage::Greeted { until: now.running + limits.auth_deadline },
             flight: Flight::default(),
             bucket: Bucket::default(),
+            creations: Bucket::default(),
+            looking: Vec::new(),
             order: Order::default(),
             heard: now.running,
             token_ends: None,
@@ -152,6 +160,9 @@ impl Connection {
         match inbound {
             Inbound::Tell(tell) => self.session.tell(tell, now.running, &mut out),
             Inbound::HomeMoved(shard) => self.session.home_moved(shard, now.running, &mut out),
+            Inbound::Looked { request, unknown } => {
+                self.looked(RequestRef(request), unknown, now, &mut out, acts);
+            }
             Inbound::Drain { wait_ms, elsewhere: url } => {
                 let wait = Duration::from_millis(wait_ms) + DRAIN_GRACE;
                 self.drained = Some(now.running + wait);
@@ -261,9 +272,6 @@ impl Connection {
                 let (head, server_time) = (self.session.head(), now.wall);
                 acts.push(Act::Tell(Outgoing::Pong { head, server_time }));
             }
-            Request::Read { conv: conv @ Conversation::Group(_), .. } => {
-                acts.push(refuse(id, Named::To(conv).refused(Refusal::NotFound)));
-            }
             Request::Read { conv, seq } => {
                 match self.session.read(conv, seq, now.running, &mut out) {
                     Ok(()) => done(id, acts),
@@ -274,7 +282,8 @@ impl Connection {
                 let request = self.flight.start(id, None, Named::Nothing);
                 self.session.pull(request, after, limit, now.running, &mut out);
             }
-            Request::Send(draft) => self.send(id, mark, *draft, now, &mut out, acts),
+            Request::Send(draft) => self.send(id, mark, *draft, now, &mut out),
+            Request::Group(asked) => self.group(id, *asked, limits, now, &mut out, acts),
             Request::Devices => self.ask(id, Question::Devices, now, &mut out),
             Request::RemoveDevice(device) => {
                 self.ask(id, Question::RemoveDevice(device), now, &mut out);
@@ -345,13 +354,10 @@ impl Connection {
         draft: Draft,
         now: Now,
         out: &mut Vec<Output>,
-        acts: &mut Vec<Act>,
     ) {
         let Draft { to, cid, content } = draft;
-        let (Conversation::User(_), Some(from), Some(device)) =
-            (&to, self.session.user(), self.session.device())
-        else {
-            return acts.push(refuse(id, Named::To(to).refused(Refusal::NotFound)));
+        let (Some(from), Some(device)) = (self.session.user(), self.session.device()) else {
+            return;
         };
         let named = Named::To(to.clone());
         let send = Send { from: from.clone(), device: device.clone(), to, cid, content };
@@ -362,7 +368,13 @@ impl Connection {
         self.session.send(request, send, now.running, out);
     }
 
-    fn ask(&mut self, id: Option<Box<str>>, question: Question, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn ask(
+        &mut self,
+        id: Option<Box<str>>,
+        question: Question,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
         let named = match &question {
             Question::RemoveDevice(device) => Named::Device(device.clone()),
             _ => Named::Nothing,
@@ -372,7 +384,7 @@ impl Connection {
     }
 
     /// Turns what the session wants into what the socket does.
-    fn carry(&mut self, outputs: Vec<Output>, now: Now, acts: &mut Vec<Act>) {
+    pub(super) fn carry(&mut self, outputs: Vec<Output>, now: Now, acts: &mut Vec<Act>) {
         for output in outputs {
             match output {
                 Output::Home(home) => acts.push(Act::Home(home)),
@@ -394,7 +406,7 @@ impl Connection {
                     self.answer(request, result, now, acts);
                 }
                 Output::Answered { request, answer } => {
-                    self.answer(request, answer.map(body), now, acts);
+                    self.answer(request, answer.map(Body::from), now, acts);
                 }
                 Output::Close(Closed::DeviceRemoved) => self.close(Goodbye::DeviceRemoved, acts),
                 Output::Close(Closed::Replaced) => self.close(Goodbye::Replaced, acts),
@@ -435,7 +447,7 @@ impl Connection {
         self.close(Goodbye::Unavailable, acts);
     }
 
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         request: RequestRef,
         result: Result<Body, Refusal>,
@@ -443,7 +455,7 @@ impl Connection {
         acts: &mut Vec<Act>,
     ) {
         let Waiting { id: re, mark, named, .. } = self.flight.finish(request);
-        let result = result.map_err(|refusal| named.refused(refusal));
+        let result = result.map_err(|refusal| named.refused(refusal)).map(|body| named.body(body));
         if let Some(mark) = mark {
             self.order.answered(mark, result.as_ref().err(), now.running);
         }
@@ -470,16 +482,6 @@ impl Connection {
     }
 }
 
-fn body(answer: Answer) -> Body {
-    match answer {
-        Answer::Devices(devices) => Body::Devices(devices),
-        // A socket never asks for the others, and a client is never told them.
-        Answer::Done | Answer::Credentials(_) | Answer::Sessions(_) | Answer::Cids { .. } => {
-            Body::Done
-        }
-    }
-}
-
 fn tell_all(entries: Vec<Entry>, acts: &mut Vec<Act>) {
     acts.extend(entries.into_iter().map(|entry| Act::Tell(Outgoing::Entry(entry))));
 }
@@ -490,6 +492,6 @@ fn done(id: Option<Box<str>>, acts: &mut Vec<Act>) {
     }
 }
 
-fn refuse(re: Option<Box<str>>, error: Error) -> Act {
+pub(super) fn refuse(re: Option<Box<str>>, error: Error) -> Act {
     Act::Tell(Outgoing::Err { re, error })
 }

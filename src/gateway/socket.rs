@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::ids::{SessionId, ShardId};
+use actors::ids::{SessionId, ShardId, UserId};
 use actors::packet::ToHome;
 use actors::router::Inbound;
-use actors::session::Session;
+use actors::session::{RequestRef, Session};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -131,7 +131,7 @@ impl Drop for Seat {
                 // A home that cannot be reached loses this attachment anyway.
                 Act::Home(home) => drop(self.env.homes.home(home)),
                 Act::Unwatch(shard) => self.env.homes.unwatch(self.id, shard),
-                Act::Watch(_) | Act::Tell(_) | Act::Close(_) => {}
+                Act::Watch(_) | Act::Tell(_) | Act::LookUp(..) | Act::Close(_) => {}
             }
         }
         self.env.homes.close_session(self.id);
@@ -300,6 +300,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             for act in queue.drain(..) {
                 match act {
                     Act::Tell(outgoing) => outgoings.said.push(outgoing),
+                    Act::LookUp(request, users) => seat.look_up(request, users),
                     Act::Home(home) => failed.extend(seat.home(home)),
                     Act::Watch(shard) => seat.env.homes.watch(seat.id, shard),
                     Act::Unwatch(shard) => seat.env.homes.unwatch(seat.id, shard),
@@ -351,6 +352,11 @@ impl Seat {
     fn home(&self, home: ToHome) -> Option<ShardId> {
         let shard = home.shard;
         self.env.homes.home(home).is_err().then_some(shard)
+    }
+
+    fn look_up(&self, request: RequestRef, users: Vec<UserId>) {
+        let within = self.env.limits.session.parked;
+        self.env.homes.look_up(self.id, request.0, users, within);
     }
 
     fn frame(&mut self, format: Format, bytes: &[u8], acts: &mut Vec<Act>) {

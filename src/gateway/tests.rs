@@ -71,7 +71,7 @@ async fn requests_are_answered_once_and_refused_by_name() {
     assert_eq!(client.hear().await["err"], unknown);
     client.ask("3", "send", json!({"to": "u:bob", "cid": "c1", "kind": "k", "body": ""})).await;
     assert_eq!(client.hear().await["err"]["code"], json!("conflict"));
-    client.ask("4", "group.create", json!({})).await;
+    client.ask("4", "group.conquer", json!({})).await;
     let refused = client.hear().await;
     assert_eq!((&refused["re"], &refused["err"]["code"]), (&json!("4"), &json!("unknown_op")));
     client.say(r#"{"op":"ack","d":{"n":"x"}}"#).await;

@@ -186,8 +186,10 @@ impl Observed for View {
 
     fn where_is(&self, whom: Whom) -> Pending<'_, Result<WhereView, Refusal>> {
         Box::pin(async move {
-            // Groups are not served yet, so none can be found.
-            let Whom::User(user) = whom else { return Err(Refusal::NotFound) };
+            let user = match whom {
+                Whom::User(user) => user,
+                Whom::Group(group) => actors::ids::UserId::of_group(&group),
+            };
             let shard = self.shard(self.router.shard_of(&user), &self.health());
             let sessions = match self.router.ask(&user, Question::Sessions, PATIENCE).await {
                 Ok(Answer::Sessions(sessions)) => sessions,

@@ -59,14 +59,14 @@ pub(super) async fn send(
     })?;
     let bytes = input::json(request, rest.body_max).await?;
     let send = compose(rest.message_body_max, from, &bytes)?;
-    if let Conversation::Group(group) = &send.to {
-        return Err(Problem::new(Code::NotFound, format!("no such group: {group}")).of("to"));
-    }
     let to = send.to.clone();
     let sent = rest.homes.send_once(send, rest.timeout).await;
     let Accepted { mid, seq, at, dup } = sent.map_err(|refusal| match (refusal, &to) {
         (Refusal::NotFound, Conversation::User(user)) => {
             Problem::new(Code::NotFound, format!("no such user: {user}")).of("to")
+        }
+        (Refusal::NotFound, Conversation::Group(group)) => {
+            Problem::new(Code::NotFound, format!("no such group: {group}")).of("to")
         }
         _ => refusal.into(),
     })?;

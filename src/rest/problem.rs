@@ -140,9 +140,7 @@ impl From<Refusal> for Problem {
         let wait_s = match refusal {
             Refusal::MailboxFull => Some(60),
             Refusal::Unavailable | Refusal::Overloaded => Some(1),
-            Refusal::NotFound | Refusal::Conflict | Refusal::Taken | Refusal::TooManyDevices => {
-                None
-            }
+            _ => None,
         };
         let problem = Self::new(refusal.into(), refusal.to_string());
         match wait_s {

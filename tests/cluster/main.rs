@@ -22,6 +22,7 @@ mod delivery;
 mod devices;
 mod failover;
 mod greeting;
+mod groups;
 mod limits;
 mod msgpack;
 mod rejoin;

@@ -14,12 +14,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::cids::{self, Cids};
+use super::groups::Membership;
 use super::ledger::{Ledger, Row};
 use super::log::{Log, Sealed};
 use super::marks::{Mark, Waiting};
 use super::rules::{Device, Mailbox, Now, Peer, Policy};
 use crate::codec::{self, BadBytes};
-use crate::ids::{Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Timestamp, UserId};
+use crate::group::Group;
+use crate::ids::{
+    Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Timestamp, UserId,
+};
 use crate::message::{Content, Entry, Send};
 
 const RUN_BYTES: usize = 16 * 1024;
@@ -95,17 +99,27 @@ struct Tail {
     cids: Kept,
 }
 
-/// Reads a head and its tail, also as they were before the owner's ids were kept, and before bytes were counted: what
-/// waited then counts for nothing. How many entries may wait is bounded all the same.
-fn read_head(bytes: &[u8]) -> Result<(Head, Tail), BadBytes> {
+/// What stands behind the tail: the groups the owner is in, and the group, if the owner is one.
+#[derive(Default, Serialize, Deserialize)]
+struct Groups {
+    groups: BTreeMap<GroupId, Membership>,
+    group: Option<Box<Group>>,
+}
+
+/// Reads a head and what stands behind it, also as it was before there were groups, before the owner's ids were kept, and
+/// before bytes were counted: what waited then counts for nothing. How many entries may wait is bounded all the same.
+fn read_head(bytes: &[u8]) -> Result<(Head, Tail, Groups), BadBytes> {
     let waiting = |(head, waiting)| (head, Tail { waiting, ..Tail::default() });
-    codec::decode(bytes)
-        .or_else(|_| codec::decode(bytes).map(waiting))
-        .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())))
+    codec::decode(bytes).or_else(|_| {
+        let older = codec::decode(bytes)
+            .or_else(|_| codec::decode(bytes).map(waiting))
+            .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())));
+        older.map(|(head, tail)| (head, tail, Groups::default()))
+    })
 }
 
 /// Whether all that is counted in a head can be counted on from, without end.
-fn is_sound((head, tail): &(Head, Tail)) -> bool {
+fn is_sound((head, tail, groups): &(Head, Tail, Groups)) -> bool {
     const END: u64 = 1 << 60;
     let numbers = [head.low.0, head.head.0, head.first_row, tail.first_cid];
     let rows = [&head.rows, &tail.cids];
@@ -113,6 +127,8 @@ fn is_sound((head, tail): &(Head, Tail)) -> bool {
     let firsts = rows.into_iter().flat_map(Kept::firsts);
     let log = head.sealed.iter().flat_map(|run| [run.first.0, run.last.0]);
     numbers.into_iter().chain(lasts).chain(firsts).chain(log).all(|number| number < END)
+        && groups.groups.values().all(|known| known.is_sound(END))
+        && groups.group.as_ref().is_none_or(|group| group.is_sound(END))
 }
 
 /// The prefix of all mailboxes' keys.
@@ -152,7 +168,7 @@ pub fn head_of(key: &[u8]) -> Option<UserId> {
     if rest.get(end + 1) != Some(&b'h') {
         return None;
     }
-    std::str::from_utf8(&rest[..end]).ok().and_then(|name| UserId::parse(name).ok())
+    std::str::from_utf8(&rest[..end]).ok().and_then(|name| UserId::parse_owner(name).ok())
 }
 
 /// The keys of a head that has this many chunks.
@@ -263,6 +279,7 @@ fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
     let mut bytes = codec::encode(&head(mailbox, stored));
     let (waiting, cids) = (mailbox.waiting.clone(), stored.cids.clone());
     codec::append(&mut bytes, &Tail { waiting, first_cid: mailbox.cids.first(), cids });
+    codec::append(&mut bytes, &groups(mailbox));
     let chunks = bytes.chunks(CHUNK_BYTES);
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     for (at, chunk) in (0..count).zip(chunks) {
@@ -272,6 +289,10 @@ fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
         changes.deletes.push(chunk_key(&mailbox.owner, at));
     }
     stored.chunks = count;
+}
+
+fn groups(mailbox: &Mailbox) -> Groups {
+    Groups { groups: mailbox.groups.clone(), group: mailbox.group.clone() }
 }
 
 fn head(mailbox: &Mailbox, stored: &Stored) -> Head {
@@ -300,6 +321,7 @@ pub fn digest(mailbox: &Mailbox) -> u64 {
     let mut head = head(mailbox, &Stored::default());
     head.sealed.clear();
     let mut bytes = codec::encode(&head);
+    codec::append(&mut bytes, &groups(mailbox));
     mailbox.ledger.from(0).for_each(|row| codec::append(&mut bytes, row));
     mailbox.cids.from(0).for_each(|row| codec::append(&mut bytes, row));
     xxhash_rust::xxh3::xxh3_64(&bytes)
@@ -333,6 +355,7 @@ pub struct Opening {
     owner: UserId,
     head: Head,
     tail: Tail,
+    groups: Groups,
     chunks: u16,
 }
 
@@ -344,9 +367,9 @@ impl Opening {
         if !is_sound(&read) {
             return Err(BadBytes::Malformed);
         }
-        let (head, tail) = read;
+        let (head, tail, groups) = read;
         let chunks = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
-        Ok(Self { owner, head, tail, chunks })
+        Ok(Self { owner, head, tail, groups, chunks })
     }
 
     /// The keys that must be read next: first runs of rows, then of ids, then the open run of entries.
@@ -360,7 +383,8 @@ impl Opening {
 
     /// Puts the mailbox together from the values of `keys()`.
     pub fn finish(self, values: &[Vec<u8>]) -> Result<(Mailbox, Stored), BadBytes> {
-        let (h, tail) = (self.head, self.tail);
+        let (h, tail, mut groups) = (self.head, self.tail, self.groups);
+        groups.group.iter_mut().for_each(|group| group.restore_index());
         let split =
             |values, count| <[_]>::split_at_checked(values, count).ok_or(BadBytes::Malformed);
         let (rows, values) = split(values, h.rows.firsts().count())?;
@@ -390,6 +414,8 @@ impl Opening {
             log,
             ledger: Ledger::restore(h.first_row, rows),
             cids: Cids::restore(tail.first_cid, cids),
+            groups: groups.groups,
+            group: groups.group,
         };
         Ok((mailbox, stored))
     }
@@ -455,7 +481,7 @@ mod tests {
     use super::*;
 
     /// A head as it is written.
-    fn head() -> (Head, Tail) {
+    fn head() -> (Head, Tail, Groups) {
         let (_, bytes) = seeds().into_iter().find(|(key, _)| head_of(key).is_some()).unwrap();
         read_head(&bytes).unwrap()
     }
@@ -474,9 +500,9 @@ mod tests {
             |head, _, last| head.sealed = [Sealed { first: Number(1), last: Number(last) }].into(),
         ];
         for (at, change) in changes.into_iter().enumerate() {
-            let (mut head, mut tail) = head();
+            let (mut head, mut tail, groups) = head();
             change(&mut head, &mut tail, last);
-            let bytes = codec::encode(&(head, tail));
+            let bytes = codec::encode(&(head, tail, groups));
             let _any = fuzz(&bytes);
             let opening = Opening::new(UserId::parse("bob").unwrap(), &[bytes]);
             assert!(opening.is_err(), "change {at}");

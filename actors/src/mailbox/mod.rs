@@ -22,6 +22,8 @@ use crate::ids::UserId;
 
 pub mod cids;
 pub mod desk;
+mod expiry;
+pub mod groups;
 pub mod image;
 pub mod ledger;
 pub mod log;

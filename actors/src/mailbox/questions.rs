@@ -3,6 +3,7 @@
 use super::rules::{Device, Mailbox, Peer};
 use crate::ids::{DeviceId, Number, UserId};
 use crate::mailbox::cids::Cids;
+use crate::mailbox::groups::Membership;
 use crate::mailbox::log::Log;
 use crate::mailbox::marks::Mark;
 use crate::message::{DeviceInfo, Position, Resume, Resumed, Send};
@@ -12,7 +13,8 @@ impl Mailbox {
     /// Whether a device's having everything up to `n` is news to a sender.
     #[must_use]
     pub fn delivers(&self, n: Number) -> bool {
-        n > self.delivered && self.ledger.between(self.delivered, n).next().is_some()
+        n > self.delivered
+            && (self.ledger.between(self.delivered, n).next().is_some() || self.delivers_groups(n))
     }
 
     /// Whether this message (or another with its `cid`) was taken in before.
@@ -89,6 +91,8 @@ impl Mailbox {
             + self.peers.len() * PEER
             + (self.arrived.len() + self.settled.len()) * MARK
             + self.waiting.weight()
+            + self.groups.values().map(Membership::weight).sum::<usize>()
+            + self.group.as_ref().map_or(0, |group| group.weight())
     }
 
     /// Entries that no device has acknowledged, for the quota.

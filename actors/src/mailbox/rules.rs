@@ -10,10 +10,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cids::Cids;
+use super::groups::Membership;
 use super::ledger::{Ledger, Row};
 use super::log::Log;
 use super::marks::{MARKS_PER_SPAN, Mark, Waiting, mark};
-use crate::ids::{Conversation, DeviceId, Epoch, MessageId, Number, Seq, Timestamp, UserId};
+use crate::group::{Group, Roster, Watermarks};
+use crate::ids::{
+    Cid, Conversation, DeviceId, Epoch, GroupId, MessageId, Number, Seq, Timestamp, UserId,
+};
 use crate::message::{Accepted, CidUse, Entry, Refusal, Send, What};
 use crate::mutant::{Mutant, is_planted};
 use crate::packet::{Enclosed, Envelope};
@@ -55,8 +59,21 @@ pub enum Effect {
     Logged(Entry),
     /// Another mailbox must learn something.
     Enclose(Envelope),
+    /// A group's members must learn of its next entry.
+    Spread(Box<Spreading>),
     /// A device is no longer one of this user's: close its socket.
     DeviceGone(DeviceId),
+}
+
+/// A group's next entry, and who must learn of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spreading {
+    /// The members, where their mailboxes are.
+    pub roster: Roster,
+    /// A post or a change.
+    pub what: What,
+    /// The sender's id for a post.
+    pub cid: Option<Cid>,
 }
 
 /// One of the user's devices.
@@ -106,6 +123,10 @@ pub struct Mailbox {
     pub(super) log: Log,
     pub(super) ledger: Ledger,
     pub(super) cids: Cids,
+    /// The groups the owner is in.
+    pub(super) groups: BTreeMap<GroupId, Membership>,
+    /// The group, if the owner is one.
+    pub(super) group: Option<Box<Group>>,
 }
 
 impl Mailbox {
@@ -125,6 +146,8 @@ impl Mailbox {
             log: Log::default(),
             ledger: Ledger::default(),
             cids: Cids::default(),
+            groups: BTreeMap::new(),
+            group: None,
         }
     }
 
@@ -151,6 +174,9 @@ impl Mailbox {
                 return Err(Refusal::Conflict);
             }
             return Ok(Accepted { mid: row.mid, seq: row.seq, at: row.at, dup: true });
+        }
+        if matches!(send.to, Conversation::Group(_)) {
+            return self.post(send, mid, now, effects);
         }
         let peer = self.peers.entry(send.from.clone()).or_default();
         peer.received = peer.received.next();
@@ -199,9 +225,16 @@ impl Mailbox {
                 self.record(What::Sent { mid, conv, seq, at, cid, device, content }, now, effects);
                 self.cids.push(cid_use, self.log.newest_at(), now.policy.expiry);
             }
+            Enclosed::Receipt { by, delivered, read } if self.group.is_some() => {
+                self.got(&by, delivered, read, effects);
+            }
             Enclosed::Receipt { by, delivered, read } => {
                 self.receipt(by, delivered, read, now, effects);
             }
+            Enclosed::Ticks { group, delivered, read } => {
+                self.ticks(group, Watermarks { delivered, read }, now, effects);
+            }
+            Enclosed::Spread { what, cid, .. } => self.hear(&what, cid.as_ref(), now, effects),
             Enclosed::Expired { by, mid, seq } => {
                 let conv = Conversation::User(by);
                 self.record(What::Expired { conv, mid, seq }, now, effects);
@@ -230,7 +263,7 @@ impl Mailbox {
         self.record(What::Receipt { conv, by: Some(by), delivered, read }, now, effects);
     }
 
-    fn record(&mut self, what: What, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn record(&mut self, what: What, now: Now, effects: &mut Vec<Effect>) {
         let at = now.wall.max(self.log.newest_at());
         let entry = Entry { n: self.log.head().next(), at, what };
         mark(&mut self.arrived, at, entry.n, now.policy.expiry);
@@ -312,14 +345,16 @@ impl Mailbox {
                 effects.push(receipt_to(from, &self.owner, *peer));
             }
         }
+        self.deliver_groups(n, effects);
         self.delivered = n;
         self.waiting.drop_to(n);
     }
 
     /// The user has read a conversation up to and including `seq`; implies delivered.
     pub fn read(&mut self, conv: &Conversation, seq: Seq, effects: &mut Vec<Effect>) {
-        let Conversation::User(from) = conv else {
-            return;
+        let from = match conv {
+            Conversation::User(from) => from,
+            Conversation::Group(group) => return self.read_group(group, seq, effects),
         };
         let Some(peer) = self.peers.get_mut(from) else {
             return;
@@ -335,12 +370,12 @@ impl Mailbox {
     }
 
     /// Up to where every device has the log; without devices, up to where one had it.
-    fn slowest(&self) -> Number {
+    pub(super) fn slowest(&self) -> Number {
         self.devices.iter().map(|d| d.acked).min().unwrap_or(self.delivered)
     }
 
     /// Keeps the time at which entries had reached every device, and drops what history no longer wants.
-    fn settle(&mut self, now: Now) {
+    pub(super) fn settle(&mut self, now: Now) {
         let slowest = self.slowest();
         if self.settled.back().is_none_or(|m| slowest > m.n) && slowest > self.log.low() {
             mark(&mut self.settled, now.wall, slowest, now.policy.history);
@@ -348,7 +383,7 @@ impl Mailbox {
         self.drop_history(now);
     }
 
-    fn drop_history(&mut self, now: Now) {
+    pub(super) fn drop_history(&mut self, now: Now) {
         let span = now.policy.history;
         let clock = if span.is_zero() { now.wall } else { now.cautious };
         // A device that came later may lack what the others had: it holds back until it has it or is forgotten.
@@ -363,90 +398,6 @@ impl Mailbox {
         self.forget_gone();
     }
 
-    /// Lets time pass: forgets unseen devices, expires what was never fetched, drops history and old `cid`s.
-    pub fn expire(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let expiry = now.policy.expiry;
-        let unseen = |d: &Device| d.seen.after(expiry) <= now.cautious;
-        for device in self.devices.extract_if(.., |d| unseen(d)) {
-            effects.push(Effect::DeviceGone(device.id));
-        }
-        self.settle(now);
-        let gone = self.overdue(now);
-        if gone > self.log.low() {
-            self.expire_to(gone, effects);
-        }
-        self.drop_history(now);
-        // Rows of what is not delivered stay: its senders must still learn what becomes of it.
-        let done = self.delivered.max(self.log.low());
-        self.ledger.forget(|row| row.at.after(expiry) <= now.cautious, done);
-        self.cids.forget(|row| row.at.after(expiry) <= now.cautious);
-    }
-
-    /// The newest entry that has waited longer than `expiry`.
-    fn overdue(&self, now: Now) -> Number {
-        let expiry = now.policy.expiry;
-        let exact = self.ledger.newest_where(|row| row.at.after(expiry) <= now.cautious);
-        let coarse = self
-            .arrived
-            .iter()
-            .take_while(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN) <= now.cautious)
-            .last()
-            .map_or(Number(0), |m| m.n);
-        let due = exact.max(coarse);
-        // What every device has is history's to drop, not expiry's.
-        if due > self.slowest() { due } else { Number(0) }
-    }
-
-    fn expire_to(&mut self, n: Number, effects: &mut Vec<Effect>) {
-        for row in self.ledger.between(self.delivered.max(self.log.low()), n) {
-            let delivered = self.peers.get(&row.from).is_some_and(|p| row.seq <= p.delivered);
-            if !delivered {
-                let what = Enclosed::Expired { by: self.owner.clone(), mid: row.mid, seq: row.seq };
-                effects.push(Effect::Enclose(Envelope { to: row.from.clone(), what }));
-            }
-        }
-        self.log.drop_to(n);
-        for device in &mut self.devices {
-            device.acked = device.acked.max(n);
-        }
-        self.delivered = self.delivered.max(n);
-        self.waiting.drop_to(n);
-        self.forget_gone();
-    }
-
-    fn forget_gone(&mut self) {
-        let low = self.log.low();
-        // What every device has is history's to drop: its arrival no longer matters.
-        let arrived = low.max(self.slowest());
-        while self.arrived.front().is_some_and(|m| m.n <= arrived) {
-            self.arrived.pop_front();
-        }
-        while self.settled.front().is_some_and(|m| m.n <= low) {
-            self.settled.pop_front();
-        }
-    }
-
-    /// The earliest moment `expire` could have something to do.
-    #[must_use]
-    pub fn due(&self, policy: Policy) -> Option<Timestamp> {
-        let expiry = policy.expiry;
-        let slowest = self.slowest();
-        [
-            self.devices.iter().map(|d| d.seen.after(expiry)).min(),
-            self.ledger.oldest_at().map(|at| at.after(expiry)),
-            // Many at once: nobody waits for an id to be free again.
-            self.cids.oldest_at().map(|at| at.after(expiry + expiry / MARKS_PER_SPAN)),
-            self.arrived.front().map(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN)),
-            self.settled
-                .front()
-                .filter(|m| m.n <= slowest)
-                .map(|m| m.since.after(policy.history + policy.history / MARKS_PER_SPAN)),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
     /// Panics when something that always holds does not.
     pub fn check(&self) {
         let (low, head) = (self.log.low(), self.log.head());
@@ -455,6 +406,9 @@ impl Mailbox {
         self.ledger.check();
         self.cids.check();
         self.waiting.check(self.undelivered());
+        if let Some(group) = &self.group {
+            group.check(Seq(head.0));
+        }
         assert!(self.devices.len() <= DEVICES_MAX, "at most {DEVICES_MAX} devices");
         for device in &self.devices {
             assert!(device.acked <= self.delivered.max(low), "delivered covers every device");

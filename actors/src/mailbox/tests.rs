@@ -329,8 +329,8 @@ fn heads_from_before_ids_and_bytes_were_kept_are_read() {
     let changes = image::save(&mut bench.mailbox, &mut stored);
     let value = |key: &Vec<u8>| changes.puts.iter().find(|(put, _)| put == key).unwrap().1.clone();
     let mut chunks: Vec<_> = image::head_keys(&user("bob"), 1).iter().map(value).collect();
-    // No ids, and before that no bytes, and no steps of them.
-    for (what, count) in [("ids", 3), ("bytes", 2)] {
+    // No groups, before that no ids, and before that no bytes, and no steps of them.
+    for (what, count) in [("groups", 2), ("ids", 3), ("bytes", 2)] {
         let end = chunks[0].len() - count;
         assert_eq!(chunks[0].split_off(end), vec![0; count], "no {what}");
         let opening = Opening::new(user("bob"), &chunks).unwrap();
@@ -348,8 +348,8 @@ fn replicas_that_count_bytes_from_different_moments_agree() {
     let changes = image::save(&mut bench.mailbox, &mut stored);
     let value = |key: &Vec<u8>| changes.puts.iter().find(|(put, _)| put == key).unwrap().1.clone();
     let mut chunks: Vec<_> = image::head_keys(&user("bob"), 1).iter().map(value).collect();
-    let no_ids = 3;
-    let counted = crate::codec::encode(&bench.mailbox.waiting).len() + no_ids;
+    let (no_ids, no_groups) = (3, 2);
+    let counted = crate::codec::encode(&bench.mailbox.waiting).len() + no_ids + no_groups;
     let end = chunks[0].len() - counted;
     chunks[0].truncate(end);
     let opening = Opening::new(user("bob"), &chunks).unwrap();
@@ -516,8 +516,12 @@ impl World {
                     assert!(self.undelivered.contains(&mid), "only what was not delivered");
                 }
                 Enclosed::Sent { mid, .. } => assert!(self.undelivered.insert(mid), "copied once"),
+                Enclosed::Spread { .. } | Enclosed::Ticks { .. } => {
+                    panic!("nobody is in a group here")
+                }
             },
             Effect::DeviceGone(device) => drop(self.cursors.remove(&device)),
+            Effect::Spread(_) => panic!("nobody is in a group here"),
         }
     }
 

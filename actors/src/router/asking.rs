@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::{Inbound, Router};
 use crate::clock;
-use crate::ids::{Conversation, SessionId, UserId};
+use crate::ids::{SessionId, UserId};
 use crate::message::{Accepted, Refusal, Send};
 use crate::packet::{Answer, Ask, Place, Question, Tell, ToHome};
 
 /// How long an unanswered ask waits before it is repeated; every ask is safe to repeat.
 const REPEAT_AFTER: Duration = Duration::from_millis(400);
+/// Users looked up at the same time.
+const LOOKED_UP_AT_ONCE: usize = 64;
 /// How long to wait when there is no home.
 const HOMELESS_WAIT: Duration = Duration::from_millis(50);
 
@@ -36,7 +39,6 @@ impl Router {
     /// Sends one message outside any stream. Repeats it until it is answered or `within` is over (`Unavailable`); first
     /// asks the sender's own mailbox whether the `cid` stands for another message (`Conflict`).
     pub async fn send_once(&self, send: Send, within: Duration) -> Result<Accepted, Refusal> {
-        let Conversation::User(to) = send.to.clone() else { return Err(Refusal::NotFound) };
         let deadline = clock::monotonic() + within;
         let question = Question::Cids { uses: vec![send.cid_use()], all: false };
         if let Answer::Cids { taken, .. } = self.ask(&send.from, question, within).await?
@@ -44,7 +46,7 @@ impl Router {
         {
             return Err(Refusal::Conflict);
         }
-        let place = Place { life: 0, count: 0 };
+        let (to, place) = (send.to.owner(), Place { life: 0, count: 0 });
         let ask = Ask::Send { place, send: Box::new(send) };
         let answered = |tell| match tell {
             Tell::Sent { result, .. } => Some(result),
@@ -52,6 +54,46 @@ impl Router {
         };
         let left = deadline.saturating_duration_since(clock::monotonic());
         self.repeat(&to, ask, left, answered).await
+    }
+
+    /// Asks of each of these users whether there is such a user; a session of this node is told `Looked`.
+    pub fn look_up(&self, session: SessionId, request: u32, users: Vec<UserId>, within: Duration) {
+        let router = self.clone();
+        tokio::spawn(async move {
+            let unknown = router.unknown_of(users, within).await;
+            router.put(session.count, Inbound::Looked { request, unknown });
+        });
+    }
+
+    /// One of these users whom nobody knows, if there is any.
+    pub async fn unknown_of(
+        &self,
+        users: Vec<UserId>,
+        within: Duration,
+    ) -> Result<Option<UserId>, Refusal> {
+        let mut asked = JoinSet::new();
+        for user in users {
+            if asked.len() >= LOOKED_UP_AT_ONCE
+                && let Some(found) = asked.join_next().await
+                && let Some(user) = found.unwrap_or(Err(Refusal::Unavailable))?
+            {
+                return Ok(Some(user));
+            }
+            let router = self.clone();
+            asked.spawn(async move {
+                match router.ask(&user, Question::Devices, within).await {
+                    Ok(_) => Ok(None),
+                    Err(Refusal::NotFound) => Ok(Some(user)),
+                    Err(refusal) => Err(refusal),
+                }
+            });
+        }
+        while let Some(found) = asked.join_next().await {
+            if let Some(user) = found.unwrap_or(Err(Refusal::Unavailable))? {
+                return Ok(Some(user));
+            }
+        }
+        Ok(None)
     }
 
     async fn repeat<T>(
@@ -80,7 +122,7 @@ impl Router {
                         None
                     }
                     Inbound::Tell(tell) => answered(tell),
-                    Inbound::HomeMoved(_) | Inbound::Drain { .. } => None,
+                    Inbound::HomeMoved(_) | Inbound::Looked { .. } | Inbound::Drain { .. } => None,
                 };
                 if let Some(answer) = answer {
                     return answer;

@@ -24,6 +24,7 @@ use crate::birth;
 use crate::clock;
 use crate::cluster::{Class, Inbound as LinksInbound, Links, Refused};
 use crate::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId, shard_of};
+use crate::message::Refusal;
 use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
 use crate::shard::lane;
 
@@ -34,6 +35,13 @@ pub enum Inbound {
     Tell(Tell),
     /// A watched shard has another leader, or there is a way to it again.
     HomeMoved(ShardId),
+    /// Of users that were looked up: one whom nobody knows, if there is any.
+    Looked {
+        /// For which request.
+        request: u32,
+        /// Whom nobody knows.
+        unknown: Result<Option<UserId>, Refusal>,
+    },
     /// The node is being drained: tell the client to come back elsewhere after this long.
     Drain {
         /// Milliseconds to wait before reconnecting.

@@ -212,6 +212,7 @@ impl Session {
                 self.attach(now, out);
             }
         }
+        self.ask_elsewhere_at(shard, now);
         self.with_streams(now, |streams, turn| streams.home_moved(turn, shard, out));
     }
 
@@ -448,6 +449,7 @@ impl Session {
         if shard == self.home {
             self.park(retry, now);
         }
+        self.ask_elsewhere_at(shard, retry);
         self.with_streams(now, |streams, _| streams.home_failed(shard, retry, out));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cids::{Asking, Cids};
 use super::{Limits, Output, RequestRef};
-use crate::ids::{Conversation, SessionId, ShardId, UserId, shard_of};
+use crate::ids::{SessionId, ShardId, UserId, shard_of};
 use crate::message::{Accepted, CidUse, Refusal, Send};
 use crate::mutant::{Mutant, is_planted};
 use crate::packet::{Ask, Place, ToHome};
@@ -109,8 +109,8 @@ impl Streams {
 
     fn forward(&mut self, turn: Turn<'_>, asking: Asking, out: &mut Vec<Output>) {
         let Asking { request, send, since, cid } = asking;
-        let Conversation::User(to) = &send.to else { return };
-        let (to, shard) = (to.clone(), shard_of(to, turn.shards));
+        let to = send.to.owner();
+        let shard = shard_of(&to, turn.shards);
         self.cids.learn(cid.short());
         let life = &mut self.life;
         let stream = self.to.entry(to.clone()).or_insert_with(|| {
@@ -145,9 +145,6 @@ impl Streams {
         let mut waiting = self.to.values().flat_map(|stream| &stream.waiting);
         if self.cids.clashes(cid) || waiting.any(|pending| pending.cid.clashes(cid)) {
             return Err(Refusal::Conflict);
-        }
-        if matches!(send.to, Conversation::Group(_)) {
-            return Err(Refusal::NotFound);
         }
         let full = self.count >= limits.sends_max
             || self.bytes + send.content.weight() > limits.send_bytes_max;
@@ -315,9 +312,7 @@ impl Streams {
         for pending in stream.waiting.split_off(from) {
             self.refuse(pending.request, &pending.send, refusal, out);
         }
-        let such =
-            |asking: &Asking| matches!(&asking.send.to, Conversation::User(user) if user == to);
-        for asking in self.cids.take(such) {
+        for asking in self.cids.take(|asking| asking.send.to.owner() == *to) {
             self.refuse(asking.request, &asking.send, refusal, out);
         }
         self.drop_if_empty(turn, to, out);

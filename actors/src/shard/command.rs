@@ -6,6 +6,7 @@ use crate::ids::{
     Conversation, DeviceId, Epoch, MessageId, Number, Seq, ShardId, Timestamp, UserId,
 };
 use crate::mailbox::rules::{Effect, Policy};
+use crate::message::group::Call;
 use crate::message::{Accepted, Refusal, Send};
 use crate::packet::Envelope;
 
@@ -112,6 +113,15 @@ pub enum Change {
     RemoveDevice(DeviceId),
     /// Let time pass.
     Expire,
+    /// Of a group: what a user asks of it.
+    Group {
+        /// Who.
+        by: UserId,
+        /// What.
+        call: Box<Call>,
+        /// The epoch of its mailbox, should it be made.
+        epoch: Epoch,
+    },
 }
 
 /// What became of a command.

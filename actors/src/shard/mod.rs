@@ -7,6 +7,7 @@
 //! Fails by  losing what only the leader remembers (`home`, `post`); journal and checkpoints give back the rest.
 
 pub mod command;
+mod envelopes;
 pub mod home;
 pub mod lane;
 pub mod outbox;

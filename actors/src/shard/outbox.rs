@@ -87,6 +87,12 @@ impl Outbox {
         self.queues.get(&to).map_or(0, |queue| queue.bytes)
     }
 
+    /// Bytes waiting for the shard that has the most, about.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.queues.values().map(|queue| queue.bytes).max().unwrap_or(0)
+    }
+
     /// Bytes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -137,7 +143,11 @@ pub(super) fn weight(envelope: &Envelope) -> usize {
     const FIXED: usize = 160;
     match &envelope.what {
         Enclosed::Sent { content, .. } => FIXED + content.weight(),
-        Enclosed::Receipt { .. } | Enclosed::Expired { .. } => FIXED,
+        Enclosed::Spread { members, what, .. } => {
+            const MEMBER: usize = 24;
+            what.weight() + members.len() * MEMBER
+        }
+        Enclosed::Receipt { .. } | Enclosed::Expired { .. } | Enclosed::Ticks { .. } => FIXED,
     }
 }
 

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 pub use super::command::{Batch, Change, Command, Happened, Outcome};
 use super::outbox::{Inbox, Outbox};
 use crate::codec;
-use crate::ids::{Epoch, Number, ShardId, Timestamp, UserId, shard_of};
+use crate::ids::{Epoch, Number, ShardId, Timestamp, UserId};
 use crate::mailbox::image::{self, Changes, Stored};
-use crate::mailbox::rules::{Effect, Mailbox, Now, Policy};
+use crate::mailbox::rules::{Mailbox, Now, Policy};
 use crate::message::Refusal;
+use crate::message::group::Call;
 use crate::mutant::{Mutant, is_planted};
-use crate::packet::{Enclosed, Envelope};
+use crate::packet::Envelope;
 
 /// The cautious clock moves at most this much per command batch.
 pub const CLOCK_STEP_MAX: Duration = Duration::from_secs(3600);
@@ -45,19 +46,19 @@ struct Warm {
 
 /// The part of the state that is not in any mailbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Head {
+pub(super) struct Head {
     wall: Timestamp,
     cautious: Timestamp,
     policy: Policy,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     inbox: Inbox,
 }
 
 /// What all replicas of a shard agree on.
 pub struct State {
     shard: ShardId,
-    shards: u16,
-    head: Head,
+    pub(super) shards: u16,
+    pub(super) head: Head,
     slots: BTreeMap<UserId, Slot>,
     dirty: BTreeSet<UserId>,
     /// The index of the newest entry applied.
@@ -121,7 +122,9 @@ impl State {
         for command in &batch.commands {
             match command {
                 Command::Mailbox(user, _) => need(user),
-                Command::Receive { envelopes, .. } => envelopes.iter().for_each(|e| need(&e.to)),
+                Command::Receive { envelopes, .. } => {
+                    envelopes.iter().flat_map(Envelope::owners).for_each(&mut need);
+                }
                 Command::Taken { .. } | Command::Policy(_) => {}
             }
         }
@@ -222,24 +225,7 @@ impl State {
         }
     }
 
-    fn receive(&mut self, envelope: Envelope, happened: &mut Vec<Happened>) {
-        let now = self.now();
-        let user = envelope.to;
-        // Who writes can be written to, and their ids are remembered, though they never connected.
-        if let Enclosed::Sent { mid, .. } = &envelope.what
-            && !self.knows(&user)
-        {
-            self.create(&user, Epoch(mid.0));
-        }
-        let Some(mailbox) = self.touch(&user) else {
-            return;
-        };
-        let mut effects = Vec::new();
-        mailbox.receive(envelope.what, now, &mut effects);
-        self.spread(&user, effects, happened);
-    }
-
-    fn touch(&mut self, user: &UserId) -> Option<&mut Mailbox> {
+    pub(super) fn touch(&mut self, user: &UserId) -> Option<&mut Mailbox> {
         let index = self.applied;
         match self.slots.get_mut(user) {
             Some(Slot::Warm(warm)) => {
@@ -255,7 +241,7 @@ impl State {
         }
     }
 
-    fn create(&mut self, user: &UserId, epoch: Epoch) {
+    pub(super) fn create(&mut self, user: &UserId, epoch: Epoch) {
         let mailbox = Mailbox::new(user.clone(), epoch);
         let warm = Warm { mailbox, stored: Stored::default(), touched: self.applied };
         self.slots.insert(user.clone(), Slot::Warm(Box::new(warm)));
@@ -275,8 +261,14 @@ impl State {
             {
                 self.create(&user, *epoch);
             }
+            Change::Group { call, epoch, .. }
+                if matches!(**call, Call::Create { .. }) && !self.knows(&user) =>
+            {
+                self.create(&user, *epoch);
+            }
             _ => {}
         }
+        let shards = self.shards;
         let mailbox = self.touch(&user).ok_or(Refusal::NotFound)?;
         let mut effects = Vec::new();
         let mut outcome = Outcome::Done;
@@ -292,21 +284,12 @@ impl State {
             Change::Read { conv, seq } => mailbox.read(&conv, seq, &mut effects),
             Change::RemoveDevice(device) => mailbox.remove_device(&device, now, &mut effects)?,
             Change::Expire => mailbox.expire(now, &mut effects),
+            Change::Group { by, call, .. } => {
+                mailbox.call(&by, &call, shards, now, &mut effects)?;
+            }
         }
         self.spread(&user, effects, happened);
         Ok(outcome)
-    }
-
-    fn spread(&mut self, user: &UserId, effects: Vec<Effect>, happened: &mut Vec<Happened>) {
-        for effect in effects {
-            if let Effect::Enclose(envelope) = effect {
-                let to = shard_of(&envelope.to, self.shards);
-                self.head.outbox.put(to, envelope);
-                happened.push(Happened::Enclosed(to));
-            } else {
-                happened.push(Happened::Mailbox(user.clone(), effect));
-            }
-        }
     }
 
     /// Envelopes waiting for other shards.

@@ -89,6 +89,14 @@ impl Homes for Model {
         Ok(())
     }
 
+    fn look_up(&self, session: SessionId, request: u32, users: Vec<UserId>, _: Duration) {
+        let unknown = Ok(users.into_iter().find(|user| user.as_str() == "nobody"));
+        let inboxes = self.inboxes.lock().unwrap();
+        if let Some(inbox) = inboxes.get(&session) {
+            let _ = inbox.send(Box::new(Inbound::Looked { request, unknown }));
+        }
+    }
+
     fn watch(&self, _: SessionId, _: ShardId) {}
 
     fn unwatch(&self, _: SessionId, _: ShardId) {}
@@ -111,7 +119,10 @@ pub(super) fn answers(packet: ToHome, refusal: Option<Refusal>) -> Vec<Tell> {
         Ask::Send { place, .. } => {
             let accepted =
                 Accepted { mid: MessageId(2), seq: Seq(1), at: Timestamp(5), dup: false };
-            vec![Tell::Sent { to: packet.user, place, result: refusal.map_or(Ok(accepted), Err) }]
+            let known = packet.user.as_str() != "g:x";
+            let result = if known { Ok(accepted) } else { Err(Refusal::NotFound) };
+            let result = refusal.map_or(result, Err);
+            vec![Tell::Sent { to: packet.user, place, result }]
         }
         Ask::Pull { life, after, .. } => {
             vec![Tell::Pulled { life, entries: vec![entry(after.0 + 1, "again")] }]

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use actors::ids::{Conversation, DeviceId, MessageId, Number, Timestamp, UserId};
+use actors::ids::{Conversation, DeviceId, MessageId, Number, Seq, Timestamp, UserId};
 use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Resumed, What};
+use actors::packet::Answer;
 
+use super::group::{self, GroupBody};
 use super::writer::Writer;
 use super::{Error, Format};
 
@@ -63,6 +65,23 @@ pub(crate) enum Body {
     Sent(Accepted),
     /// To `device.list`.
     Devices(Vec<DeviceInfo>),
+    /// To requests about groups.
+    Group(GroupBody),
+}
+
+impl From<Answer> for Body {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Devices(devices) => Self::Devices(devices),
+            Answer::Groups(groups) => Self::Group(GroupBody::List(groups)),
+            Answer::Progress(members) => Self::Group(GroupBody::Receipts(members)),
+            Answer::Group(group, info) => Self::Group(GroupBody::Info(group, info)),
+            // A socket never asks for the others, and a client is never told them.
+            Answer::Done | Answer::Credentials(_) | Answer::Sessions(_) | Answer::Cids { .. } => {
+                Self::Done
+            }
+        }
+    }
 }
 
 /// What `hello` says.
@@ -91,6 +110,16 @@ pub(crate) struct Teller<'a> {
     pub format: Format,
     /// The device on it, which is not told its own messages' bodies.
     pub device: Option<&'a DeviceId>,
+}
+
+/// What is told of a message besides what was written.
+struct Written<'a> {
+    mid: MessageId,
+    conv: Conversation,
+    from: &'a UserId,
+    device: &'a DeviceId,
+    seq: Seq,
+    at: Timestamp,
 }
 
 /// Bytes of a frame besides names and bodies, about.
@@ -164,6 +193,7 @@ impl Teller<'_> {
                 frame.key("dup").flag(accepted.dup);
             }
             Body::Devices(list) => devices(&mut frame, list),
+            Body::Group(body) => group::write_body(&mut frame, body),
         }
         finish(frame)
     }
@@ -200,7 +230,27 @@ impl Teller<'_> {
 
     fn entry(self, entry: &Entry) -> Vec<u8> {
         match &entry.what {
-            What::Message { .. } => self.message(entry),
+            What::Message { mid, from, device, seq, content } => {
+                let conv = Conversation::User(from.clone());
+                let message = Written { mid: *mid, conv, from, device, seq: *seq, at: entry.at };
+                self.message(entry.n, &message, content)
+            }
+            What::Post { group, mid, from, device, seq, at, content } => {
+                let conv = Conversation::Group(group.clone());
+                let message = Written { mid: *mid, conv, from, device, seq: *seq, at: *at };
+                self.message(entry.n, &message, content)
+            }
+            What::Group { group, seq, at, by, news } => {
+                let mut frame = self.event("group", Some(entry.n), FRAME_ABOUT + news.weight());
+                frame.map(5 + group::fields_of(news));
+                conversation(&mut frame, &Conversation::Group(group.clone()));
+                frame.key("seq").number(seq.0);
+                frame.key("at").number(at.0);
+                frame.key("by").text(by.as_str());
+                frame.key("change").text(group::name_of(news));
+                group::write_news(&mut frame, news);
+                finish(frame)
+            }
             What::Sent { .. } => self.sent(entry),
             What::Receipt { conv, by, delivered, read } => {
                 let mut frame = self.event("receipt", Some(entry.n), FRAME_ABOUT);
@@ -225,18 +275,15 @@ impl Teller<'_> {
         }
     }
 
-    fn message(self, entry: &Entry) -> Vec<u8> {
-        let What::Message { mid: id, from, device, seq, content } = &entry.what else {
-            return Vec::new();
-        };
-        let mut frame = self.event("message", Some(entry.n), FRAME_ABOUT + content.weight());
+    fn message(self, n: Number, message: &Written<'_>, content: &Content) -> Vec<u8> {
+        let mut frame = self.event("message", Some(n), FRAME_ABOUT + content.weight());
         frame.map(6 + written(content));
-        mid(&mut frame, *id);
-        conversation(&mut frame, &Conversation::User(from.clone()));
-        frame.key("from").text(from.as_str());
-        frame.key("device").text(device.as_str());
-        frame.key("seq").number(seq.0);
-        frame.key("at").number(entry.at.0);
+        mid(&mut frame, message.mid);
+        conversation(&mut frame, &message.conv);
+        frame.key("from").text(message.from.as_str());
+        frame.key("device").text(message.device.as_str());
+        frame.key("seq").number(message.seq.0);
+        frame.key("at").number(message.at.0);
         write_content(&mut frame, content);
         finish(frame)
     }

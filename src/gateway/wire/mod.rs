@@ -7,6 +7,7 @@
 //! Fails by  refusing.
 
 mod events;
+mod group;
 mod msgpack;
 mod raw;
 mod request;
@@ -18,6 +19,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub(crate) use events::{Body, Greeting, Outgoing, Teller};
+pub(crate) use group::{GroupBody, GroupRequest};
 pub(crate) use request::{Draft, Frame, Request, Unparsable, decode};
 
 use actors::ids::{DeviceId, MessageId, Number, Seq, Timestamp};

@@ -130,6 +130,17 @@ pub(super) fn text(bytes: &[u8]) -> Option<&str> {
     }
 }
 
+pub(super) fn texts(bytes: &[u8]) -> Option<Vec<String>> {
+    let (Head::List(length), mut rest) = head(bytes)? else { return None };
+    let mut texts = Vec::new();
+    for _ in 0..length {
+        let (found, after) = value(rest)?;
+        texts.push(text(found)?.to_owned());
+        rest = after;
+    }
+    rest.is_empty().then_some(texts)
+}
+
 /// A whole number; also one that a client's language keeps as a float.
 pub(super) fn number(bytes: &[u8]) -> Option<u64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;

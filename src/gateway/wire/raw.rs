@@ -45,6 +45,14 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// The texts, if it is a list of them.
+    pub(super) fn texts(self) -> Option<Vec<String>> {
+        match self {
+            Self::Json(text) => serde_json::from_str(text).ok(),
+            Self::Msgpack(bytes) => msgpack::texts(bytes),
+        }
+    }
+
     /// The number, if it is a whole one from 0 and below 2⁵³.
     pub(super) fn number(self) -> Option<u64> {
         let number = match self {

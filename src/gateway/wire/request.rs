@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actors::ids::{BadName, Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq};
 use actors::message::{Content, Resume};
 
+use super::group::{self, GroupRequest};
 use super::raw::Raw;
 use super::{Code, Error, Format};
 
@@ -74,6 +75,8 @@ pub(crate) enum Request {
     Devices,
     /// `device.remove`
     RemoveDevice(DeviceId),
+    /// `group.…`, `receipts`
+    Group(Box<GroupRequest>),
 }
 
 /// A message before its sender is known.
@@ -139,7 +142,9 @@ fn request(op: &str, d: Option<Raw<'_>>, format: Format) -> Result<Request, Erro
         "device.remove" => fields(d, &["device"]).and_then(|[device]| {
             Ok(Request::RemoveDevice(parsed("device", device, DeviceId::parse)?))
         }),
-        _ => Err(Error::new(Code::UnknownOp, "op: not one that this node knows")),
+        _ => group::request(op, d).unwrap_or_else(|| {
+            Err(Error::new(Code::UnknownOp, "op: not one that this node knows"))
+        }),
     }
 }
 
@@ -200,7 +205,7 @@ fn send(d: Raw<'_>) -> Result<Request, Error> {
     Ok(Request::Send(Box::new(Draft { to, cid, content })))
 }
 
-fn fields<'a, const N: usize>(
+pub(super) fn fields<'a, const N: usize>(
     d: Raw<'a>,
     names: &[&str; N],
 ) -> Result<[Option<Raw<'a>>; N], Error> {
@@ -213,11 +218,11 @@ fn present<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Raw<'a>, Error> {
     value.filter(|value| !value.is_null()).ok_or_else(missing)
 }
 
-fn text<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Cow<'a, str>, Error> {
+pub(super) fn text<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Cow<'a, str>, Error> {
     present(name, value)?.text().ok_or_else(|| wrong(name, "text"))
 }
 
-fn whole(name: &str, value: Option<Raw<'_>>) -> Result<u64, Error> {
+pub(super) fn whole(name: &str, value: Option<Raw<'_>>) -> Result<u64, Error> {
     present(name, value)?.number().ok_or_else(|| wrong(name, "a whole number from 0"))
 }
 
@@ -225,7 +230,7 @@ fn number(name: &str, value: Option<Raw<'_>>) -> Result<Number, Error> {
     whole(name, value).map(Number)
 }
 
-fn parsed<T>(
+pub(super) fn parsed<T>(
     name: &str,
     value: Option<Raw<'_>>,
     parse: impl FnOnce(&str) -> Result<T, BadName>,
@@ -233,6 +238,6 @@ fn parsed<T>(
     parse(&text(name, value)?).map_err(|bad| wrong(name, bad.shape))
 }
 
-fn wrong(name: &str, shape: &str) -> Error {
+pub(super) fn wrong(name: &str, shape: &str) -> Error {
     Error::new(Code::BadRequest, format!("{name}: must be {shape}"))
 }

@@ -148,7 +148,8 @@ async fn refusals_of_a_home_keep_their_codes() {
     check(Refusal::Unavailable, 503, ("unavailable", ""), true).await;
     check(Refusal::Overloaded, 429, ("rate_limited", ""), true).await;
 
-    let stage = stage();
+    let unknown = Played { sends: Err(Refusal::NotFound), ..Played::default() };
+    let stage = stage_with(unknown, |_| {});
     let reply = stage.send(json!({"to": "g:x", "cid": "c", "kind": "text", "body": ""})).await;
     reply.refuses(404, "not_found", "no such group: x");
 }

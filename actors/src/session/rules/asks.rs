@@ -4,19 +4,31 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{Session, Stage};
-use crate::ids::{Conversation, Number, Seq};
+use crate::ids::{Conversation, GroupId, Number, Seq, ShardId, UserId, shard_of};
 use crate::message::{Entry, Refusal};
-use crate::packet::{Answer, Ask, Question};
+use crate::packet::{Answer, Ask, Question, ToHome};
 use crate::session::{Output, RequestRef};
 
 /// What was asked of the own mailbox and may have to be repeated.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     questions: BTreeMap<RequestRef, (Question, Duration)>,
+    /// Asked of groups' mailboxes.
+    elsewhere: BTreeMap<RequestRef, Elsewhere>,
     /// The first one is asked, the others wait for their turn.
     pulls: VecDeque<Pull>,
     /// Has no answer: repeated for a while in case its home is lost with it.
     reads: BTreeMap<Conversation, (Seq, Duration)>,
+}
+
+/// A question to a group's mailbox, and since when it waits.
+#[derive(Debug)]
+struct Elsewhere {
+    owner: UserId,
+    question: Question,
+    since: Duration,
+    /// When to ask again.
+    again: Duration,
 }
 
 #[derive(Debug)]
@@ -30,7 +42,10 @@ struct Pull {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.questions.is_empty() && self.pulls.is_empty() && self.reads.is_empty()
+        self.questions.is_empty()
+            && self.elsewhere.is_empty()
+            && self.pulls.is_empty()
+            && self.reads.is_empty()
     }
 }
 
@@ -93,6 +108,61 @@ impl Session {
         if self.stage == Stage::Attached {
             self.ask(Ask::Question { request: request.0, question }, out);
         }
+    }
+
+    /// Asks something of a group's mailbox, again and again: every such question can be repeated. Answered by `Answered`.
+    pub fn question_group(
+        &mut self,
+        request: RequestRef,
+        group: &GroupId,
+        question: Question,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        let (max, again) = (self.limits.asks_max, now + self.limits.answer);
+        let waiting = &mut self.waiting().elsewhere;
+        if waiting.len() >= max {
+            out.push(Output::Answered { request, answer: Err(Refusal::Overloaded) });
+            return;
+        }
+        let owner = UserId::of_group(group);
+        out.push(self.elsewhere(request, &owner, &question));
+        let asked = Elsewhere { owner, question, since: now, again };
+        self.waiting().elsewhere.insert(request, asked);
+    }
+
+    fn elsewhere(&self, request: RequestRef, owner: &UserId, question: &Question) -> Output {
+        let ask = Ask::Question { request: request.0, question: question.clone() };
+        let (shard, user) = (shard_of(owner, self.shards), owner.clone());
+        Output::Home(ToHome { shard, user, session: self.id, ask })
+    }
+
+    /// The home of a shard is lost, or another is found: questions to it are asked again at `at`.
+    pub(super) fn ask_elsewhere_at(&mut self, shard: ShardId, at: Duration) {
+        let shards = self.shards;
+        let waiting = self.waiting.iter_mut().flat_map(|waiting| waiting.elsewhere.values_mut());
+        for asked in waiting.filter(|asked| shard_of(&asked.owner, shards) == shard) {
+            asked.again = asked.again.min(at);
+        }
+    }
+
+    fn tick_elsewhere(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let Some(mut waiting) = self.waiting.take() else {
+            return;
+        };
+        let (parked, answer) = (self.limits.parked, self.limits.answer);
+        waiting.elsewhere.retain(|request, asked| {
+            let late = now.saturating_sub(asked.since) >= parked;
+            if late {
+                let answer = Err(Refusal::Unavailable);
+                out.push(Output::Answered { request: *request, answer });
+            } else if now >= asked.again {
+                asked.again = now + answer;
+                out.push(self.elsewhere(*request, &asked.owner, &asked.question));
+            }
+            !late
+        });
+        self.waiting = Some(waiting);
     }
 
     /// Says again what the home before may not have heard.
@@ -159,7 +229,8 @@ impl Session {
         let Some(waiting) = &mut self.waiting else {
             return;
         };
-        if waiting.questions.remove(&request).is_some() {
+        let own = waiting.questions.remove(&request).is_some();
+        if own || waiting.elsewhere.remove(&request).is_some() {
             out.push(Output::Answered { request, answer });
             self.tidy();
         }
@@ -205,6 +276,7 @@ impl Session {
             pull.asked = pull.asked.filter(|asked| now.saturating_sub(*asked) < answer);
         }
         self.ask_pull(now, out);
+        self.tick_elsewhere(now, out);
         self.tidy();
     }
 

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::ids::{SessionId, ShardId, UserId};
-use crate::message::CidUse;
+use crate::ids::{Conversation, SessionId, ShardId, UserId};
+use crate::message::{CidUse, What};
 use crate::packet::{Enclosed, Envelope};
 
 /// Ids of copies that came in one parcel.
@@ -49,7 +49,15 @@ impl Heard {
             Enclosed::Sent { conv, cid, content, .. } => {
                 Some((to.clone(), CidUse::new(cid, conv, content)))
             }
-            Enclosed::Receipt { .. } | Enclosed::Expired { .. } => None,
+            Enclosed::Spread {
+                what: What::Post { group, from, content, .. },
+                cid: Some(cid),
+                ..
+            } => {
+                let conv = Conversation::Group(group.clone());
+                Some((from.clone(), CidUse::new(cid, &conv, content)))
+            }
+            _ => None,
         };
         let ids = envelopes.iter().filter_map(copy).collect();
         let parcels = self.copies.entry(from).or_default();
@@ -96,9 +104,7 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{
-        BootId, Cid, Conversation, DeviceId, Kind, MessageId, NodeId, Seq, Timestamp,
-    };
+    use crate::ids::{BootId, Cid, DeviceId, Kind, MessageId, NodeId, Seq, Timestamp};
     use crate::message::Content;
 
     const FROM: ShardId = ShardId(3);

@@ -20,7 +20,8 @@ use super::post::{Parcel, Post};
 use super::replica::{Origin, Replica};
 use super::state::{Change, Command, Happened, Outcome};
 use crate::ids::{
-    DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId, shard_of,
+    Conversation, DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId,
+    shard_of,
 };
 use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
@@ -260,12 +261,16 @@ impl Home {
             self.propose(replica, to, Change::Append { mid, send }, asked, out);
             return;
         };
-        let back = shard_of(&send.from, self.shards);
+        let behind = match send.to {
+            Conversation::User(_) => state.outbox().bytes_for(shard_of(&send.from, self.shards)),
+            // Its members may be anywhere.
+            Conversation::Group(_) => state.outbox().bytes_max(),
+        };
         let admission = if mailbox.remembers(&send) {
             Ok(())
         } else if self.quota.is_reached(mailbox) {
             Err(Refusal::MailboxFull)
-        } else if state.outbox().bytes_for(back) >= self.quota.outbox_bytes_max {
+        } else if behind >= self.quota.outbox_bytes_max {
             Err(Refusal::Overloaded)
         } else {
             Ok(())
@@ -406,7 +411,7 @@ impl Home {
                 Happened::Mailbox(user, Effect::DeviceGone(device)) => {
                     out.push(Output::Connected(user, user::Input::DeviceGone(device)));
                 }
-                Happened::Mailbox(_, Effect::Enclose(_)) => {}
+                Happened::Mailbox(_, Effect::Enclose(_) | Effect::Spread(_)) => {}
                 Happened::Enclosed(to) => {
                     enclosed.insert(to, ());
                 }

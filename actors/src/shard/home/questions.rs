@@ -54,6 +54,24 @@ impl Home {
                 self.cids(replica, asked, out);
                 return;
             }
+            Question::Groups => {
+                mailbox.map(|mailbox| Answer::Groups(mailbox.groups())).ok_or(Refusal::NotFound)
+            }
+            Question::GroupInfo { by } => match (user.group(), mailbox.and_then(Mailbox::group)) {
+                (Some(id), Some(group)) => {
+                    group.info(&by).map(|info| Answer::Group(id, Box::new(info)))
+                }
+                _ => Err(Refusal::NotFound),
+            },
+            Question::Progress { by } => {
+                let group = mailbox.and_then(Mailbox::group).ok_or(Refusal::NotFound);
+                group.and_then(|group| group.progress(&by)).map(Answer::Progress)
+            }
+            Question::Group { by, call } => {
+                let change = Change::Group { by, call, epoch: Epoch::new(wall, chance) };
+                self.propose(replica, user, change, Asked::Question(session, request), out);
+                return;
+            }
             // Answered by the lane, which knows who is connected.
             Question::Sessions => Ok(Answer::Sessions(Vec::new())),
             Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),

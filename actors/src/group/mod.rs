@@ -1,0 +1,148 @@
+//! Group: who is in a group, who may do what, and how far everyone has got.
+//!
+//! A group has a mailbox like a user, owned by `g:<group>`: its log is the group's one order of posts and changes, its ledger
+//! tells repeated posts, its `Mailbox` actor admits them in order. This room is what such a mailbox has besides.
+//!
+//! Owns      part of the shard's replicated state; the indexes (`Index`) can be had again from the members.
+//! Promises  every change and every tick follows from the order of the log alone; a member is told of a change that puts
+//!           them out, and of nothing after it; ticks never go back.
+//! Never     looks into a post, or knows where members are connected.
+//! Fails by  nothing: it computes.
+//!
+//! **Ticks without counting members.** What all *others* have is the lowest watermark, unless the sender alone has it; then
+//! it is the next lowest. So each post is looked at once when it is delivered to all and once when it is read by all, however
+//! many members there are.
+
+mod calls;
+mod ticks;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use self::ticks::Index;
+use crate::ids::{Seq, ShardId, Timestamp, UserId, shard_of};
+use crate::message::Refusal;
+use crate::message::group::{Info, Progress};
+
+/// The members by the shards their mailboxes are in, each list in order.
+pub type Roster = Arc<[(ShardId, Arc<[UserId]>)]>;
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Member {
+    admin: bool,
+    /// The how-manieth member it was.
+    place: u64,
+    /// How far they have got; at first where they came in.
+    at: Watermarks,
+    /// Of their own posts, how far others have been looked at while nobody else was behind.
+    ahead: Watermarks,
+}
+
+/// How far something has got.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermarks {
+    /// Delivered up to and including.
+    pub delivered: Seq,
+    /// Read up to and including; never above `delivered`.
+    pub read: Seq,
+}
+
+/// A group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    title: Box<str>,
+    icon: Option<Box<str>>,
+    status: Option<Box<str>>,
+    created_at: Timestamp,
+    /// What a repeated creation must say again.
+    meaning: u64,
+    shards: u16,
+    members: BTreeMap<UserId, Member>,
+    /// Members there have ever been.
+    places: u64,
+    /// Up to where all who wrote have been told.
+    told: Watermarks,
+    #[serde(skip)]
+    index: Index,
+}
+
+impl Group {
+    /// Whether a user is in it.
+    #[must_use]
+    pub fn has(&self, user: &UserId) -> bool {
+        self.members.contains_key(user)
+    }
+
+    /// The members, where their mailboxes are.
+    pub fn roster(&mut self) -> Roster {
+        if let Some(roster) = &self.index.roster {
+            return Arc::clone(roster);
+        }
+        let mut lists: BTreeMap<ShardId, Vec<UserId>> = BTreeMap::new();
+        for user in self.members.keys() {
+            lists.entry(shard_of(user, self.shards)).or_default().push(user.clone());
+        }
+        let roster: Roster = lists.into_iter().map(|(shard, list)| (shard, list.into())).collect();
+        self.index.roster = Some(Arc::clone(&roster));
+        roster
+    }
+
+    /// The group as a member sees it.
+    pub fn info(&self, by: &UserId) -> Result<Info, Refusal> {
+        if !self.has(by) {
+            return Err(Refusal::NotAMember);
+        }
+        let mut members: Vec<(&UserId, &Member)> = self.members.iter().collect();
+        members.sort_by_key(|(_, member)| member.place);
+        Ok(Info {
+            title: self.title.clone(),
+            icon: self.icon.clone(),
+            status: self.status.clone(),
+            members: members.into_iter().map(|(user, m)| (user.clone(), m.admin)).collect(),
+            created_at: self.created_at,
+        })
+    }
+
+    /// How far each member has got, as any of them may know.
+    pub fn progress(&self, by: &UserId) -> Result<Vec<Progress>, Refusal> {
+        if !self.has(by) {
+            return Err(Refusal::NotAMember);
+        }
+        let progress = |(user, member): (&UserId, &Member)| Progress {
+            user: user.clone(),
+            delivered: member.at.delivered,
+            read: member.at.read,
+        };
+        Ok(self.members.iter().map(progress).collect())
+    }
+
+    /// Bytes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const MEMBER: usize = 320;
+        self.members.len() * MEMBER
+    }
+
+    /// Whether all that is counted in it can be counted on from, up to `end`.
+    #[must_use]
+    pub fn is_sound(&self, end: u64) -> bool {
+        let of = |m: &Member| [m.place, m.at.delivered.0, m.at.read.0];
+        let mut numbers = self.members.values().flat_map(of).chain([self.places]);
+        numbers.all(|number| number < end)
+    }
+
+    /// Panics when something that always holds does not; `head` is the newest entry of its log.
+    pub fn check(&self, head: Seq) {
+        for (user, member) in &self.members {
+            let Watermarks { delivered, read } = member.at;
+            assert!(read <= delivered && delivered <= head, "{user} has what there is");
+            assert!(member.place < self.places, "{user} came in");
+        }
+        let admins = self.members.values().filter(|member| member.admin).count();
+        assert!(self.members.is_empty() || admins > 0, "somebody is an admin");
+        self.index.check(&self.members);
+    }
+}

@@ -1,0 +1,93 @@
+//! Expiry: what a mailbox does because time has passed.
+
+use super::marks::MARKS_PER_SPAN;
+use super::rules::{Device, Effect, Mailbox, Now, Policy};
+use crate::ids::{Number, Timestamp};
+use crate::packet::{Enclosed, Envelope};
+
+impl Mailbox {
+    /// Lets time pass: forgets unseen devices, expires what was never fetched, drops history and old `cid`s.
+    pub fn expire(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let expiry = now.policy.expiry;
+        let unseen = |d: &Device| d.seen.after(expiry) <= now.cautious;
+        for device in self.devices.extract_if(.., |d| unseen(d)) {
+            effects.push(Effect::DeviceGone(device.id));
+        }
+        self.settle(now);
+        let gone = self.overdue(now);
+        if gone > self.log.low() {
+            self.expire_to(gone, effects);
+        }
+        self.drop_history(now);
+        // Rows of what is not delivered stay: its senders must still learn what becomes of it.
+        let done = self.delivered.max(self.log.low());
+        self.ledger.forget(|row| row.at.after(expiry) <= now.cautious, done);
+        self.cids.forget(|row| row.at.after(expiry) <= now.cautious);
+    }
+
+    /// The newest entry that has waited longer than `expiry`.
+    fn overdue(&self, now: Now) -> Number {
+        let expiry = now.policy.expiry;
+        let exact = self.ledger.newest_where(|row| row.at.after(expiry) <= now.cautious);
+        let coarse = self
+            .arrived
+            .iter()
+            .take_while(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN) <= now.cautious)
+            .last()
+            .map_or(Number(0), |m| m.n);
+        let due = exact.max(coarse);
+        // What every device has is history's to drop, not expiry's.
+        if due > self.slowest() { due } else { Number(0) }
+    }
+
+    fn expire_to(&mut self, n: Number, effects: &mut Vec<Effect>) {
+        for row in self.ledger.between(self.delivered.max(self.log.low()), n) {
+            let delivered = self.peers.get(&row.from).is_some_and(|p| row.seq <= p.delivered);
+            if !delivered {
+                let what = Enclosed::Expired { by: self.owner.clone(), mid: row.mid, seq: row.seq };
+                effects.push(Effect::Enclose(Envelope { to: row.from.clone(), what }));
+            }
+        }
+        self.log.drop_to(n);
+        for device in &mut self.devices {
+            device.acked = device.acked.max(n);
+        }
+        self.delivered = self.delivered.max(n);
+        self.waiting.drop_to(n);
+        self.expire_groups(n);
+        self.forget_gone();
+    }
+
+    pub(super) fn forget_gone(&mut self) {
+        let low = self.log.low();
+        // What every device has is history's to drop: its arrival no longer matters.
+        let arrived = low.max(self.slowest());
+        while self.arrived.front().is_some_and(|m| m.n <= arrived) {
+            self.arrived.pop_front();
+        }
+        while self.settled.front().is_some_and(|m| m.n <= low) {
+            self.settled.pop_front();
+        }
+    }
+
+    /// The earliest moment `expire` could have something to do.
+    #[must_use]
+    pub fn due(&self, policy: Policy) -> Option<Timestamp> {
+        let expiry = policy.expiry;
+        let slowest = self.slowest();
+        [
+            self.devices.iter().map(|d| d.seen.after(expiry)).min(),
+            self.ledger.oldest_at().map(|at| at.after(expiry)),
+            // Many at once: nobody waits for an id to be free again.
+            self.cids.oldest_at().map(|at| at.after(expiry + expiry / MARKS_PER_SPAN)),
+            self.arrived.front().map(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN)),
+            self.settled
+                .front()
+                .filter(|m| m.n <= slowest)
+                .map(|m| m.since.after(policy.history + policy.history / MARKS_PER_SPAN)),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
