@@ -22,6 +22,10 @@ pub enum Mutant {
     TwoSockets,
     /// What is old is decided by the clock of whoever leads, however far it jumps.
     ExpiresByLocalClock,
+    /// A group takes posts from whoever writes.
+    TakesFromAnybody,
+    /// Who wrote to a group is told what the fastest member has.
+    TicksOfTheFastest,
     /// A sender is told of the first delivery only.
     TicksStop,
 }

@@ -13,6 +13,8 @@ mod campaign;
 mod chance;
 #[path = "../../tests/simulation/clients.rs"]
 mod clients;
+#[path = "../../tests/simulation/clubs.rs"]
+mod clubs;
 #[path = "../../tests/simulation/disk.rs"]
 mod disk;
 #[path = "../../tests/simulation/faults.rs"]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actors::ids::{Conversation, DeviceId, MessageId, NodeId, Number, Seq};
+use actors::ids::{Conversation, DeviceId, GroupId, MessageId, NodeId, Number, Seq};
 use actors::ids::{ShardId, Timestamp, UserId};
 use actors::mailbox::log::Sealed;
+use actors::message::group::Call;
 use actors::message::{Resume, Send};
 #[cfg(debug_assertions)]
 use actors::mutant::Mutant;
@@ -71,6 +72,8 @@ pub(crate) enum Up {
     Alive,
     /// Also how often the conversation was begun anew after a refusal.
     Send(RequestRef, Send, u32),
+    /// Asks the group for something.
+    Call(RequestRef, GroupId, Call),
     Gone,
 }
 
@@ -145,6 +148,9 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// Times that a `cid` was used for another message and refused.
     pub(crate) conflicts: u64,
+    /// Posts to a group, confirmed, and those refused because their sender was put out.
+    pub(crate) posts: u64,
+    pub(crate) outsiders: u64,
 }
 
 impl Counts {
@@ -156,13 +162,17 @@ impl Counts {
         self.cut_off += other.cut_off;
         self.refused += other.refused;
         self.conflicts += other.conflicts;
+        self.posts += other.posts;
+        self.outsiders += other.outsiders;
     }
 
     /// Whether all of it happened.
     pub(crate) fn nothing_is_missing(self) -> bool {
-        let Self { compactions, installs, loads, runs, cut_off, refused, conflicts } = self;
-        let all = [compactions, installs, loads, runs, cut_off, refused, conflicts];
-        all.iter().all(|count| *count > 0)
+        let Self { compactions, installs, loads, runs, cut_off, refused, .. } = self;
+        let of_clients = [self.conflicts, self.posts, self.outsiders];
+        let all = [compactions, installs, loads, runs, cut_off, refused];
+        let all = all.iter().chain(&of_clients);
+        all.into_iter().all(|count| *count > 0)
     }
 }
 

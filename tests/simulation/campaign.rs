@@ -29,7 +29,7 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::DiskLies, 40, ""),
         (Plant::LosesEnvelopes, 10, ""),
         (Plant::ForgetsBirth, 40, ""),
-        (Plant::CoolsEarly, 20, ""),
+        (Plant::CoolsEarly, 60, ""),
         (Plant::WarmsLate, 100, ""),
         (Plant::StoresLate, 300, ""),
         (Plant::SendsHalf, 20, ""),
@@ -47,6 +47,8 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::Rule(Mutant::WindowOverrun), 10, ""),
         (Plant::Rule(Mutant::TwoSockets), 20, ""),
         (Plant::Rule(Mutant::ExpiresByLocalClock), 40, ""),
+        (Plant::Rule(Mutant::TakesFromAnybody), 40, "was a member"),
+        (Plant::Rule(Mutant::TicksOfTheFastest), 20, "is told"),
         (Plant::Rule(Mutant::TicksStop), 10, ""),
     ]);
     planted

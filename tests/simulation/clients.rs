@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use actors::ids::{Cid, Conversation, DeviceId, Epoch, Kind, Number, UserId};
+use actors::message::group::Call;
 use actors::message::{Accepted, Content, Entry, Refusal, Resume, Send, What};
+use actors::packet::Answer;
 use actors::session::{Output, RequestRef};
 
 use crate::around::{Around, At, Event, Plant, Up};
@@ -34,6 +36,8 @@ pub(crate) struct Client {
     /// Not confirmed, oldest first.
     pub(crate) outbox: VecDeque<(Cid, UserId)>,
     requests: BTreeMap<RequestRef, (Cid, UserId)>,
+    /// Group calls that are not answered.
+    calls: BTreeSet<RequestRef>,
     /// Of these, those with the `cid` of another message, which this device has in its log.
     misuses: BTreeSet<RequestRef>,
     /// How often each conversation was begun anew after a refusal.
@@ -63,6 +67,7 @@ impl Client {
             stored: 0,
             outbox: VecDeque::new(),
             requests: BTreeMap::new(),
+            calls: BTreeSet::new(),
             misuses: BTreeSet::new(),
             rounds: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -109,13 +114,38 @@ impl Client {
         }
         if !to.is_empty() && self.outbox.len() < 20 {
             for _ in 0..around.chance.below(4) {
-                let to = to[around.chance.below(to.len())].clone();
+                let to = match &around.oracle.club {
+                    Some(club) if club.has(&self.user) && around.chance.one_in(2) => club.owner(),
+                    _ => to[around.chance.below(to.len())].clone(),
+                };
                 self.write(to, around);
             }
         }
         if !to.is_empty() && around.chance.one_in(20) {
             self.misuse(to, around);
         }
+        if self.me == 0 && self.calls.is_empty() {
+            self.run_the_club(to, around);
+        }
+    }
+
+    /// The founder makes the group when all others are known, and now and then puts one out or takes one in.
+    fn run_the_club(&mut self, to: &[UserId], around: &mut Around) {
+        const OTHERS: usize = 3;
+        let Some(club) = &around.oracle.club else { return };
+        let (group, made) = (club.group.clone(), club.is_made());
+        let call = if to.len() < OTHERS || (made && !around.chance.one_in(8)) {
+            return;
+        } else if !made {
+            Call::Create { title: "Club".into(), members: to[..2].to_vec() }
+        } else {
+            let one = vec![to[around.chance.below(to.len())].clone()];
+            if around.chance.one_in(3) { Call::Remove(one) } else { Call::Add(one) }
+        };
+        self.next_request += 1;
+        let request = RequestRef(self.next_request);
+        self.calls.insert(request);
+        self.say(Up::Call(request, group, call), around);
     }
 
     /// Writes to somebody with the `cid` of a message to somebody else.
@@ -166,6 +196,7 @@ impl Client {
         self.line = Line::Offline;
         self.connection = 0;
         self.requests.clear();
+        self.calls.clear();
         self.misuses.clear();
         self.rounds.clear();
         self.held.clear();
@@ -181,7 +212,7 @@ impl Client {
         let cid = Cid::parse(&format!("{}-{}-{}", self.user, self.device, self.written)).unwrap();
         around.counts.cut_off += u64::from(around.cut_off(self.node.0).is_some());
         let (from, at) = (self.user.clone(), around.now);
-        let sending = Sending { from, to: to.clone(), accepted: None, at };
+        let sending = Sending { from, to: to.clone(), accepted: None, at, refused: false };
         around.oracle.sendings.insert(cid.clone(), sending);
         self.outbox.push_back((cid.clone(), to.clone()));
         if !self.held.contains(&to) {
@@ -207,7 +238,7 @@ impl Client {
         let send = Send {
             from: self.user.clone(),
             device: self.device.clone(),
-            to: Conversation::User(to),
+            to: to.group().map_or(Conversation::User(to), Conversation::Group),
             cid: sent_as,
             content: Arc::new(content),
         };
@@ -233,6 +264,11 @@ impl Client {
             Output::Unavailable | Output::Close(_) => self.hang_up(around),
             Output::Refused(refusal) => panic!("{} was refused: {refusal}", self.user),
             Output::CaughtUp { .. } => {}
+            Output::Answered { request, answer } => {
+                assert!(self.calls.remove(&request), "{request:?} answered once");
+                let done = matches!(answer, Ok(Answer::Done));
+                assert!(done || answer.as_ref().is_err_and(|why| why.retry()), "{answer:?}");
+            }
             other => panic!("nobody asked: {other:?}"),
         }
     }
@@ -253,7 +289,16 @@ impl Client {
                 if let Some(since) = around.cut_off(self.node.0) {
                     around.oracle.confirmed_by_minority(&cid, since);
                 }
+                around.counts.posts += u64::from(to.group().is_some());
                 around.oracle.accepted(&cid, accepted);
+                self.outbox.retain(|(known, _)| *known != cid);
+            }
+            Err(Refusal::NotAMember) => {
+                let put_out =
+                    around.oracle.club.as_ref().is_some_and(|c| c.was_put_out(&self.user));
+                assert!(put_out, "{} is in the group", self.user);
+                around.counts.outsiders += 1;
+                around.oracle.sendings.get_mut(&cid).expect("it was sent").refused = true;
                 self.outbox.retain(|(known, _)| *known != cid);
             }
             Err(refusal) => {
@@ -287,13 +332,19 @@ impl Client {
         if around.chance.one_in(2) {
             self.acknowledge(around);
         }
-        let Some(What::Message { from, seq, .. }) = entries.last().map(|entry| &entry.what) else {
-            return;
-        };
-        if around.chance.one_in(4) {
-            let had = around.oracle.had.entry((self.user.clone(), from.clone())).or_default();
-            *had = (*had).max(*seq);
-            self.say(Up::Read(Conversation::User(from.clone()), *seq), around);
+        match entries.last().map(|entry| &entry.what) {
+            Some(What::Message { from, seq, .. }) if around.chance.one_in(4) => {
+                let had = around.oracle.had.entry((self.user.clone(), from.clone())).or_default();
+                *had = (*had).max(*seq);
+                self.say(Up::Read(Conversation::User(from.clone()), *seq), around);
+            }
+            Some(What::Post { seq, .. }) if around.chance.one_in(4) => {
+                let Some(club) = &mut around.oracle.club else { return };
+                club.acknowledged(&self.user, *seq);
+                let conv = club.conv();
+                self.say(Up::Read(conv, *seq), around);
+            }
+            _ => {}
         }
     }
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use actors::birth::rules::{Effect, Note, Rules};
 use actors::codec;
 use actors::ids::{
-    BootId, Conversation, DeviceId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, Timestamp,
-    UserId,
+    BootId, DeviceId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, Timestamp, UserId,
 };
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::image::Stored;
 use actors::mailbox::rules::{Mailbox, Policy};
 use actors::message::{Entry, Refusal};
-use actors::packet::{Beat, Packet, Tell, ToHome, ToSession};
+use actors::packet::{Beat, Packet, Question, Tell, ToHome, ToSession};
 use actors::router::middle::Clocks;
 use actors::session::{Limits, Output as Told, RequestRef, Session};
 use actors::shard::home::{Home, Quota, Read};
@@ -378,17 +377,16 @@ impl Node {
             let tick = At::SessionTick(count);
             around.after(200_000, Event::Node(self.place, self.boot, tick));
         }
-        if let Inbound::Up(Up::Send(request, send, round)) = &inbound
-            && let Conversation::User(to) = &send.to
-        {
-            if socket.rounds.get(to).is_some_and(|now| round < now) {
+        if let Inbound::Up(Up::Send(request, send, round)) = &inbound {
+            let to = send.to.owner();
+            if socket.rounds.get(&to).is_some_and(|now| round < now) {
                 let result = Err(Refusal::Unavailable);
                 let told = Told::Sent { request: *request, result };
                 let (client, connection) = (socket.client, socket.connection);
                 let frame = Event::Client(client, connection, Box::new(told));
                 return around.socket(client, false, frame);
             }
-            socket.asked.insert(*request, (to.clone(), *round));
+            socket.asked.insert(*request, (to, *round));
         }
         let gone = matches!(inbound, Inbound::Up(Up::Gone));
         self.session(count, around, |session, out| match inbound {
@@ -400,6 +398,11 @@ impl Node {
             Inbound::Up(Up::Read(conv, seq)) => session.read(conv, seq, now, out).unwrap(),
             Inbound::Up(Up::Alive) => session.alive(now, out),
             Inbound::Up(Up::Send(request, send, _)) => session.send(request, send, now, out),
+            Inbound::Up(Up::Call(request, group, call)) => {
+                let (by, call) = (session.user().cloned().unwrap(), Box::new(call));
+                let question = Question::Group { by, call };
+                session.question_group(request, &group, question, now, out);
+            }
             Inbound::Up(Up::Gone) => session.close(out),
         });
         if gone {

@@ -8,6 +8,7 @@ mod around;
 mod campaign;
 mod chance;
 mod clients;
+mod clubs;
 mod disk;
 mod faults;
 mod host;

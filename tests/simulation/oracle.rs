@@ -11,6 +11,7 @@ use raft::eraftpb::EntryType;
 use raft::{GetEntriesContext, Storage};
 
 use crate::chance::mix;
+use crate::clubs::Club;
 use crate::disk::Disk;
 
 /// A message as its sender remembers it.
@@ -21,6 +22,8 @@ pub(crate) struct Sending {
     pub(crate) accepted: Option<Accepted>,
     /// When it was written.
     pub(crate) at: u64,
+    /// Its sender was told that they are not in the group. An earlier try may get through when they are in it again.
+    pub(crate) refused: bool,
 }
 
 /// What has been promised, and what has been seen.
@@ -43,6 +46,7 @@ pub(crate) struct Oracle {
     ticks: BTreeMap<(UserId, UserId), (Seq, Seq)>,
     /// Up to which message from the second the first has acknowledged or read.
     pub(crate) had: BTreeMap<(UserId, UserId), Seq>,
+    pub(crate) club: Option<Club>,
     pub(crate) trace: u64,
 }
 
@@ -100,8 +104,14 @@ impl Oracle {
 
     fn commit(&mut self, batch: Batch) {
         for command in batch.commands {
-            if let Command::Mailbox(_, Change::Append { mid, .. }) = command {
-                self.committed.insert(mid);
+            match command {
+                Command::Mailbox(_, Change::Append { mid, .. }) => {
+                    self.committed.insert(mid);
+                }
+                Command::Mailbox(_, Change::Group { call, .. }) => {
+                    self.club.iter_mut().for_each(|club| club.committed(&call));
+                }
+                _ => {}
             }
         }
     }
@@ -146,13 +156,21 @@ impl Oracle {
                 assert_eq!(sending.from, *user);
                 let accepted = sending.accepted.map(|accepted| (accepted.mid, accepted.seq));
                 assert!(accepted.is_none_or(|known| known == (*mid, *seq)), "{cid} has one mid");
+                if sending.to.group().is_some() {
+                    self.club().saw(user, &entry.what);
+                }
             }
-            What::Receipt { by, delivered, read, .. } => {
-                let by = by.clone().expect("there are no groups");
-                self.receipt((user.clone(), by), *delivered, *read);
+            What::Receipt { by: Some(by), delivered, read, .. } => {
+                self.receipt((user.clone(), by.clone()), *delivered, *read);
             }
             What::Expired { .. } => panic!("nothing is old enough to expire"),
-            What::Post { .. } | What::Group { .. } => panic!("there are no groups"),
+            What::Post { from, content, .. } => {
+                self.post(user, from, &content.body);
+                self.club().saw(user, &entry.what);
+            }
+            What::Receipt { by: None, .. } | What::Group { .. } => {
+                self.club().saw(user, &entry.what);
+            }
         }
     }
 
@@ -169,6 +187,24 @@ impl Oracle {
         assert!(before.is_none_or(|before| before < number), "{body} was overtaken");
     }
 
+    fn club(&mut self) -> &mut Club {
+        self.club.as_mut().expect("there is a group")
+    }
+
+    fn post(&mut self, user: &UserId, from: &UserId, body: &str) {
+        let sending = &self.sendings[&Cid::parse(body).unwrap()];
+        assert_eq!(sending.from, *from);
+        assert!(sending.to.group().is_some(), "{body} was for the group");
+        assert!(self.bodies.insert(format!("{user} {body}")), "{body} is stored once");
+        if !sending.refused {
+            let (device, number) = body.rsplit_once('-').expect("as clients name them");
+            let number = number.parse().expect("as clients name them");
+            let key = (format!("{user} {device}"), sending.to.clone());
+            let before = self.written.insert(key, number);
+            assert!(before.is_none_or(|before| before < number), "{body} was overtaken");
+        }
+    }
+
     fn receipt(&mut self, (user, by): (UserId, UserId), delivered: Seq, read: Seq) {
         let had = self.had.get(&(by.clone(), user.clone())).copied().unwrap_or_default();
         assert!(
@@ -183,16 +219,31 @@ impl Oracle {
 
     /// A device of a user has everything up to entry `n`.
     pub(crate) fn acknowledged(&mut self, user: &UserId, entry: &Entry) {
-        if let What::Message { from, seq, .. } = &entry.what {
-            let had = self.had.entry((user.clone(), from.clone())).or_default();
-            *had = (*had).max(*seq);
+        match &entry.what {
+            What::Message { from, seq, .. } => {
+                let had = self.had.entry((user.clone(), from.clone())).or_default();
+                *had = (*had).max(*seq);
+            }
+            What::Post { seq, .. } => self.club().acknowledged(user, *seq),
+            _ => {}
         }
     }
 
     /// All is drained: what was sent arrived once, and its sender knows.
     pub(crate) fn at_the_end(&self) {
         for (cid, sending) in &self.sendings {
-            let Some(accepted) = sending.accepted else { panic!("{cid} was never confirmed") };
+            let Some(accepted) = sending.accepted else {
+                assert!(sending.refused, "{cid} was never confirmed");
+                continue;
+            };
+            if sending.to.group().is_some() {
+                let club = self.club.as_ref().expect("there is a group");
+                assert!(
+                    club.holds(accepted.seq, accepted.mid, &sending.from),
+                    "{cid} is in its place"
+                );
+                continue;
+            }
             let arrived = |entry: &&Entry| {
                 matches!(&entry.what, What::Message { mid, from, seq, .. }
                     if (mid, from, seq) == (&accepted.mid, &sending.from, &accepted.seq))
@@ -206,6 +257,7 @@ impl Oracle {
             let count = self.logs[&sending.from].iter().filter(copied).count();
             assert_eq!(count, 1, "{cid} was copied to its sender once");
         }
+        self.club.iter().for_each(Club::at_the_end);
         for ((to, from), newest) in &self.seqs {
             let told = self.ticks.get(&(from.clone(), to.clone())).map(|ticks| ticks.0);
             assert_eq!(told, Some(*newest), "{from} knows what {to} has");

@@ -7,6 +7,7 @@ use actors::ids::{DeviceId, ShardId, UserId, shard_of};
 use crate::around::{Around, At, Clock, Counts, Event, Plant};
 use crate::chance::mix;
 use crate::clients::{Client, Line};
+use crate::clubs::Club;
 use crate::faults::{Faults, KINDS};
 use crate::host::Node;
 
@@ -104,6 +105,9 @@ impl World {
         around.network.loss_in_1000 = [0, 10, 100][usize::try_from((shape >> 16) % 3).unwrap()];
         let users: Vec<UserId> =
             (0..4).map(|user| UserId::parse(&format!("u{user}")).unwrap()).collect();
+        if mix(seed ^ 0xC1F).is_multiple_of(3) {
+            around.oracle.club = Some(Club::of(&users[0]));
+        }
         let mut clients = Vec::new();
         for (at, user) in users.iter().enumerate() {
             for device in 0..1 + at % 2 {

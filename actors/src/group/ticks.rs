@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Group, Member, Roster, Watermarks};
 use crate::ids::{Seq, UserId};
+use crate::mutant::{Mutant, is_planted};
 
 /// What can be had again from the members. Two groups with the same members are the same.
 #[derive(Debug, Clone, Default)]
@@ -96,9 +97,12 @@ impl Group {
 
     fn sweep(&mut self, kind: Kind, posts: Posts<'_>, whom: &mut BTreeSet<UserId>) {
         let mut lowest = (kind.set)(&self.index).iter();
-        let Some((low, last)) = lowest.next().cloned() else {
+        let Some((mut low, last)) = lowest.next().cloned() else {
             return;
         };
+        if is_planted(Mutant::TicksOfTheFastest) {
+            low = (kind.set)(&self.index).last().map_or(low, |(seq, _)| *seq);
+        }
         // Alone, nobody is told anything.
         let Some((next, _)) = lowest.next().cloned() else {
             return;
@@ -134,5 +138,6 @@ struct Kind {
 
 /// How far all but one have got; none when there is nobody else.
 fn others(marks: &BTreeSet<(Seq, UserId)>, but: &UserId) -> Option<Seq> {
-    marks.iter().find(|(_, user)| user != but).map(|(seq, _)| *seq)
+    let mut others = marks.iter().filter(|(_, user)| user != but).map(|(seq, _)| *seq);
+    if is_planted(Mutant::TicksOfTheFastest) { others.next_back() } else { others.next() }
 }
