@@ -187,6 +187,20 @@ impl Entry {
 }
 
 impl What {
+    /// Whether two entries hold one and the same post or change of a group.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Post { content: ours, .. }, Self::Post { content: theirs, .. }) => {
+                Arc::ptr_eq(ours, theirs)
+            }
+            (Self::Group { news: ours, .. }, Self::Group { news: theirs, .. }) => {
+                Arc::ptr_eq(ours, theirs)
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes it takes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -3,6 +3,10 @@
 //! A *session* (one WebSocket, on its gateway) speaks with two kinds of *home*: that of its own user's mailbox,
 //! and those of the mailboxes it writes to. The home of a mailbox is the node that leads its shard.
 
+mod push;
+
+pub use push::Push;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -52,6 +56,8 @@ pub enum Packet {
     Snapshot(ShardId, Bytes),
     /// What a node says of births, its own and others', in an encoding of its own (`birth`).
     Birth(Bytes),
+    /// Homes to many sessions of one node.
+    Push(Push),
 }
 
 /// A sign of life of a node, and what the others should know of it.

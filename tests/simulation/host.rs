@@ -12,7 +12,7 @@ use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::image::Stored;
 use actors::mailbox::rules::{Mailbox, Policy};
 use actors::message::{Entry, Refusal};
-use actors::packet::{Beat, Packet, Question, Tell, ToHome, ToSession};
+use actors::packet::{Beat, Packet, Push, Question, Tell, ToHome, ToSession};
 use actors::router::middle::Clocks;
 use actors::session::{Limits, Output as Told, RequestRef, Session};
 use actors::shard::home::{Home, Quota, Read};
@@ -483,8 +483,15 @@ impl Node {
 
     pub(crate) fn tell(&mut self, session: SessionId, tell: Tell) {
         if place_of(session.node) != self.place {
-            let packet = Packet::Session(ToSession { session, tell });
-            self.loads.entry(place_of(session.node)).or_default().push(packet);
+            let (load, to) = (
+                self.loads.entry(place_of(session.node)).or_default(),
+                ToSession { session, tell },
+            );
+            let alone = match load.last_mut() {
+                Some(last) => Push::join(last, to),
+                None => Some(to),
+            };
+            load.extend(alone.map(Packet::Session));
         } else if session.boot == BootId(self.boot) {
             self.put(session.count, Inbound::Tell(tell));
         }
@@ -511,6 +518,13 @@ impl Node {
                     self.put(to.session.count, Inbound::Tell(to.tell));
                 }
                 Packet::Session(_) => {}
+                Packet::Push(push) => {
+                    for to in push.each() {
+                        if to.session.boot == BootId(self.boot) {
+                            self.put(to.session.count, Inbound::Tell(to.tell));
+                        }
+                    }
+                }
                 Packet::Beat(beat) => {
                     self.clocks.heard(node_id(from), beat.wall, around.span(self.born));
                     for (shard, term) in beat.leads {

@@ -367,6 +367,10 @@ impl LinksInbound for Router {
                     self.tell(to);
                     continue;
                 }
+                Packet::Push(push) => {
+                    push.each().for_each(|to| self.tell(to));
+                    continue;
+                }
                 Packet::Beat(beat) => {
                     self.took(from, beat);
                     continue;

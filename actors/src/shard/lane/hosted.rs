@@ -123,7 +123,7 @@ impl State {
                     }
                 }
                 Packet::Snapshot(shard, bytes) => self.transfer_note(from, shard, &bytes),
-                Packet::Session(_) | Packet::Beat(_) | Packet::Birth(_) => {}
+                Packet::Session(_) | Packet::Push(_) | Packet::Beat(_) | Packet::Birth(_) => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use super::Msg;
 use super::backlog::Backlog;
 use crate::cluster::{Class, Refused};
 use crate::ids::{NodeId, ReplicaId, SessionId, ShardId};
-use crate::packet::{Packet, Tell, ToSession};
+use crate::packet::{Packet, Push, Tell, ToSession};
 use crate::router::Router;
 use crate::shard::wire;
 
@@ -50,7 +50,12 @@ impl Outlet {
         if session.node == self.router.me() {
             self.router.tell(to);
         } else {
-            self.loads.entry(session.node).or_default().normal.push(Packet::Session(to));
+            let normal = &mut self.loads.entry(session.node).or_default().normal;
+            let alone = match normal.last_mut() {
+                Some(last) => Push::join(last, to),
+                None => Some(to),
+            };
+            normal.extend(alone.map(Packet::Session));
         }
     }
 
@@ -105,7 +110,15 @@ impl Outlet {
 
 /// Takes out what is for sessions.
 fn take_sessions(packets: &mut Vec<Packet>) -> Vec<Packet> {
-    packets.extract_if(.., |packet| matches!(packet, Packet::Session(_))).collect()
+    let is_for_them = |packet: &mut Packet| matches!(packet, Packet::Session(_) | Packet::Push(_));
+    let mut taken = Vec::new();
+    for packet in packets.extract_if(.., is_for_them) {
+        match packet {
+            Packet::Push(push) => taken.extend(push.each().map(Packet::Session)),
+            packet => taken.push(packet),
+        }
+    }
+    taken
 }
 
 const fn raft_of(packet: &Packet) -> Option<ShardId> {
