@@ -1,6 +1,6 @@
 //! Calls: what users may do to a group, and what changes by it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::ticks::Index;
 use super::{Group, Member, Watermarks};
@@ -32,6 +32,7 @@ impl Group {
             members: BTreeMap::new(),
             places: 0,
             told: Watermarks::default(),
+            refused: VecDeque::new(),
             index: Index::default(),
         };
         Ok((group, News::Created { title: title.into(), users }))

@@ -16,7 +16,7 @@
 mod calls;
 mod ticks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ use self::ticks::Index;
 use crate::ids::{Seq, ShardId, Timestamp, UserId, shard_of};
 use crate::message::Refusal;
 use crate::message::group::{Info, Progress};
+use crate::mutant::{Mutant, is_planted};
+
+/// Posts that stay refused; more than a session has on its way.
+const REFUSED_MAX: usize = 512;
 
 /// The members by the shards their mailboxes are in, each list in order.
 pub type Roster = Arc<[(ShardId, Arc<[UserId]>)]>;
@@ -65,6 +69,8 @@ pub struct Group {
     places: u64,
     /// Up to where all who wrote have been told.
     told: Watermarks,
+    /// The newest posts of people who were not in it: each stays refused, or it could overtake what they wrote later.
+    refused: VecDeque<u128>,
     #[serde(skip)]
     index: Index,
 }
@@ -74,6 +80,20 @@ impl Group {
     #[must_use]
     pub fn has(&self, user: &UserId) -> bool {
         self.members.contains_key(user)
+    }
+
+    /// Whether it takes a post, given by its sender and a hash of sender and id. A post that was refused stays so: its
+    /// sender may not have heard of it, and have written more since they were taken in.
+    pub fn admit(&mut self, from: &UserId, post: u128) -> bool {
+        if self.refused.contains(&post) {
+            return false;
+        }
+        let admitted = self.has(from) || is_planted(Mutant::TakesFromAnybody);
+        if !admitted {
+            self.refused.truncate(REFUSED_MAX - 1);
+            self.refused.push_front(post);
+        }
+        admitted
     }
 
     /// The members, where their mailboxes are.

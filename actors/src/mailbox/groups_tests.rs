@@ -192,6 +192,18 @@ fn what_is_repeated_is_answered_again() {
     assert_eq!(club.places("bob"), [1, 2]);
 }
 
+/// Its sender may not have heard of it: repeated later, it would overtake what was written since.
+#[test]
+fn a_post_that_was_refused_stays_refused() {
+    let mut club = Club::new();
+    club.create("ann", &[]).unwrap();
+    assert_eq!(club.write("bob", "b1"), Err(Refusal::NotAMember));
+    club.call("ann", &Call::Add(users(&["bob"]))).unwrap();
+    club.write("bob", "b2").unwrap();
+    assert_eq!(club.write("bob", "b1"), Err(Refusal::NotAMember));
+    assert!(club.write("bob", "b2").unwrap().dup);
+}
+
 #[test]
 fn only_admins_change_who_is_in() {
     let mut club = Club::new();
