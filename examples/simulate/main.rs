@@ -174,10 +174,14 @@ fn many(arguments: &Arguments) -> ExitCode {
 fn write_report(file: &Path, found: &str, table: &str) -> std::io::Result<()> {
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     let profile = if cfg!(debug_assertions) { "" } else { "--release " };
+    let fewer = match cfg!(debug_assertions) {
+        true => "",
+        false => " A release has no rules that can be broken: without `--release` there are more.",
+    };
     let text = format!(
         "# Simulation\n\nMade with `cargo run {profile}--example simulate -- {command}`.\n\n\
          ## Nothing broken\n\n```text\n{found}\n```\n\n\
-         ## Rules broken on purpose\n\nEach must be noticed within so many seeds, counted from 0.\n\n{table}\n"
+         ## Rules broken on purpose\n\nEach must be noticed within so many seeds, counted from 0.{fewer}\n\n{table}\n"
     );
     std::fs::write(file, text)
 }

@@ -13,43 +13,42 @@ use crate::around::{Counts, Plant};
 use crate::faults::KINDS;
 use crate::world::{Report, Scenario, run};
 
-/// A fault that was built in, within how many seeds it must be noticed, and words of the check that must notice it (any,
-/// if there are none).
+/// A fault that was built in, within how many seeds it must be noticed, and words of the check that must notice it.
 pub(crate) type Planted = (Plant, u64, &'static str);
 
 /// All faults that can be built in.
 pub(crate) fn planted() -> Vec<Planted> {
     let mut planted = vec![
-        (Plant::PersistsEarly, 20, ""),
-        (Plant::AnswersEarly, 10, ""),
+        (Plant::PersistsEarly, 20, "is durable"),
+        (Plant::AnswersEarly, 10, "is confirmed, so it is committed"),
         (Plant::MinorityAnswers, 20, "a minority confirmed"),
-        (Plant::PushesEarly, 20, ""),
-        (Plant::ChangesCid, 10, ""),
+        (Plant::PushesEarly, 20, "is shown, so it is committed"),
+        (Plant::ChangesCid, 10, "nobody wrote"),
         (Plant::SaysFree, 10, "stands for two messages"),
-        (Plant::DiskLies, 40, ""),
-        (Plant::LosesEnvelopes, 10, ""),
-        (Plant::ForgetsBirth, 40, ""),
-        (Plant::CoolsEarly, 60, ""),
-        (Plant::WarmsLate, 100, ""),
-        (Plant::StoresLate, 300, ""),
-        (Plant::SendsHalf, 20, ""),
-        (Plant::SkipsMailbox, 20, ""),
-        (Plant::TearsCheckpoint, 40, ""),
-        (Plant::CompactsEarly, 20, ""),
+        (Plant::DiskLies, 40, "out of range"),
+        (Plant::LosesEnvelopes, 10, "not drained"),
+        (Plant::ForgetsBirth, 40, "out of range"),
+        (Plant::CoolsEarly, 60, "went back"),
+        (Plant::WarmsLate, 100, "memory ends at the head"),
+        (Plant::StoresLate, 300, "only what is in the log can be compacted"),
+        (Plant::SendsHalf, 20, "went back"),
+        (Plant::SkipsMailbox, 20, "went back"),
+        (Plant::TearsCheckpoint, 40, "after the one before"),
+        (Plant::CompactsEarly, 20, "before the log goes"),
     ];
     #[cfg(debug_assertions)]
     planted.extend([
-        (Plant::Rule(Mutant::ForgetsMessages), 10, ""),
-        (Plant::Rule(Mutant::LosesWatermark), 10, ""),
-        (Plant::Rule(Mutant::RepeatsBackwards), 10, ""),
-        (Plant::Rule(Mutant::CursorGoesBack), 10, ""),
-        (Plant::Rule(Mutant::StaleLeaderServes), 20, ""),
-        (Plant::Rule(Mutant::WindowOverrun), 10, ""),
-        (Plant::Rule(Mutant::TwoSockets), 20, ""),
-        (Plant::Rule(Mutant::ExpiresByLocalClock), 40, ""),
+        (Plant::Rule(Mutant::ForgetsMessages), 10, "one key per row"),
+        (Plant::Rule(Mutant::LosesWatermark), 10, "after the one before"),
+        (Plant::Rule(Mutant::RepeatsBackwards), 10, "was overtaken"),
+        (Plant::Rule(Mutant::CursorGoesBack), 10, "went back"),
+        (Plant::Rule(Mutant::StaleLeaderServes), 20, "not drained"),
+        (Plant::Rule(Mutant::WindowOverrun), 10, "the window holds"),
+        (Plant::Rule(Mutant::TwoSockets), 20, "one session per device"),
+        (Plant::Rule(Mutant::ExpiresByLocalClock), 40, "old enough to expire"),
         (Plant::Rule(Mutant::TakesFromAnybody), 40, "was a member"),
         (Plant::Rule(Mutant::TicksOfTheFastest), 20, "is told"),
-        (Plant::Rule(Mutant::TicksStop), 10, ""),
+        (Plant::Rule(Mutant::TicksStop), 10, "knows what"),
     ]);
     planted
 }
@@ -182,11 +181,10 @@ impl Failure {
     pub(crate) fn command(&self) -> String {
         let needed = (1..=FAULTS_MAX).filter(|fault| !self.skip.contains(fault));
         let faults: Vec<String> = needed.map(|fault| fault.to_string()).collect();
-        format!(
-            "cargo run --release --example simulate -- --seed {} --faults '{}'",
-            self.seed,
-            faults.join(",")
-        )
+        // What overflows without --release need not do so with it.
+        let profile = if cfg!(debug_assertions) { "" } else { "--release " };
+        let (seed, faults) = (self.seed, faults.join(","));
+        format!("cargo run {profile}--example simulate -- --seed {seed} --faults '{faults}'")
     }
 }
 

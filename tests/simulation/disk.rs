@@ -53,8 +53,8 @@ pub(crate) enum Order {
 pub(crate) struct Disk {
     /// What it knows of births; replaced as a whole, and durable at once.
     pub(crate) births: Births,
-    /// Whether it ever was lost, with everything on it.
-    pub(crate) was_lost: bool,
+    /// Up to which entry of each shard it had everything when it was lost.
+    lost: BTreeMap<ShardId, u64>,
     logs: BTreeMap<ShardId, Log>,
     /// Written and not yet durable, oldest first.
     pending: VecDeque<(ShardId, Order)>,
@@ -74,7 +74,7 @@ impl Disk {
         let lies = plant == Plant::DiskLies;
         Self {
             births: Births::new(StoreId(birth)),
-            was_lost: false,
+            lost: BTreeMap::new(),
             logs: BTreeMap::new(),
             pending: VecDeque::new(),
             syncing: 0,
@@ -88,7 +88,14 @@ impl Disk {
 
     /// It is replaced by an empty one.
     pub(crate) fn lose(&mut self, birth: u128) {
-        *self = Self { was_lost: true, ..Self::new(self.plant, birth) };
+        let mut lost = std::mem::take(&mut self.lost);
+        let logs = self.logs.iter().map(|(shard, log)| (shard, log.last()));
+        let images = self.images.iter().map(|(shard, image)| (shard, image.at.index));
+        for (shard, last) in logs.chain(images) {
+            let known = lost.entry(*shard).or_default();
+            *known = last.max(*known);
+        }
+        *self = Self { lost, ..Self::new(self.plant, birth) };
     }
 
     /// Takes orders in; answers whether a sync should begin.
@@ -195,9 +202,8 @@ impl Disk {
                 log.hard_state.commit = at.index;
             }
         }
+        assert!(log.hard_state.commit <= log.last(), "what is committed is in the log");
         let Log { hard_state, start, entries } = log.clone();
-        let last = start.index + entries.len() as u64;
-        assert!(hard_state.commit <= last, "what is committed is in the log");
         let members = image.map_or(members, |image| image.members.clone());
         let log = RaftLog::restore(hard_state, members, start, entries);
         let at = image.map(|image| (image.at, image.members.clone()));
@@ -244,6 +250,11 @@ impl Disk {
         keys.iter().map(|key| pairs.get(key).cloned()).collect()
     }
 
+    /// Whether it may have held an entry when it was lost.
+    pub(crate) fn has_lost(&self, shard: ShardId, index: u64) -> bool {
+        self.lost.get(&shard).is_some_and(|last| index <= *last)
+    }
+
     /// Whether an entry, or what it did, is durable here.
     pub(crate) fn holds(&self, shard: ShardId, index: u64, term: u64) -> bool {
         let in_image = self.images.get(&shard).is_some_and(|image| index <= image.at.index);
@@ -259,6 +270,10 @@ impl Log {
             self.entries.drain(..gone);
             self.start = start;
         }
+    }
+
+    fn last(&self) -> u64 {
+        self.start.index + self.entries.len() as u64
     }
 
     fn term(&self, index: u64) -> Option<u64> {

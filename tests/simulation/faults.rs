@@ -115,14 +115,14 @@ impl World {
             Fault::Crash => self.crash_some(&[one]),
             Fault::CrashTwo => self.crash_some(&[one, other]),
             Fault::CrashAll => self.crash_some(&(0..count).collect::<Vec<_>>()),
+            Fault::Pause if self.nodes[one].is_none() => return false,
             Fault::Pause => self.pause(one),
+            Fault::CutOneWay if one == other => return false,
             Fault::CutOneWay => self.around.network.cut(one, other),
-            Fault::Isolate => (0..count).for_each(|peer| {
-                self.around.network.cut(one, peer);
-                self.around.network.cut(peer, one);
-            }),
+            Fault::Isolate => self.isolate(one),
             Fault::CutOffMinority => return self.cut_off_minority(),
             Fault::Reunite => self.reunite(),
+            Fault::MoveLeaders if one == other => return false,
             Fault::MoveLeaders => self.transfer(one, other),
             Fault::JumpClock => self.jump(one),
             Fault::CrashActors => self.crash_actors(one),
@@ -130,6 +130,13 @@ impl World {
             Fault::FullDisk => self.fill_disk(one),
         }
         true
+    }
+
+    fn isolate(&mut self, one: usize) {
+        for peer in 0..self.nodes.len() {
+            self.around.network.cut(one, peer);
+            self.around.network.cut(peer, one);
+        }
     }
 
     fn cut_off_minority(&mut self) -> bool {

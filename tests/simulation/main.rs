@@ -43,7 +43,8 @@ fn promises_hold_whatever_fails() {
         panic!("seed {}: {}; play it again with: {}", failure.seed, failure.why, failure.command())
     });
     eprintln!("{summary:?} of {TURNS:?}");
-    assert!(!whole || summary.counts.nothing_is_missing(), "all of it must happen");
+    let all = summary.counts.nothing_is_missing() && summary.faults.iter().all(|n| *n > 0);
+    assert!(!whole || all, "all of it must happen");
 }
 
 #[test]

@@ -56,6 +56,10 @@ fn hash(bytes: &[u8]) -> u64 {
     })
 }
 
+fn sent_as<'a>(sendings: &'a BTreeMap<Cid, Sending>, cid: &Cid) -> &'a Sending {
+    sendings.get(cid).unwrap_or_else(|| panic!("nobody wrote {cid}"))
+}
+
 impl Oracle {
     pub(crate) fn note(&mut self, what: u64) {
         self.trace = mix(self.trace ^ what);
@@ -78,7 +82,10 @@ impl Oracle {
             let known = *self.applied.entry((shard, entry.index)).or_insert(new);
             assert_eq!(known, new, "replicas of {shard} apply the same entry {}", entry.index);
             // A disk that was lost may have held it once; then the others must have it.
-            let holds = |disk: &&Disk| disk.was_lost || disk.holds(shard, entry.index, entry.term);
+            let holds = |disk: &&Disk| {
+                let (index, term) = (entry.index, entry.term);
+                disk.has_lost(shard, index) || disk.holds(shard, index, term)
+            };
             let copies = disks.iter().filter(holds).count();
             assert!(copies > disks.len() / 2, "entry {} of {shard} is durable", entry.index);
             if !entry.data.is_empty() && entry.get_entry_type() == EntryType::EntryNormal {
@@ -147,12 +154,17 @@ impl Oracle {
         assert_eq!(at, log.len(), "the log of {user} has no gaps");
         assert!(log.last().is_none_or(|last| last.at <= entry.at), "in time");
         log.push(entry.clone());
+        if let What::Message { mid, .. } | What::Post { mid, .. } | What::Sent { mid, .. } =
+            &entry.what
+        {
+            assert!(self.committed.contains(mid), "{mid} is shown, so it is committed");
+        }
         match &entry.what {
             What::Message { from, seq, content, .. } => {
                 self.message(user, from, *seq, &content.body)
             }
             What::Sent { mid, seq, cid, .. } => {
-                let sending = &self.sendings[cid];
+                let sending = sent_as(&self.sendings, cid);
                 assert_eq!(sending.from, *user);
                 let accepted = sending.accepted.map(|accepted| (accepted.mid, accepted.seq));
                 assert!(accepted.is_none_or(|known| known == (*mid, *seq)), "{cid} has one mid");
@@ -178,7 +190,7 @@ impl Oracle {
         let newest = self.seqs.entry((user.clone(), from.clone())).or_default();
         assert_eq!(newest.next(), seq, "messages from {from} to {user} have no gaps");
         *newest = seq;
-        let sending = &self.sendings[&Cid::parse(body).unwrap()];
+        let sending = sent_as(&self.sendings, &Cid::parse(body).unwrap());
         assert_eq!((&sending.from, &sending.to), (from, user), "{body} came to whom it was for");
         assert!(self.bodies.insert(body.to_owned()), "{body} is stored once");
         let (device, number) = body.rsplit_once('-').expect("as clients name them");
@@ -192,7 +204,7 @@ impl Oracle {
     }
 
     fn post(&mut self, user: &UserId, from: &UserId, body: &str) {
-        let sending = &self.sendings[&Cid::parse(body).unwrap()];
+        let sending = sent_as(&self.sendings, &Cid::parse(body).unwrap());
         assert_eq!(sending.from, *from);
         assert!(sending.to.group().is_some(), "{body} was for the group");
         assert!(self.bodies.insert(format!("{user} {body}")), "{body} is stored once");
