@@ -510,20 +510,19 @@ impl Node {
         }
     }
 
+    fn hand(&mut self, to: ToSession) {
+        if to.session.boot == BootId(self.boot) {
+            self.put(to.session.count, Inbound::Tell(to.tell));
+        }
+    }
+
     fn packets(&mut self, from: usize, packets: Vec<Packet>, around: &mut Around) {
         let mut for_lane = Vec::new();
         for packet in packets {
             match packet {
-                Packet::Session(to) if to.session.boot == BootId(self.boot) => {
-                    self.put(to.session.count, Inbound::Tell(to.tell));
-                }
-                Packet::Session(_) => {}
+                Packet::Session(to) => self.hand(to),
                 Packet::Push(push) => {
-                    for to in push.each() {
-                        if to.session.boot == BootId(self.boot) {
-                            self.put(to.session.count, Inbound::Tell(to.tell));
-                        }
-                    }
+                    push.each().for_each(|to| self.hand(to));
                 }
                 Packet::Beat(beat) => {
                     self.clocks.heard(node_id(from), beat.wall, around.span(self.born));
