@@ -10,6 +10,7 @@ use rookery::client::{Connection, Credential, Event, Fault, Format, Happened, Op
 use tokio::sync::Semaphore;
 
 use crate::Arguments;
+use crate::crew::Crew;
 use crate::mint::Mint;
 
 /// Connections being made at once.
@@ -61,6 +62,8 @@ pub(crate) struct Field {
     pub(crate) opened: Cell<u64>,
     pub(crate) counts: RefCell<Counts>,
     pub(crate) pairs: RefCell<Vec<Pair>>,
+    /// With `--group` there is this instead of pairs.
+    pub(crate) crew: RefCell<Crew>,
     pub(crate) mint: Option<Mint>,
     pub(crate) connecting: Semaphore,
     pub(crate) idle: Cell<usize>,
@@ -90,7 +93,9 @@ impl Field {
         let salt = format!("{random:08x}");
         let run = arguments.prefix.clone().unwrap_or_else(|| format!("load-{salt}"));
         let mut pairs = Vec::new();
-        pairs.resize_with(arguments.pairs, Pair::default);
+        if arguments.group.is_none() {
+            pairs.resize_with(arguments.pairs, Pair::default);
+        }
         Ok(Self {
             mint: Mint::find(&arguments)?,
             run,
@@ -99,6 +104,7 @@ impl Field {
             opened: Cell::new(u64::MAX),
             counts: RefCell::new(counts),
             pairs: RefCell::new(pairs),
+            crew: RefCell::default(),
             connecting: Semaphore::new(CONNECTING_MAX),
             idle: Cell::new(0),
             arguments,
@@ -222,15 +228,21 @@ impl Field {
     }
 
     pub(crate) fn missing(&self) -> usize {
-        self.pairs.borrow().iter().map(|pair| pair.missing).sum()
+        let pairs: usize = self.pairs.borrow().iter().map(|pair| pair.missing).sum();
+        let crew = self.arguments.group.map_or(0, |size| self.crew.borrow().missing(size));
+        pairs + crew
     }
 
-    /// Waits until everything acknowledged has arrived, but not for ever.
+    /// Waits until everything acknowledged has arrived, as long as something comes.
     pub(crate) async fn all_received(&self) {
-        let begin = clock::monotonic();
         let grace = Duration::from_secs_f64(self.arguments.grace);
-        while self.missing() > 0 && begin.elapsed() < grace {
+        let mut last = (clock::monotonic(), self.counts.borrow().delivered_in_all);
+        while self.missing() > 0 && last.0.elapsed() < grace {
             tokio::time::sleep(Duration::from_millis(20)).await;
+            let delivered = self.counts.borrow().delivered_in_all;
+            if delivered > last.1 {
+                last = (clock::monotonic(), delivered);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Load: measures how fast pairs of people can talk through a cluster, and whether anything goes wrong meanwhile.
+//! Load: measures how fast pairs of people or one group can talk through a cluster, and whether anything goes wrong.
 //!
 //! One task per user on one thread, since it shares the machine with the cluster. With `--rate` the sends are due at
 //! fixed moments and latency counts from there, so a stalled cluster cannot hide by slowing its users down.
@@ -6,9 +6,11 @@
 //! ```text
 //! cargo run --release --example load -- --pairs 50 --outstanding 8 --seconds 10
 //! cargo run --release --example load -- --rate 2000 --seconds 30 --json
+//! cargo run --release --example load -- --group 100 --posters 10 --rate 50 --seconds 30
 //! cargo run --release --example load -- --pairs 0 --idle 5000 --hold 60
 //! ```
 
+mod crew;
 mod field;
 mod mint;
 mod report;
@@ -41,10 +43,16 @@ struct Arguments {
     /// Pairs of a sender and a receiver.
     #[arg(long, default_value_t = 50)]
     pairs: usize,
-    /// Messages each sender keeps unanswered (without --rate).
+    /// One group of this many members instead of pairs, spread over the nodes.
+    #[arg(long, conflicts_with = "pairs")]
+    group: Option<usize>,
+    /// How many members of the group post.
+    #[arg(long, default_value_t = 1, requires = "group")]
+    posters: usize,
+    /// Messages each sender or poster keeps unanswered (without --rate).
     #[arg(long, default_value_t = 8)]
     outstanding: usize,
-    /// Messages per second over all pairs, at fixed moments.
+    /// Messages per second over all pairs or posters, at fixed moments.
     #[arg(long)]
     rate: Option<f64>,
     /// How long to measure.
@@ -53,7 +61,7 @@ struct Arguments {
     /// How long to send before measuring.
     #[arg(long, default_value_t = 2.0)]
     warmup: f64,
-    /// How long to wait for stragglers afterwards.
+    /// How long to wait for stragglers afterwards, from the last that came.
     #[arg(long, default_value_t = 15.0)]
     grace: f64,
     /// Size of each body.
@@ -65,7 +73,7 @@ struct Arguments {
     /// Stay connected this many seconds before ending.
     #[arg(long, default_value_t = 0.0)]
     hold: f64,
-    /// Store while the receivers are away, then let them drain.
+    /// Store while the receivers, or all members but the posters, are away; then let them drain.
     #[arg(long)]
     offline: bool,
     /// How frames are written: json or msgpack.
@@ -91,6 +99,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     anyhow::ensure!(!arguments.urls.is_empty(), "at least one url is needed");
+    crew::check(&arguments)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let field = Rc::new(Field::new(arguments)?);
@@ -114,21 +123,35 @@ async fn measure(field: Rc<Field>) -> anyhow::Result<()> {
         eprintln!("idle users connected: {}", field.idle.get());
     }
     let ticker = tokio::task::spawn_local(progress(Rc::clone(&field)));
-    let mut receivers = receivers(&field).await?;
+    match field.arguments.group {
+        Some(size) => crew::measure(&field, size).await?,
+        None => pairs(&field).await?,
+    }
+    if field.arguments.hold > 0.0 {
+        eprintln!("holding for {} s", field.arguments.hold);
+        tokio::time::sleep(Duration::from_secs_f64(field.arguments.hold)).await;
+    }
+    ticker.abort();
+    Ok(())
+}
+
+/// Lets the senders write, and waits until the receivers have everything.
+async fn pairs(field: &Rc<Field>) -> anyhow::Result<()> {
+    let mut receivers = receivers(field).await?;
     let senders = (0..field.arguments.pairs).map(|i| {
-        let field = Rc::clone(&field);
+        let field = Rc::clone(field);
         async move { field.ready(&sender_name(&field.run, i), 2 * i, "sender").await }
     });
     let senders = try_join_all(senders).await?;
     field.opened.set(field.now_us());
     let mut sending = JoinSet::new();
     for (i, connection) in senders.into_iter().enumerate() {
-        sending.spawn_local(Sender::new(Rc::clone(&field), i, connection).run());
+        sending.spawn_local(Sender::new(Rc::clone(field), i, connection).run());
     }
     while sending.join_next().await.is_some() {}
     if field.arguments.offline {
         let begin = clock::monotonic();
-        receivers = drainers(&field);
+        receivers = drainers(field);
         field.all_received().await;
         let count = field.counts.borrow().delivered_in_all;
         let rate = count as f64 / begin.elapsed().as_secs_f64();
@@ -136,11 +159,6 @@ async fn measure(field: Rc<Field>) -> anyhow::Result<()> {
     }
     field.all_received().await;
     receivers.abort_all();
-    if field.arguments.hold > 0.0 {
-        eprintln!("holding for {} s", field.arguments.hold);
-        tokio::time::sleep(Duration::from_secs_f64(field.arguments.hold)).await;
-    }
-    ticker.abort();
     Ok(())
 }
 

@@ -15,16 +15,17 @@ impl Field {
         let lost = self.missing();
         let seconds = self.arguments.seconds;
         let good = lost == 0 && counts.duplicated == 0 && counts.misordered == 0;
-        let latencies = [
-            ("send_to_tick", &counts.tick),
-            ("send_to_delivered", &counts.delivery),
-            ("send_to_receipt", &counts.receipt),
-        ];
+        let names = match self.arguments.group {
+            None => ["send_to_tick", "send_to_delivered", "send_to_receipt"],
+            Some(_) => ["post_to_tick", "post_to_last_member", "post_to_all_have_it"],
+        };
+        let histograms = [&counts.tick, &counts.delivery, &counts.receipt];
+        let latencies = names.into_iter().zip(histograms);
         let rate = |count: u64| (count as f64 / seconds * 10.0).round() / 10.0;
         let mut text = String::new();
         if self.arguments.json {
             let mut report = serde_json::json!({
-                "pairs": self.arguments.pairs, "outstanding": self.arguments.outstanding,
+                "pairs": self.pairs.borrow().len(), "outstanding": self.arguments.outstanding,
                 "rate": self.arguments.rate, "seconds": seconds, "idle": self.idle.get(),
                 "format": self.arguments.format, "body_bytes": self.arguments.body_bytes,
                 "sends_per_s": rate(counts.accepted), "delivered_per_s": rate(counts.delivered),
@@ -35,17 +36,27 @@ impl Field {
                 "disconnects": counts.reconnects, "errors": counts.errors,
                 "longest_stall_ms": counts.longest_stall.as_millis() as u64, "ok": good,
             });
+            if let Some(size) = self.arguments.group {
+                report["group"] = size.into();
+                report["posters"] = self.arguments.posters.into();
+                report["posts_per_s"] = rate(counts.accepted).into();
+                report["deliveries_per_s"] = rate(counts.delivered).into();
+            }
             for (name, histogram) in latencies {
                 report[format!("{name}_ms")] = serde_json::json!(Percentiles::of(histogram));
             }
             writeln!(text, "{report}")?;
         } else {
-            writeln!(text, "sends/s      {:>10.1}", rate(counts.accepted))?;
-            writeln!(text, "delivered/s  {:>10.1}", rate(counts.delivered))?;
-            writeln!(text, "                        p50 ms    p99 ms   p999 ms    max ms")?;
+            let [sends, deliveries] = match self.arguments.group {
+                None => ["sends/s", "delivered/s"],
+                Some(_) => ["posts/s", "deliveries/s"],
+            };
+            writeln!(text, "{sends:<13}{:>10.1}", rate(counts.accepted))?;
+            writeln!(text, "{deliveries:<13}{:>10.1}", rate(counts.delivered))?;
+            writeln!(text, "                          p50 ms    p99 ms   p999 ms    max ms")?;
             for (name, histogram) in latencies {
                 let Percentiles { p50, p99, p999, max } = Percentiles::of(histogram);
-                writeln!(text, "{name:<18} {p50:>10.2}{p99:>10.2}{p999:>10.2}{max:>10.2}")?;
+                writeln!(text, "{name:<20} {p50:>10.2}{p99:>10.2}{p999:>10.2}{max:>10.2}")?;
             }
             writeln!(text, "errors       {:?}", counts.errors)?;
             writeln!(

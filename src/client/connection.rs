@@ -152,7 +152,15 @@ impl Connection {
     /// # Errors
     /// Too much is asked at once; see [`Rules::ask`].
     pub fn ask(&mut self, op: &str, d: Value) -> Result<u64, Fault> {
-        self.with_rules(|rules, _, _, fx| rules.ask(op, d, fx))
+        self.with_rules(|rules, now, _, fx| rules.ask(op, d, now, fx))
+    }
+
+    /// Asks the node something that may safely be asked twice; see [`Rules::insist`].
+    ///
+    /// # Errors
+    /// Too much is asked at once.
+    pub fn insist(&mut self, op: &str, d: Value) -> Result<u64, Fault> {
+        self.with_rules(|rules, now, _, fx| rules.insist(op, d, now, fx))
     }
 
     /// Says something that needs no answer.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use self::fields::{Fields, Name};
-use super::said::{Entry, Fault, Frame, Reply, Request, Resume, Signal};
+use super::said::{Change, Entry, Fault, Frame, Reply, Request, Resume, Signal};
 
 /// How frames are written on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -188,6 +188,11 @@ struct OkOnly<T> {
 }
 
 #[derive(Deserialize)]
+struct DOnly<T> {
+    d: T,
+}
+
+#[derive(Deserialize)]
 struct Whole {
     #[serde(default)]
     re: Option<Id>,
@@ -243,6 +248,11 @@ impl Flat {
         };
         let fields = self.d.map(|fields| *fields).unwrap_or_default();
         let known = match self.n {
+            // Rare, and of other fields than all the rest: it is read once more.
+            Some(n) if matches!(name, Name::Group) => {
+                let change = parse::<DOnly<Change>>(bytes, format).ok();
+                change.map(|change| Frame::Entry { n, entry: Entry::Group(change.d) })
+            }
             Some(n) => fields.entry(name).map(|entry| Frame::Entry { n, entry }),
             None => fields.signal(name).map(Frame::Signal),
         };
@@ -304,12 +314,35 @@ mod tests {
 
     #[test]
     fn an_unknown_event_or_a_changed_field_stays_readable() {
-        let group = read(r#"{"n":8,"ev":"group","d":{"conv":"g:x","change":"added"}}"#);
-        assert!(matches!(group, Frame::Entry { n: 8, entry: Entry::Other { .. } }));
+        let poll = read(r#"{"n":8,"ev":"poll","d":{"conv":"g:x","seq":"later"}}"#);
+        assert!(matches!(poll, Frame::Entry { n: 8, entry: Entry::Other { .. } }));
         let changed = read(r#"{"ev":"presence","d":{"user":{"name":"bob"}}}"#);
         assert!(matches!(changed, Frame::Signal(Signal::Other { .. })));
         assert!(decode(b"{\"x\":1}", Format::Json).is_err());
         assert!(decode(b"nonsense", Format::Json).is_err());
+    }
+
+    #[test]
+    fn a_change_of_a_group_is_read_and_a_later_kind_keeps_its_place() {
+        use crate::client::said::{News, Role};
+        let change = |rest: &str| {
+            let head =
+                r#"{"n":8,"ev":"group","d":{"conv":"g:x","seq":3,"at":9,"by":"a","later":[1]"#;
+            match read(&format!("{head},{rest}}}}}")) {
+                Frame::Entry { n: 8, entry: Entry::Group(change) } => change,
+                other => panic!("a change, not {other:?}"),
+            }
+        };
+        let added = change(r#""change":"added","title":"t","users":["b"]"#);
+        assert_eq!((added.conv.as_str(), added.seq, added.by.as_str()), ("g:x", 3, "a"));
+        assert_eq!(added.news, News::Added { title: "t".into(), users: vec!["b".into()] });
+        let role = change(r#""change":"role","user":"b","role":"admin""#);
+        assert_eq!(role.news, News::Role { user: "b".into(), role: Role::Admin });
+        let role = change(r#""change":"role","user":"b","role":"moderator""#);
+        assert_eq!(role.news, News::Role { user: "b".into(), role: Role::Member });
+        assert_eq!(change(r#""change":"left""#).news, News::Left);
+        let merged = change(r#""change":"merged","with":"g:y""#);
+        assert_eq!((merged.seq, merged.news), (3, News::Other));
     }
 
     #[test]

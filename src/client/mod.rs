@@ -3,15 +3,16 @@
 //! Owns      one connection to one node at a time, and what must survive the loss of it: unanswered messages with
 //!           their `cid`s, the position in the log, watermarks.
 //! Promises  a message is repeated with the same `cid` until a node has answered; every entry of the log is told once, in
-//!           order; a position is remembered before it is acknowledged; ticks never go back.
+//!           order; a position is remembered before it is acknowledged; ticks never go back. What is asked about groups is
+//!           repeated likewise.
 //! Never     imports anything of the server: it knows the protocol page only.
 //! Fails by  stopping with a last `Disconnected` that has no `retry_in`. What was unanswered then is unknown, and may be
 //!           sent again with the same `cid`.
 //!
 //! ```text
-//! said, told (values) ← frames (bytes)       closing  inbox  outbox  ticks   (pure)
-//!        ↑            ↑                     ↑       ↑       ↑      ↑
-//!        └────────────┴──── connection ──── rules ──┴───────┴──────┘
+//! said, told (values) ← frames (bytes)       closing  inbox  outbox  questions  ticks   (pure)
+//!        ↑            ↑                     ↑       ↑       ↑       ↑         ↑
+//!        └────────────┴──── connection ──── rules ──┴───────┴───────┴─────────┘
 //!                              ↑    └─ dial, http (sockets)
 //!                           Client (a task and a handle)
 //! ```
@@ -20,10 +21,12 @@ mod closing;
 mod connection;
 mod dial;
 pub mod frames;
+mod groups;
 pub mod http;
 mod inbox;
 mod options;
 mod outbox;
+mod questions;
 mod rules;
 pub mod said;
 #[cfg(test)]
@@ -47,9 +50,11 @@ pub use closing::{After, Backoff, after};
 pub use connection::{Connection, Happened};
 pub use dial::Credential;
 pub use frames::Format;
+pub use groups::GroupRefused;
 pub use options::{Keeper, Observer, Options, Seen};
 pub use rules::{Acks, Effect, Rules, Settings};
 pub use said::{Accepted, Device, Fault, Letter, Presence, Resume};
+pub use said::{Change, Group, Listed, Member, News, Progress, Role, Update};
 pub use ticks::Marks;
 pub use told::{Event, Why};
 
@@ -61,6 +66,7 @@ const EVENTS_WAITING: usize = 256;
 enum Command {
     Send { letter: Letter, reply: oneshot::Sender<Result<Accepted, Fault>> },
     Ask { op: String, d: Value, reply: oneshot::Sender<Result<Value, Fault>> },
+    Insist { op: String, d: Value, reply: oneshot::Sender<Result<Value, Fault>> },
     Tell { op: String, d: Value },
     Read { conv: String, seq: u64 },
     Ack { n: u64 },
@@ -303,6 +309,10 @@ impl Waiting {
                 Err(fault) => drop(reply.send(Err(fault))),
             },
             Command::Ask { op, d, reply } => match connection.ask(&op, d) {
+                Ok(ticket) => drop(self.asks.insert(ticket, reply)),
+                Err(fault) => drop(reply.send(Err(fault))),
+            },
+            Command::Insist { op, d, reply } => match connection.insist(&op, d) {
                 Ok(ticket) => drop(self.asks.insert(ticket, reply)),
                 Err(fault) => drop(reply.send(Err(fault))),
             },

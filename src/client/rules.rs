@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::closing::{After, Backoff, Pause, after};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
+use super::questions::Questions;
 use super::said::{Accepted, Fault, Letter, Request, Resume};
 use super::ticks::{Marks, Readings, Ticks};
 use super::told::{Event, Why};
@@ -114,9 +115,8 @@ pub struct Rules {
     ticks: Ticks,
     readings: Readings,
     asked: BTreeMap<u64, Asked>,
-    queued: BTreeMap<u64, (String, Value)>,
+    questions: Questions,
     next_id: u64,
-    next_ticket: u64,
     heartbeat: Duration,
     ping_at: Duration,
     heard_at: Duration,
@@ -141,9 +141,8 @@ impl Rules {
             ticks: Ticks::default(),
             readings: Readings::default(),
             asked: BTreeMap::new(),
-            queued: BTreeMap::new(),
+            questions: Questions::default(),
             next_id: 0,
-            next_ticket: 0,
             heartbeat: Duration::from_secs(5),
             ping_at: Duration::ZERO,
             heard_at: Duration::ZERO,
@@ -246,21 +245,42 @@ impl Rules {
         }
     }
 
-    /// Asks a node something; returns the ticket that the answer will carry.
+    /// Asks a node something, once; returns the ticket that the answer will carry.
     ///
     /// # Errors
     /// Too much is asked at once, or the client has stopped.
-    pub fn ask(&mut self, op: &str, d: Value, fx: &mut Vec<Effect>) -> Result<u64, Fault> {
-        if self.link == Link::Stopped {
-            return Err(Fault::here("gone", "the client has stopped", false));
+    pub fn ask(
+        &mut self,
+        op: &str,
+        d: Value,
+        now: Duration,
+        fx: &mut Vec<Effect>,
+    ) -> Result<u64, Fault> {
+        self.may_ask()?;
+        let ticket = self.questions.once(op, d);
+        self.ask_queued(now, fx);
+        Ok(ticket)
+    }
+
+    /// Asks a node something that may safely be asked twice, until it is answered or refused for good, for a minute at
+    /// most. Ends a long pause of the connection.
+    ///
+    /// # Errors
+    /// Too much is asked at once, or the client has stopped.
+    pub fn insist(
+        &mut self,
+        op: &str,
+        d: Value,
+        now: Duration,
+        fx: &mut Vec<Effect>,
+    ) -> Result<u64, Fault> {
+        self.may_ask()?;
+        if let Link::Waiting(pause) = &mut self.link {
+            pause.hurry();
         }
-        if self.queued.len() >= ASKED_MAX || self.asked.len() >= 64 * ASKED_MAX {
-            return Err(Fault::here("rate_limited", "too many requests at once", true));
-        }
-        self.next_ticket += 1;
-        self.queued.insert(self.next_ticket, (op.to_owned(), d));
-        self.ask_queued(fx);
-        Ok(self.next_ticket)
+        let ticket = self.questions.insist(op, d, now);
+        self.ask_queued(now, fx);
+        Ok(ticket)
     }
 
     /// Says something that needs no answer, if there is a connection.
@@ -299,6 +319,7 @@ impl Rules {
 
     /// Does what time has made due.
     pub fn due(&mut self, now: Duration, chance: f64, fx: &mut Vec<Effect>) {
+        self.give_up(now, fx);
         match self.link {
             Link::Waiting(Pause { until, .. }) if until <= now => self.dial(fx),
             Link::Greeting { until } | Link::Authenticating { until, .. } if until <= now => {
@@ -322,7 +343,7 @@ impl Rules {
     /// When `due` next has something to do, at the earliest.
     #[must_use]
     pub fn wake(&self) -> Option<Duration> {
-        match &self.link {
+        let link = match &self.link {
             Link::Waiting(Pause { until, .. }) => Some(*until),
             Link::Greeting { until } | Link::Authenticating { until, .. } => Some(*until),
             Link::Live { leave_at, .. } => {
@@ -332,7 +353,8 @@ impl Rules {
                 times.into_iter().flatten().min()
             }
             Link::Idle | Link::Dialing | Link::Stopped => None,
-        }
+        };
+        [link, self.questions.wake(self.is_live())].into_iter().flatten().min()
     }
 
     /// Whether the reply to this request is the application's to read.
@@ -432,16 +454,18 @@ impl Rules {
 
     fn stop(&mut self, why: Why, fx: &mut Vec<Effect>) {
         self.link = Link::Stopped;
-        while let Some((ticket, _)) = self.queued.pop_first() {
+        for ticket in self.questions.drain() {
             fx.push(Effect::Reply { ticket, result: Err(lost()) });
         }
         fx.push(Effect::Tell(Event::Disconnected { why, retry_in: None }));
     }
 
-    /// The socket is gone: what was in flight is unknown, and only messages are repeated.
+    /// The socket is gone: what was in flight is unknown; messages and what is insisted on are repeated.
     fn detach(&mut self, fx: &mut Vec<Effect>) {
         for (_, asked) in std::mem::take(&mut self.asked) {
-            if let Asked::Other(ticket) = asked {
+            if let Asked::Other(ticket) = asked
+                && !self.questions.lost(ticket)
+            {
                 fx.push(Effect::Reply { ticket, result: Err(lost()) });
             }
         }

@@ -2,9 +2,13 @@
 //!
 //! Never     knows how a value looks as bytes (`frames` does), or when it is said (`rules` does).
 
+mod group;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use group::{Change, Group, Listed, Member, News, Progress, Role, Update};
 
 /// A message on its way out. Its `cid` never changes: repeating it is safe.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -157,6 +161,8 @@ pub enum Entry {
     Sent(Sent),
     /// Watermarks of the user's own messages.
     Receipt(Receipt),
+    /// A group of the user's has changed.
+    Group(Change),
     /// A message of the user's was never fetched and is gone.
     Expired(Expired),
     /// One this version of the client does not know, as it came.
@@ -213,7 +219,7 @@ pub struct Sent {
     pub client: Option<serde_json::Value>,
 }
 
-/// How far the user's messages in a conversation have got.
+/// How far the user's messages in a conversation have got; in a group with all other members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The conversation.

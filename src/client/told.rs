@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::said::{Expired, Fault, Message, Presence, Receipt, Sent, Typing};
+use super::said::{Change, Expired, Fault, Message, Presence, Receipt, Sent, Typing};
 use super::ticks::Marks;
 
 /// Why a connection ended, or could not be made.
@@ -40,6 +40,8 @@ pub enum Event {
     Sent { n: u64, sent: Sent },
     /// Watermarks as the node told them.
     Receipt { n: u64, receipt: Receipt },
+    /// A group has changed.
+    Group { n: u64, change: Change },
     /// A message was never fetched and is gone.
     Expired { n: u64, expired: Expired },
     /// An entry this version does not know.
@@ -68,6 +70,7 @@ impl Event {
             Self::Message { n, .. }
             | Self::Sent { n, .. }
             | Self::Receipt { n, .. }
+            | Self::Group { n, .. }
             | Self::Expired { n, .. }
             | Self::Other { n, .. } => Some(*n),
             _ => None,

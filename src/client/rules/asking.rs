@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Acks, Asked, Effect, Rules, bump};
+use super::{ASKED_MAX, Acks, Asked, Effect, Link, Rules, bump, lost};
 use crate::client::inbox::{PULL_LIMIT, Wanted};
 use crate::client::outbox::Offer;
-use crate::client::said::Request;
+use crate::client::said::{Fault, Request};
 
 impl Rules {
     pub(super) fn due_live(&mut self, now: Duration, fx: &mut Vec<Effect>) {
@@ -33,6 +33,7 @@ impl Rules {
         let next_id = &mut self.next_id;
         self.outbox.due(now, &mut || bump(next_id), &mut offers);
         self.write(offers, fx);
+        self.ask_queued(now, fx);
     }
 
     /// What is stored is remembered before it is acknowledged, or a crash between would lose it.
@@ -80,14 +81,32 @@ impl Rules {
         fx.push(Effect::Write(Request::Read { id, conv: conv.to_owned(), seq }));
     }
 
-    pub(super) fn ask_queued(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn may_ask(&self) -> Result<(), Fault> {
+        if self.link == Link::Stopped {
+            return Err(Fault::here("gone", "the client has stopped", false));
+        }
+        if self.questions.len() >= ASKED_MAX || self.asked.len() >= 64 * ASKED_MAX {
+            return Err(Fault::here("rate_limited", "too many requests at once", true));
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask_queued(&mut self, now: Duration, fx: &mut Vec<Effect>) {
         if !self.is_live() {
             return;
         }
-        while let Some((ticket, (op, d))) = self.queued.pop_first() {
+        while let Some((ticket, op, d)) = self.questions.take(now) {
             let id = bump(&mut self.next_id);
             self.asked.insert(id, Asked::Other(ticket));
             fx.push(Effect::Write(Request::Other { id: Some(id), op, d }));
+        }
+    }
+
+    /// What was asked for long enough is answered with why it was not.
+    pub(super) fn give_up(&mut self, now: Duration, fx: &mut Vec<Effect>) {
+        for (ticket, refusal) in self.questions.given_up(now) {
+            self.asked.retain(|_, asked| *asked != Asked::Other(ticket));
+            fx.push(Effect::Reply { ticket, result: Err(refusal.unwrap_or_else(lost)) });
         }
     }
 }

@@ -38,7 +38,10 @@ impl Rules {
                     self.report(&conv, fx);
                 }
             }
-            (Asked::Other(ticket), _) => fx.push(Effect::Reply { ticket, result: Ok(()) }),
+            (Asked::Other(ticket), _) => {
+                self.questions.answered(ticket);
+                fx.push(Effect::Reply { ticket, result: Ok(()) });
+            }
             // A reply of another shape answers nothing: the silence will be noticed.
             (Asked::Auth | Asked::Send(_) | Asked::Pull, _) => {}
         }
@@ -77,7 +80,10 @@ impl Rules {
                 self.readings.answered(&conv, if fault.retry { 0 } else { seq });
             }
             Asked::Pull => {}
-            Asked::Other(ticket) => fx.push(Effect::Reply { ticket, result: Err(fault) }),
+            Asked::Other(ticket) => {
+                let refusal = self.questions.refused(ticket, fault, now, chance);
+                fx.extend(refusal.map(|fault| Effect::Reply { ticket, result: Err(fault) }));
+            }
         }
     }
 
@@ -103,7 +109,7 @@ impl Rules {
         for conv in self.readings.open() {
             self.report(&conv, fx);
         }
-        self.ask_queued(fx);
+        self.ask_queued(now, fx);
     }
 
     fn accepted(&mut self, number: u64, accepted: Accepted, now: Duration, fx: &mut Vec<Effect>) {
@@ -131,6 +137,7 @@ impl Rules {
                 fx.push(Effect::Tell(Event::Receipt { n, receipt }));
                 self.raise(conv, 0, delivered, read, fx);
             }
+            Entry::Group(change) => fx.push(Effect::Tell(Event::Group { n, change })),
             Entry::Expired(expired) => fx.push(Effect::Tell(Event::Expired { n, expired })),
             Entry::Other { ev, d } => fx.push(Effect::Tell(Event::Other { n, ev, d })),
         }

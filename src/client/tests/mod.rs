@@ -1,5 +1,6 @@
 //! Tests: a real client on real sockets against the model, through every fault a client must survive.
 
+mod groups;
 mod laws;
 mod model;
 

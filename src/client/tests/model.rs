@@ -2,6 +2,8 @@
 
 #![expect(clippy::result_large_err, reason = "the signature of a handshake is the library's")]
 
+mod group;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -33,6 +35,13 @@ pub(super) struct World {
     /// Every entry is sent twice.
     pub(super) stutter: bool,
     pub(super) pulls: u32,
+    groups: BTreeMap<String, group::Group>,
+    /// Each request about groups that came, in order: its cid, or its op.
+    pub(super) asks: Vec<String>,
+    /// So many requests about groups are refused with `retry`.
+    pub(super) refuse_asks: u32,
+    /// So many requests about groups are done, but their reply never comes.
+    pub(super) swallow_asks: u32,
     /// What the auth requests said.
     pub(super) auths: Vec<Value>,
 }
@@ -54,6 +63,11 @@ impl Model {
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
+    }
+
+    /// Has all nodes look at the logs again.
+    pub(super) fn grow(&self) {
+        self.grown.send_modify(|times| *times += 1);
     }
 
     /// Closes all sockets with a code.
@@ -122,7 +136,7 @@ impl Model {
             }
             "send" => {
                 let answer = self.accept(node, &d);
-                self.grown.send_modify(|times| *times += 1);
+                self.grow();
                 match answer {
                     Some(Ok(ok)) => node.say(json!({"re": id, "ok": ok})).await,
                     Some(Err(err)) => node.say(json!({"re": id, "err": err})).await,
@@ -143,12 +157,20 @@ impl Model {
             }
             "read" => {
                 self.world().receipt(&node.user, &d["conv"], d["seq"].as_u64().unwrap(), true);
-                self.grown.send_modify(|times| *times += 1);
+                self.grow();
                 node.say(json!({"re": id, "ok": {}})).await;
             }
             "device.list" => {
                 let devices = json!([{"device": node.device, "acked_n": 1, "last_seen_ms": 2}]);
                 node.say(json!({"re": id, "ok": {"devices": devices}})).await;
+            }
+            op if op.starts_with("group.") || op == "receipts" => {
+                let answer = self.world().group(node, op, &d);
+                self.grow();
+                if let Some(mut answer) = answer {
+                    answer["re"] = id;
+                    node.say(answer).await;
+                }
             }
             op => {
                 let err = json!({"code": "unknown_op", "message": op, "retry": false});
@@ -217,7 +239,7 @@ impl Model {
             }
         }
         drop(world);
-        self.grown.send_modify(|times| *times += 1);
+        self.grow();
     }
 
     async fn deliver(&self, node: &mut Node) {
@@ -250,26 +272,40 @@ impl World {
         self.logs.entry(user.to_owned()).or_default()
     }
 
+    /// Appends to a user's log.
+    pub(super) fn tell(&mut self, user: &str, ev: &str, d: Value) {
+        self.log(user).push(json!({"ev": ev, "d": d}));
+    }
+
     fn store(&mut self, node: &Node, d: &Value, cid: &str, to: &str) {
-        let seq = self.seqs.entry((node.user.clone(), to.to_owned())).or_default();
-        *seq += 1;
-        let seq = *seq;
         let mid = format!("mid-{}-{}", node.user, self.accepted.len());
-        self.accepted.insert((node.user.clone(), cid.to_owned()), (mid.clone(), seq));
-        let message = json!({"mid": mid, "conv": format!("u:{}", node.user), "from": node.user,
-            "device": node.device, "seq": seq, "at": 5, "kind": d["kind"], "body": d["body"]});
-        self.log(&to[2..]).push(json!({"ev": "message", "d": message}));
-        let sent = json!({"mid": mid, "conv": to, "seq": seq, "at": 5, "cid": cid,
-            "device": node.device});
-        self.log(&node.user).push(json!({"ev": "sent", "d": sent}));
+        let mut message = json!({"mid": mid, "conv": to, "from": node.user,
+            "device": node.device, "at": 5, "kind": d["kind"], "body": d["body"]});
+        let mut sent = json!({"mid": mid, "conv": to, "at": 5, "cid": cid, "device": node.device});
+        let seq = if let Some(group) = to.strip_prefix("g:") {
+            self.post(node, group, &message, &sent)
+        } else {
+            let seq = self.seqs.entry((node.user.clone(), to.to_owned())).or_default();
+            *seq += 1;
+            let seq = *seq;
+            (message["seq"], sent["seq"]) = (json!(seq), json!(seq));
+            message["conv"] = json!(format!("u:{}", node.user));
+            self.tell(&to[2..], "message", message);
+            self.tell(&node.user, "sent", sent);
+            seq
+        };
+        self.accepted.insert((node.user.clone(), cid.to_owned()), (mid, seq));
     }
 
     fn receipt(&mut self, by: &str, conv: &Value, seq: u64, read: bool) {
-        let sender = conv.as_str().unwrap()[2..].to_owned();
+        let conv = conv.as_str().unwrap();
+        if let Some(group) = conv.strip_prefix("g:") {
+            return self.group_receipt(by, group, seq, read);
+        }
         let read = if read { seq } else { 0 };
         let d = json!({"conv": format!("u:{by}"), "by": by, "delivered": seq, "read": read,
             "at": 6});
-        self.log(&sender).push(json!({"ev": "receipt", "d": d}));
+        self.tell(&conv[2..], "receipt", d);
     }
 }
 
