@@ -510,7 +510,7 @@ impl Node {
         }
     }
 
-    fn hand(&mut self, to: ToSession) {
+    fn deliver(&mut self, to: ToSession) {
         if to.session.boot == BootId(self.boot) {
             self.put(to.session.count, Inbound::Tell(to.tell));
         }
@@ -520,9 +520,9 @@ impl Node {
         let mut for_lane = Vec::new();
         for packet in packets {
             match packet {
-                Packet::Session(to) => self.hand(to),
+                Packet::Session(to) => self.deliver(to),
                 Packet::Push(push) => {
-                    push.each().for_each(|to| self.hand(to));
+                    push.each().for_each(|to| self.deliver(to));
                 }
                 Packet::Beat(beat) => {
                     self.clocks.heard(node_id(from), beat.wall, around.span(self.born));
