@@ -214,7 +214,8 @@ impl Cluster {
     }
 
     async fn missing(&mut self) -> Option<String> {
-        const FAR_BEHIND: u64 = 1_000;
+        /// About what a shard of 64 takes in some seconds of a busy run.
+        const FAR_BEHIND: u64 = 100;
         for place in 0..self.nodes.len() {
             let name = self.name(place);
             if !self.runs(place) {

@@ -43,7 +43,7 @@ pub(crate) enum What {
         cid: String,
         /// `u:<user>`.
         to: String,
-        /// What is written.
+        /// What is written; begins with its `cid` and a space, or is that alone.
         body: String,
     },
     /// The check mark: the node's reply.
@@ -151,7 +151,7 @@ pub(crate) enum Event {
         from: String,
         /// Its place in the conversation.
         seq: u64,
-        /// What is written.
+        /// What is written; begins with its `cid` and a space, or is that alone.
         body: String,
     },
     /// The user's own message.

@@ -62,9 +62,15 @@ pub(crate) fn judge(
         texts: verdict.anomalies.iter().map(|anomaly| anomaly.text.clone()).collect(),
         counts: verdict.counts.named(),
     };
+    let broken = figures.together.broken;
+    let never = (broken > 0).then(|| format!("not seen whole again after {broken} faults"));
+    let unfinished = unfinished.or(never);
     if let Some(why) = &unfinished {
         judged.anomalies.push(("run that did not end".to_owned(), 1));
         judged.texts.push(why.clone());
+    }
+    if let Some(beside) = report.parent() {
+        std::fs::create_dir_all(beside).map_err(|error| named(beside, &error))?;
     }
     let stem = report.file_stem().map_or_else(|| "chaos".into(), |stem| stem.to_string_lossy());
     let mut pictures = Vec::new();

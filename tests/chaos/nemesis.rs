@@ -203,8 +203,9 @@ impl Nemesis {
             Fault::FullDisk => self.fill(cluster, span).await,
             Fault::Corrupt => {
                 cluster.kill(&[place]);
-                cluster.corrupt(place, &mut self.chance);
-                cluster.launch(place)
+                let damaged = cluster.corrupt(place, &mut self.chance);
+                cluster.launch(place)?;
+                damaged.map(drop).ok_or_else(|| "there was no journal to damage".to_owned())
             }
             Fault::LoseDisk => {
                 cluster.kill(&[place]);
@@ -220,6 +221,7 @@ impl Nemesis {
             }
             Fault::Storm => {
                 self.storm.send_modify(|storms| *storms += 1);
+                sleep(span).await;
                 Ok(())
             }
         }
@@ -253,7 +255,10 @@ impl Nemesis {
     /// The node may stop by itself: it is started again when there is room.
     async fn fill(&self, cluster: &mut Cluster, span: Duration) -> Result<(), String> {
         let Some(disk) = &self.small_disk else { return Ok(()) };
-        disk.fill();
+        // On a thread of its own: the clients go on meanwhile.
+        let ballast = disk.ballast();
+        let filled = tokio::task::spawn_blocking(move || fill(&ballast)).await;
+        filled.map_err(|error| error.to_string())?;
         sleep(span).await;
         disk.free().map_err(|error| error.to_string())?;
         // A node that stops takes a moment to do so.
@@ -293,17 +298,17 @@ impl SmallDisk {
         self.dir.join("ballast")
     }
 
-    /// Takes all the room there is.
-    fn fill(&self) {
-        let whole = vec![0; 1 << 20];
-        let Ok(mut file) = fs::File::create(self.ballast()) else { return };
-        while std::io::Write::write_all(&mut file, &whole).is_ok() {}
-        while std::io::Write::write_all(&mut file, &whole[..512]).is_ok() {}
-    }
-
     fn free(&self) -> std::io::Result<()> {
         fs::remove_file(self.ballast())
     }
+}
+
+/// Takes all the room there is.
+fn fill(ballast: &Path) {
+    let whole = vec![0; 1 << 20];
+    let Ok(mut file) = fs::File::create(ballast) else { return };
+    while std::io::Write::write_all(&mut file, &whole).is_ok() {}
+    while std::io::Write::write_all(&mut file, &whole[..512]).is_ok() {}
 }
 
 impl Drop for SmallDisk {

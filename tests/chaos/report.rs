@@ -62,6 +62,7 @@ const LIMITS: &str = "\
 
 - All nodes and all clients share one machine and its clock: no two machines fail together, and none has another time.
 - Nodes talk over loopback: no real network, no switches, no distance.
+- A client without a connection, or with too much unanswered, writes nothing meanwhile: its waits are not counted.
 - No disk lies: what a node has synced stays, unless a fault damages it on purpose. Processes fail, never the power.
 - Times include the machine's own noise, and that of the clients beside the nodes.
 - Nothing found is no proof: the bounds hold for runs like this one, as if messages failed independently of each other.

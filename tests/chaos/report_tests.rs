@@ -150,8 +150,8 @@ fn a_stall_counts_from_the_fault_on_and_beyond_whole_but_not_into_the_next_fault
     lines.extend([fault(4_000, 2, "freeze", &["n1"]), whole(6_000, 2)]);
     let figures = told(lines);
     assert_eq!(stalls(&figures), [(Some(2_000), Some(2_000)), (Some(1_000), None)]);
-    // It was sent before either.
-    assert_eq!(spread(figures.together.all.waits), None);
+    // It was on its way in both.
+    assert_eq!(spread(figures.together.all.waits), Some((2, [4_000; 4])));
     assert_eq!(spread(figures.together.all.stalls), Some((2, [1_000, 2_000, 2_000, 2_000])));
 }
 

@@ -80,11 +80,15 @@ pub(crate) async fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<u32
         .into_iter()
         .map(|person| tokio::spawn(live(person, company.clone(), mix(chance.next()))))
         .collect();
-    let ended = conduct(plan, &mut cluster, &mut nemesis, &phase, &done, &company, &mut tell).await;
+    let mut ended =
+        conduct(plan, &mut cluster, &mut nemesis, &phase, &done, &company, &mut tell).await;
     phase.send_replace(Phase::Over);
     for life in lives {
         // Whoever still tries to connect is let go.
-        let _late = tokio::time::timeout(Duration::from_secs(10), life).await;
+        let late = tokio::time::timeout(Duration::from_secs(10), life).await;
+        if let Ok(Err(error)) = late {
+            ended = Err(format!("a client failed: {error}"));
+        }
     }
     recorder.flush().map_err(failed)?;
     ended

@@ -363,8 +363,7 @@ fn feel(faults: &mut [Felt], messages: &[Message<'_>], end: u64) {
 fn pain(messages: &[&Message<'_>], window: Window) -> Option<Pain> {
     let sent = |message: &&&Message<'_>| message.invoked <= window.until;
     messages.iter().find(sent)?;
-    let meanwhile = messages.iter().filter(sent).filter(|message| message.invoked >= window.begin);
-    let waits = meanwhile.filter_map(|message| message.wait()).collect();
+    let waits = messages.iter().filter(sent).filter_map(|message| message.wait()).collect();
     Some(Pain { stall: stall(messages, window), waits })
 }
 
