@@ -1,6 +1,6 @@
 //! Lines: the chat in a pipe, for scripts and tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
@@ -8,7 +8,18 @@ use anyhow::Context;
 use rookery::client::Client;
 use tokio::sync::mpsc;
 
-use super::{Chat, Moment, Watch, goodbye};
+use super::commands::{Typed, read};
+use super::{Chat, Moment, goodbye};
+
+/// What was typed, and what became of it.
+#[derive(Default)]
+struct Input {
+    /// Lines whose turn has not come.
+    held: VecDeque<String>,
+    over: bool,
+    bodies: BTreeMap<(String, usize), String>,
+    refused: usize,
+}
 
 /// Reads lines to send and prints what happens, until the input ends and all of it is acknowledged. Fails if anything
 /// was refused.
@@ -20,12 +31,12 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let typed = moments.clone();
     std::thread::spawn(move || read_lines(&typed));
-    let mut watch = Watch::default();
-    let mut input_over = false;
-    let mut refused = 0_usize;
-    let mut bodies: BTreeMap<usize, String> = BTreeMap::new();
+    let mut input = Input::default();
     loop {
-        if input_over && chat.unanswered == 0 {
+        while let Some(line) = input.next(&chat) {
+            input.take(&line, &mut chat, client, moments)?;
+        }
+        if input.over && input.bodies.is_empty() && chat.asking == 0 {
             break;
         }
         let Some(moment) = inbox.recv().await else {
@@ -33,29 +44,33 @@ pub(super) async fn run(
         };
         match moment {
             Moment::Heard(event) => {
-                watch.renew(&event, client, &chat.arguments.peer, moments);
+                chat.renew(&event, client, moments);
                 print(chat.heard(event))?;
-                chat.shown(chat.newest_theirs(), client);
+                chat.shown(chat.talk.newest_theirs(), client);
             }
-            Moment::Answered(index, result) => {
-                let body = bodies.remove(&index).unwrap_or_default();
+            Moment::Answered(conv, index, result) => {
+                let body = input.bodies.remove(&(conv.clone(), index)).unwrap_or_default();
                 match &result {
                     Ok(accepted) => print(Some(format!("✓ {} {body}", accepted.seq)))?,
                     Err(fault) => {
-                        refused += 1;
+                        input.refused += 1;
                         eprintln!("not sent: {body:?}: {fault}");
                     }
                 }
-                chat.answered(index, result);
+                chat.of(&conv).answered(index, result);
             }
-            Moment::Typed(line) if !line.is_empty() => {
-                chat.send(&line, client, moments);
-                bodies.insert(chat.said.len() - 1, line);
+            Moment::Done(outcome) => {
+                let done = chat.done(outcome, client, moments);
+                input.show(done)?;
+                chat.shown(chat.talk.newest_theirs(), client);
             }
-            Moment::Seen { online, last_seen_ms } => chat.seen(online, last_seen_ms),
-            Moment::NoMoreInput => input_over = true,
+            Moment::Typed(line) if !line.is_empty() => input.held.push_back(line),
+            Moment::Seen { user, online, last_seen_ms } => {
+                chat.of(&format!("u:{user}")).seen(online, last_seen_ms);
+            }
+            Moment::NoMoreInput => input.over = true,
             Moment::Ended => {
-                for body in bodies.values() {
+                for body in input.bodies.values().chain(&input.held) {
                     eprintln!("not confirmed: {body:?}");
                 }
                 anyhow::bail!("{}", chat.status);
@@ -70,17 +85,62 @@ pub(super) async fn run(
             () = &mut until => break,
             moment = inbox.recv() => if let Some(Moment::Heard(event)) = moment {
                 print(chat.heard(event))?;
-                chat.shown(chat.newest_theirs(), client);
+                chat.shown(chat.talk.newest_theirs(), client);
             },
         }
     }
     goodbye(client, inbox).await;
-    anyhow::ensure!(
-        refused == 0,
-        "refused: {}",
-        if refused == 1 { "1 message".to_owned() } else { format!("{refused} messages") }
-    );
-    Ok(())
+    let refused = match input.refused {
+        0 => return Ok(()),
+        1 => "1 line".to_owned(),
+        count => format!("{count} lines"),
+    };
+    anyhow::bail!("refused: {refused}")
+}
+
+impl Input {
+    /// The line whose turn it is. A command may decide where those after it go, and may overtake a message that is under
+    /// way: it is waited for, and it waits.
+    fn next(&mut self, chat: &Chat) -> Option<String> {
+        let waits = |line: &String| line.starts_with('/') && !self.bodies.is_empty();
+        if chat.asking > 0 || self.held.front().is_some_and(waits) {
+            return None;
+        }
+        self.held.pop_front()
+    }
+
+    fn take(
+        &mut self,
+        line: &str,
+        chat: &mut Chat,
+        client: &Client,
+        moments: &mpsc::Sender<Moment>,
+    ) -> anyhow::Result<()> {
+        match read(line) {
+            Typed::Message(body) => {
+                let index = chat.send(&body, client, moments);
+                self.bodies.insert((chat.talk.conv.clone(), index), body);
+            }
+            Typed::Command(command) => {
+                let obeyed = chat.obey(command, client, moments);
+                self.show(obeyed)?;
+                chat.shown(chat.talk.newest_theirs(), client);
+            }
+            Typed::Wrong(why) => self.show(Err(why))?,
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, lines: Result<Vec<String>, String>) -> anyhow::Result<()> {
+        match lines {
+            Ok(lines) => lines.into_iter().try_for_each(|line| print(Some(line)))?,
+            Err(why) => {
+                self.refused += 1;
+                eprintln!("not done: {why}");
+            }
+        }
+        Ok(())
+    }
 }
 
 fn read_lines(moments: &mpsc::Sender<Moment>) {

@@ -1,14 +1,17 @@
-//! Chat: two people talk in their terminals, through whichever nodes are alive.
+//! Chat: people talk in their terminals, two by two or in groups, through whichever nodes are alive.
 //!
-//! In a terminal it draws; in a pipe it reads lines to send and prints what happens, a line each.
+//! In a terminal it draws; in a pipe it reads lines to send and prints what happens, a line each. What begins with a slash is
+//! a command: `/help` tells them.
 //!
 //! ```text
 //! cargo run --release --example chat -- --user alice --with bob
 //! cargo run --release --example chat -- --user bob --with alice --url http://127.0.0.1:8081
 //! ```
 
+mod commands;
 mod lines;
 mod screen;
+mod talk;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -17,12 +20,18 @@ use std::time::Duration;
 
 use clap::Parser;
 use ratatui::crossterm::event::KeyEvent;
-use rookery::client::{Accepted, Client, Credential, Event, Fault, Marks, Options, Why, http};
+use rookery::client::said::Message;
+use rookery::client::{
+    Accepted, Change, Client, Credential, Event, Fault, News, Options, Why, http,
+};
 use time::{OffsetDateTime, UtcOffset};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-/// A terminal chat with one person.
+use self::commands::{Outcome, learn_titles};
+use self::talk::{Fate, Said, Talk};
+
+/// A terminal chat. Type /help in it for groups and for other people.
 #[derive(Parser, Clone)]
 struct Arguments {
     /// A node's address; give several, and the next is tried when one fails.
@@ -33,7 +42,7 @@ struct Arguments {
     /// Who you are.
     #[arg(long)]
     user: String,
-    /// Who you talk to.
+    /// Who you talk to at first: a name, or g:GROUP.
     #[arg(long = "with")]
     peer: String,
     /// Your password; an unknown user is registered with it where that is allowed.
@@ -55,56 +64,41 @@ struct Arguments {
 
 /// Waiting this long before the watch on the other's presence is renewed (it lasts 10 minutes).
 const WATCH_AGAIN: Duration = Duration::from_secs(9 * 60);
-/// Lines kept to scroll back through.
-const LINES_MAX: usize = 5_000;
-
 /// What drives the program.
 enum Moment {
     Heard(Event),
     Ended,
-    Answered(usize, Result<Accepted, Fault>),
-    Seen { online: bool, last_seen_ms: Option<u64> },
+    /// A message in a conversation, by its place there.
+    Answered(String, usize, Result<Accepted, Fault>),
+    Done(Outcome),
+    Seen {
+        user: String,
+        online: bool,
+        last_seen_ms: Option<u64>,
+    },
     Key(KeyEvent),
     Resized,
     Typed(String),
     NoMoreInput,
 }
 
-/// Where a message of one's own stands.
-#[derive(Clone, PartialEq, Eq)]
-enum Fate {
-    Waiting,
-    Sent(u64),
-    Refused(String),
-}
-
-/// One line of the conversation.
-enum Said {
-    Mine { body: String, fate: Fate, at: u64 },
-    Theirs { body: String, seq: u64, at: u64 },
-    Note(String),
-}
-
-/// The conversation, and what is known of the other.
+/// The conversations, and how things stand.
 struct Chat {
     arguments: Arguments,
-    conv: String,
-    said: Vec<Said>,
-    marks: Marks,
+    /// The one that is open.
+    talk: Talk,
+    others: BTreeMap<String, Talk>,
     status: String,
-    online: Option<bool>,
-    last_seen: Option<u64>,
-    typing: bool,
-    read: u64,
+    watch: Watch,
     input: String,
     cursor: usize,
-    back: usize,
     offset: UtcOffset,
-    unanswered: usize,
-    /// Why messages are not accepted now, as long as that lasts.
-    delayed: Option<Fault>,
+    /// Commands that a node has not answered.
+    asking: usize,
+    /// The conversations of the last list of groups.
+    listed: Vec<String>,
     backlog: Backlog,
-    /// Messages of other conversations that nobody was told of yet, by their senders.
+    /// Messages of other conversations that nobody was told of yet, by conversation.
     elsewhere: BTreeMap<String, u64>,
 }
 
@@ -168,20 +162,11 @@ async fn talk(arguments: Arguments, offset: UtcOffset) -> anyhow::Result<()> {
 struct Watch(Option<AbortHandle>);
 
 impl Watch {
-    /// Asks on a new connection; what was asked on the one before is over.
-    fn renew(
-        &mut self,
-        event: &Event,
-        client: &Client,
-        peer: &str,
-        moments: &mpsc::Sender<Moment>,
-    ) {
-        if !matches!(event, Event::Connected { .. }) {
-            return;
-        }
-        let watching = watch(client.clone(), peer.to_owned(), moments.clone());
-        let old = self.0.replace(tokio::spawn(watching).abort_handle());
-        if let Some(old) = old {
+    /// Asks on a new connection or about somebody else; what was asked before is over.
+    fn renew(&mut self, client: &Client, peer: Option<&str>, moments: &mpsc::Sender<Moment>) {
+        let watching = peer.map(|peer| watch(client.clone(), peer.to_owned(), moments.clone()));
+        let new = watching.map(|watching| tokio::spawn(watching).abort_handle());
+        if let Some(old) = std::mem::replace(&mut self.0, new) {
             old.abort();
         }
     }
@@ -192,7 +177,8 @@ async fn watch(client: Client, peer: String, moments: mpsc::Sender<Moment>) {
     while let Ok(answer) = client.watch(&[&peer]).await {
         for presence in answer {
             let (online, last_seen_ms) = (presence.online, presence.last_seen_ms);
-            let _ = moments.send(Moment::Seen { online, last_seen_ms }).await;
+            let user = presence.user;
+            let _ = moments.send(Moment::Seen { user, online, last_seen_ms }).await;
         }
         tokio::time::sleep(WATCH_AGAIN).await;
     }
@@ -200,65 +186,70 @@ async fn watch(client: Client, peer: String, moments: mpsc::Sender<Moment>) {
 
 impl Chat {
     fn new(arguments: Arguments, offset: UtcOffset) -> Self {
+        let peer = &arguments.peer;
+        let conv = if peer.contains(':') { peer.clone() } else { format!("u:{peer}") };
         Self {
-            conv: format!("u:{}", arguments.peer),
+            talk: Talk::new(&conv),
             arguments,
-            said: Vec::new(),
-            marks: Marks::default(),
+            others: BTreeMap::new(),
             status: "connecting…".to_owned(),
-            online: None,
-            last_seen: None,
-            typing: false,
-            read: 0,
+            watch: Watch::default(),
             input: String::new(),
             cursor: 0,
-            back: 0,
             offset,
-            unanswered: 0,
-            delayed: None,
+            asking: 0,
+            listed: Vec::new(),
             backlog: Backlog::Arriving,
             elsewhere: BTreeMap::new(),
         }
     }
 
-    fn send(&mut self, body: &str, client: &Client, moments: &mpsc::Sender<Moment>) {
-        let ticket = client.send(&self.conv, body);
+    /// A conversation, open or not.
+    fn of(&mut self, conv: &str) -> &mut Talk {
+        if conv == self.talk.conv {
+            return &mut self.talk;
+        }
+        self.others.entry(conv.to_owned()).or_insert_with(|| Talk::new(conv))
+    }
+
+    /// Opens a conversation.
+    fn open(&mut self, conv: &str) {
+        if conv != self.talk.conv {
+            let next = self.others.remove(conv).unwrap_or_else(|| Talk::new(conv));
+            let before = std::mem::replace(&mut self.talk, next);
+            self.others.insert(before.conv.clone(), before);
+        }
+        self.elsewhere.remove(conv);
+    }
+
+    /// A line of a conversation: for those who read lines now, or when they go there.
+    fn line(&mut self, conv: &str, line: String) -> Option<String> {
+        if conv == self.talk.conv {
+            return Some(line);
+        }
+        self.of(conv).miss(line);
+        None
+    }
+
+    fn send(&mut self, body: &str, client: &Client, moments: &mpsc::Sender<Moment>) -> usize {
+        let conv = self.talk.conv.clone();
+        let ticket = client.send(&conv, body);
         let at = actors::clock::wall().0;
-        let index = self.say(Said::Mine { body: body.to_owned(), fate: Fate::Waiting, at });
-        self.unanswered += 1;
+        let index = self.talk.say(Said::Mine { body: body.to_owned(), fate: Fate::Waiting, at });
+        self.talk.unanswered += 1;
         let moments = moments.clone();
         tokio::spawn(async move {
-            let _ = moments.send(Moment::Answered(index, ticket.await)).await;
+            let _ = moments.send(Moment::Answered(conv, index, ticket.await)).await;
         });
+        index
     }
 
-    fn say(&mut self, said: Said) -> usize {
-        if self.said.len() < LINES_MAX {
-            self.said.push(said);
-        } else {
-            // Indexes are promised to tickets under way: the oldest text goes, its place stays.
-            let oldest = self.said.len() - LINES_MAX;
-            self.said[oldest] = Said::Note(String::new());
-            self.said.push(said);
+    /// A new connection: what was asked on the one before is over.
+    fn renew(&mut self, event: &Event, client: &Client, moments: &mpsc::Sender<Moment>) {
+        if matches!(event, Event::Connected { .. }) {
+            self.watch.renew(client, self.talk.peer(), moments);
+            learn_titles(client, moments);
         }
-        if self.back > 0 {
-            self.back += 1;
-        }
-        self.said.len() - 1
-    }
-
-    fn answered(&mut self, index: usize, result: Result<Accepted, Fault>) {
-        self.unanswered = self.unanswered.saturating_sub(1);
-        if result.is_ok() || self.unanswered == 0 {
-            self.delayed = None;
-        }
-        let Some(Said::Mine { fate, .. }) = self.said.get_mut(index) else {
-            return;
-        };
-        *fate = match result {
-            Ok(accepted) => Fate::Sent(accepted.seq),
-            Err(fault) => Fate::Refused(fault.to_string()),
-        };
     }
 
     /// Takes an event in; a line for those who read lines.
@@ -272,58 +263,88 @@ impl Chat {
                 self.backlog = Backlog::Over;
                 self.tell_of_others()
             }
-            Event::Delayed { conv, fault, .. } if conv == self.conv => {
-                let before = self.delayed.replace(fault);
-                if before.is_some() { None } else { Some(format!("* {}", self.trouble()?)) }
+            Event::Delayed { conv, fault, .. } => {
+                let before = self.of(&conv).delayed.replace(fault);
+                let news = before.is_none() && conv == self.talk.conv;
+                if news { Some(format!("* {}", self.trouble()?)) } else { None }
             }
             Event::Disconnected { why, retry_in: Some(_) } => {
-                self.online = None;
+                self.talk.online = None;
+                self.others.values_mut().for_each(|talk| talk.online = None);
                 self.now(format!("reconnecting… ({})", reason(&why)))
             }
             Event::Disconnected { why, retry_in: None } => {
                 self.now(format!("disconnected ({})", reason(&why)))
             }
-            Event::Message { message, .. } if message.conv == self.conv => {
-                self.typing = false;
-                self.last_seen = self.last_seen.max(Some(message.at));
-                let (body, seq, at) = (clean(&message.body), message.seq, message.at);
-                let line = format!("{}: {}", message.from, one_line(&body));
-                self.say(Said::Theirs { body, seq, at });
-                Some(line)
-            }
-            Event::Message { message, .. } => {
-                *self.elsewhere.entry(message.from).or_default() += 1;
-                if self.backlog == Backlog::Over { self.tell_of_others() } else { None }
-            }
-            Event::Sent { sent, .. } if sent.conv == self.conv => {
+            Event::Message { message, .. } => self.received(message),
+            Event::Sent { sent, .. } => {
                 // From another device of one's own: this one knows its messages already.
                 let body = clean(&sent.body?);
                 let line =
                     format!("{} (on {}): {}", self.arguments.user, sent.device, one_line(&body));
-                self.say(Said::Mine { body, fate: Fate::Sent(sent.seq), at: sent.at });
-                Some(line)
+                let fate = Fate::Sent(sent.seq);
+                self.of(&sent.conv).say(Said::Mine { body, fate, at: sent.at });
+                self.line(&sent.conv, line)
             }
-            Event::Receipt { receipt, .. } if receipt.conv == self.conv => {
-                self.last_seen = self.last_seen.max(Some(receipt.at));
+            Event::Receipt { receipt, .. } => {
+                let talk = self.of(&receipt.conv);
+                talk.last_seen = talk.last_seen.max(Some(receipt.at));
                 None
             }
-            Event::Ticks { conv, marks } if conv == self.conv => self.ticked(marks),
-            Event::Expired { expired, .. } if expired.conv == self.conv => {
-                let line = format!("message {} was never fetched and is gone", expired.seq);
-                self.say(Said::Note(line.clone()));
-                Some(format!("* {line}"))
+            Event::Ticks { conv, marks } => {
+                let line = self.of(&conv).ticked(marks);
+                line.filter(|_| conv == self.talk.conv)
+            }
+            Event::Group { change, .. } => self.changed(&change),
+            Event::Expired { expired, .. } => {
+                let text = format!("message {} was never fetched and is gone", expired.seq);
+                let line = self.of(&expired.conv).note(text);
+                self.line(&expired.conv, line)
             }
             Event::Fresh { .. } => self.now("starting afresh: older messages are not shown".into()),
-            Event::Presence(presence) if presence.user == self.arguments.peer => {
-                self.seen(presence.online, presence.last_seen_ms);
+            Event::Presence(presence) => {
+                let talk = self.of(&format!("u:{}", presence.user));
+                talk.seen(presence.online, presence.last_seen_ms);
                 None
             }
-            Event::Typing(typing) if typing.conv == self.conv => {
-                self.typing = typing.on;
+            Event::Typing(typing) => {
+                self.of(&typing.conv).typing = typing.on.then_some(typing.from);
                 None
             }
             _ => None,
         }
+    }
+
+    fn received(&mut self, message: Message) -> Option<String> {
+        let Message { conv, from, body, seq, at, .. } = message;
+        let body = clean(&body);
+        let line = format!("{from}: {}", one_line(&body));
+        let talk = self.of(&conv);
+        talk.typing = None;
+        talk.last_seen = talk.last_seen.max(Some(at));
+        talk.say(Said::Theirs { from, body, seq, at });
+        let line = self.line(&conv, line);
+        if line.is_some() {
+            return line;
+        }
+        *self.elsewhere.entry(conv).or_default() += 1;
+        if self.backlog == Backlog::Over { self.tell_of_others() } else { None }
+    }
+
+    fn changed(&mut self, change: &Change) -> Option<String> {
+        let line = self.of(&change.conv).changed(change)?;
+        let line = self.line(&change.conv, line);
+        let me = &self.arguments.user;
+        let invited = match &change.news {
+            News::Created { users, .. } | News::Added { users, .. } => users.contains(me),
+            _ => false,
+        };
+        if line.is_some() || !invited || change.by == *me {
+            return line;
+        }
+        let name = self.of(&change.conv).name().to_owned();
+        let text = format!("{} took you into “{name}”: /to {}", change.by, change.conv);
+        Some(self.talk.note(text))
     }
 
     /// What others wrote does not belong here: one line says that there is something.
@@ -334,28 +355,29 @@ impl Chat {
             1 => "1 new message".to_owned(),
             count => format!("{count} new messages"),
         };
-        let names = others.into_keys().collect::<Vec<_>>().join(", ");
-        let line = format!(
-            "{messages} from {names}; to read what they wrote: --with NAME --device ANOTHER-DEVICE"
-        );
-        self.say(Said::Note(line.clone()));
-        Some(format!("* {line}"))
+        let ways = others.into_keys().map(|conv| {
+            let name = self.of(&conv).name().to_owned();
+            format!("{name} (/to {})", conv.trim_start_matches("u:"))
+        });
+        let ways = ways.collect::<Vec<_>>().join(", ");
+        Some(self.talk.note(format!("{messages} elsewhere: {ways}")))
     }
 
     /// Why messages wait, and what becomes of them.
     fn trouble(&self) -> Option<String> {
-        let kept = match self.unanswered {
+        let kept = match self.talk.unanswered {
             0 => return None,
             1 => "your message is kept and repeated".to_owned(),
             count => format!("your {count} messages are kept and repeated"),
         };
-        let why = match &self.delayed {
+        let why = match &self.talk.delayed {
             _ if !self.connected() => "not connected".to_owned(),
             Some(fault) if fault.code == "unavailable" => {
                 "the cluster does not confirm at the moment".to_owned()
             }
             Some(fault) if fault.code == "mailbox_full" => {
-                format!("{}'s mailbox is full", self.arguments.peer)
+                let whose = self.talk.peer().unwrap_or("a member");
+                format!("{whose}'s mailbox is full")
             }
             Some(fault) => fault.to_string(),
             None => return None,
@@ -372,33 +394,12 @@ impl Chat {
         Some(format!("* {}", self.status))
     }
 
-    fn ticked(&mut self, marks: Marks) -> Option<String> {
-        let old = std::mem::replace(&mut self.marks, marks);
-        if marks.read > old.read {
-            return Some(format!("✓✓ read up to {}", marks.read));
-        }
-        (marks.delivered > old.delivered).then(|| format!("✓✓ delivered up to {}", marks.delivered))
-    }
-
-    fn seen(&mut self, online: bool, last_seen_ms: Option<u64>) {
-        self.online = Some(online);
-        self.last_seen = self.last_seen.max(last_seen_ms);
-    }
-
     /// What has been shown has been read.
     fn shown(&mut self, seq: u64, client: &Client) {
-        if seq > self.read {
-            self.read = seq;
-            client.read(&self.conv, seq);
+        if seq > self.talk.read {
+            self.talk.read = seq;
+            client.read(&self.talk.conv, seq);
         }
-    }
-
-    fn newest_theirs(&self) -> u64 {
-        let seqs = self.said.iter().rev().filter_map(|said| match said {
-            Said::Theirs { seq, .. } => Some(*seq),
-            Said::Mine { .. } | Said::Note(_) => None,
-        });
-        seqs.take(1).next().unwrap_or(0)
     }
 
     fn clock(&self, at_ms: u64) -> String {
@@ -407,13 +408,15 @@ impl Chat {
         format!("{:02}:{:02}", at.hour(), at.minute())
     }
 
-    fn peer_status(&self) -> String {
-        let peer = &self.arguments.peer;
-        match (self.typing, self.online, self.last_seen) {
-            (true, ..) => format!("{peer} is typing…"),
-            (_, Some(true), _) => format!("{peer} · online"),
-            (_, _, Some(at)) => format!("{peer} · last seen {}", self.ago(at)),
-            (..) => peer.clone(),
+    fn talk_status(&self) -> String {
+        let name = self.talk.name();
+        let is_group = self.talk.group().is_some();
+        match (&self.talk.typing, self.talk.online, self.talk.last_seen) {
+            (Some(who), ..) => format!("{who} is typing…"),
+            _ if is_group => format!("{name} · group"),
+            (_, Some(true), _) => format!("{name} · online"),
+            (_, _, Some(at)) => format!("{name} · last seen {}", self.ago(at)),
+            (..) => name.to_owned(),
         }
     }
 

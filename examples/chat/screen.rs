@@ -12,7 +12,9 @@ use ratatui::widgets::{Block, Paragraph};
 use rookery::client::Client;
 use tokio::sync::mpsc;
 
-use super::{Chat, Fate, Moment, Said, Watch, goodbye};
+use super::commands::{Typed, read};
+use super::talk::{Fate, Said};
+use super::{Chat, Moment, goodbye};
 
 /// Draws until the user leaves.
 pub(super) async fn run(
@@ -24,7 +26,6 @@ pub(super) async fn run(
     let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
     let keys = moments.clone();
     std::thread::spawn(move || read_keys(&keys));
-    let mut watch = Watch::default();
     let mut minute = tokio::time::interval(Duration::from_secs(20));
     let outcome = loop {
         let mut visible = 0;
@@ -39,14 +40,20 @@ pub(super) async fn run(
         match moment {
             Some(Moment::Key(key)) if chat.key(key, client, moments) => break Ok(()),
             Some(Moment::Heard(event)) => {
-                watch.renew(&event, client, &chat.arguments.peer, moments);
+                chat.renew(&event, client, moments);
                 chat.heard(event);
             }
-            Some(Moment::Answered(index, result)) => chat.answered(index, result),
-            Some(Moment::Seen { online, last_seen_ms }) => chat.seen(online, last_seen_ms),
+            Some(Moment::Answered(conv, index, result)) => chat.of(&conv).answered(index, result),
+            Some(Moment::Done(outcome)) => {
+                let done = chat.done(outcome, client, moments);
+                chat.explain(done);
+            }
+            Some(Moment::Seen { user, online, last_seen_ms }) => {
+                chat.of(&format!("u:{user}")).seen(online, last_seen_ms);
+            }
             Some(Moment::Typed(text)) => chat.insert(&text),
             // The last words stay on the screen until a key is pressed.
-            Some(Moment::Ended) => drop(chat.say(Said::Note("press Esc to leave".to_owned()))),
+            Some(Moment::Ended) => drop(chat.talk.note("press Esc to leave".to_owned())),
             Some(Moment::Key(_) | Moment::Resized | Moment::NoMoreInput) => {}
             None => break Ok(()),
         }
@@ -80,15 +87,15 @@ impl Chat {
             KeyCode::Char('u') if control => self.clear(),
             KeyCode::Char(letter) if !control => {
                 if self.input.is_empty() {
-                    client.typing(&self.conv, true);
+                    client.typing(&self.talk.conv, true);
                 }
                 self.insert(letter.encode_utf8(&mut [0; 4]));
             }
             KeyCode::Enter if !self.input.trim().is_empty() => {
-                let body = std::mem::take(&mut self.input);
+                let line = std::mem::take(&mut self.input);
                 self.cursor = 0;
-                self.back = 0;
-                self.send(body.trim_end(), client, moments);
+                self.talk.back = 0;
+                self.take(line.trim_end(), client, moments);
             }
             KeyCode::Backspace => self.erase(client),
             KeyCode::Left => self.cursor = self.before_cursor(),
@@ -98,13 +105,31 @@ impl Chat {
             }
             KeyCode::Home => self.cursor = 0,
             KeyCode::End => self.cursor = self.input.len(),
-            KeyCode::Up => self.back += 1,
-            KeyCode::Down => self.back = self.back.saturating_sub(1),
-            KeyCode::PageUp => self.back += 10,
-            KeyCode::PageDown => self.back = self.back.saturating_sub(10),
+            KeyCode::Up => self.talk.back += 1,
+            KeyCode::Down => self.talk.back = self.talk.back.saturating_sub(1),
+            KeyCode::PageUp => self.talk.back += 10,
+            KeyCode::PageDown => self.talk.back = self.talk.back.saturating_sub(10),
             _ => {}
         }
         false
+    }
+
+    fn take(&mut self, line: &str, client: &Client, moments: &mpsc::Sender<Moment>) {
+        match read(line) {
+            Typed::Message(body) => drop(self.send(&body, client, moments)),
+            Typed::Command(command) => {
+                let obeyed = self.obey(command, client, moments);
+                self.explain(obeyed);
+            }
+            Typed::Wrong(why) => self.explain(Err(why)),
+        }
+    }
+
+    /// What a command says is in the conversation already; why it was refused is not.
+    fn explain(&mut self, outcome: Result<Vec<String>, String>) {
+        if let Err(why) = outcome {
+            self.talk.note(why);
+        }
     }
 
     fn insert(&mut self, text: &str) {
@@ -121,7 +146,7 @@ impl Chat {
         self.cursor = self.before_cursor();
         self.input.remove(self.cursor);
         if self.input.is_empty() {
-            client.typing(&self.conv, false);
+            client.typing(&self.talk.conv, false);
         }
     }
 
@@ -149,11 +174,11 @@ impl Chat {
         let bar = Style::new().bg(Color::Rgb(32, 44, 51)).fg(Color::White);
         let dot = if self.connected() { Color::Green } else { Color::Yellow };
         let left = Line::from(vec![
-            Span::raw(" ● ").style(Style::new().fg(match self.online {
+            Span::raw(" ● ").style(Style::new().fg(match self.talk.online {
                 Some(true) => Color::Green,
                 _ => Color::DarkGray,
             })),
-            Span::raw(self.peer_status()).style(Style::new().add_modifier(Modifier::BOLD)),
+            Span::raw(self.talk_status()).style(Style::new().add_modifier(Modifier::BOLD)),
         ]);
         let right = Line::from(vec![
             Span::raw(format!("{} · {} ", self.arguments.user, self.status)),
@@ -171,14 +196,14 @@ impl Chat {
         let height = usize::from(area.height);
         // Built from the newest upwards, as far as the screen and the scrolling reach.
         let mut lines: Vec<(Line<'_>, u64)> = Vec::new();
-        for said in self.said.iter().rev() {
-            if lines.len() >= self.back + height {
+        for said in self.talk.said.iter().rev() {
+            if lines.len() >= self.talk.back + height {
                 break;
             }
             lines.extend(self.lines_of(said, width).into_iter().rev());
         }
-        self.back = self.back.min(lines.len().saturating_sub(height));
-        let shown = lines.into_iter().skip(self.back).take(height);
+        self.talk.back = self.talk.back.min(lines.len().saturating_sub(height));
+        let shown = lines.into_iter().skip(self.talk.back).take(height);
         let mut shown: Vec<(Line<'_>, u64)> = shown.collect();
         shown.resize_with(height, || (Line::default(), 0));
         let visible = shown.iter().map(|(_, seq)| *seq).max().unwrap_or(0);
@@ -194,13 +219,17 @@ impl Chat {
             Said::Note(text) => {
                 vec![(Line::from(text.clone()).style(dim).alignment(Alignment::Center), 0)]
             }
-            Said::Theirs { body, seq, at } => {
+            Said::Theirs { from, body, seq, at } => {
                 let style = Style::new().fg(Color::White);
                 let mut parts = wrapped(body, width);
                 let last = parts.pop().unwrap_or_default();
+                let named = self.talk.group().map(|_| {
+                    Line::from(format!(" {from}")).style(Style::new().fg(Color::LightCyan))
+                });
                 let whole =
                     parts.into_iter().map(|part| Line::from(format!(" {part}")).style(style));
-                let mut lines: Vec<_> = whole.map(|line| (line, 0)).collect();
+                let mut lines: Vec<_> =
+                    named.into_iter().chain(whole).map(|line| (line, 0)).collect();
                 let spans = vec![
                     Span::raw(format!(" {last}  ")).style(style),
                     Span::raw(self.clock(*at)).style(dim),
@@ -232,16 +261,16 @@ impl Chat {
         match fate {
             Fate::Waiting => Span::raw("… ").style(grey),
             Fate::Refused(why) => Span::raw(format!("✗ {why} ")).style(Style::new().fg(Color::Red)),
-            Fate::Sent(seq) if *seq <= self.marks.read => {
+            Fate::Sent(seq) if *seq <= self.talk.marks.read => {
                 Span::raw("✓✓ ").style(Style::new().fg(Color::LightBlue))
             }
-            Fate::Sent(seq) if *seq <= self.marks.delivered => Span::raw("✓✓ ").style(grey),
+            Fate::Sent(seq) if *seq <= self.talk.marks.delivered => Span::raw("✓✓ ").style(grey),
             Fate::Sent(_) => Span::raw("✓ ").style(grey),
         }
     }
 
     fn draw_input(&self, frame: &mut Frame<'_>, area: Rect) {
-        let title = if self.back > 0 { " ↓ newer messages below " } else { "" };
+        let title = if self.talk.back > 0 { " ↓ newer messages below " } else { "" };
         let mut block =
             Block::bordered().title(title).border_style(Style::new().fg(Color::DarkGray));
         if let Some(trouble) = self.trouble() {
@@ -252,7 +281,8 @@ impl Chat {
         let before = Line::from(&self.input[..self.cursor]).width();
         let skip = before.saturating_sub(room);
         let text = if self.input.is_empty() {
-            Paragraph::new("Write a message… (Esc leaves)").style(Style::new().fg(Color::DarkGray))
+            Paragraph::new("Write a message… (/help for groups, Esc leaves)")
+                .style(Style::new().fg(Color::DarkGray))
         } else {
             Paragraph::new(self.input.as_str()).scroll((0, u16::try_from(skip).unwrap_or(u16::MAX)))
         };

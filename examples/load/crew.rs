@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actors::clock;
 use futures_util::future::try_join_all;
 use rookery::client::{Connection, Event, Happened, Letter};
 use tokio::task::JoinSet;
@@ -109,18 +108,13 @@ pub(crate) async fn measure(field: &Rc<Field>, size: usize) -> anyhow::Result<()
 
 /// Those who were away come back, all at once.
 async fn drain(field: &Rc<Field>, size: usize, listening: &mut JoinSet<()>) {
-    let begin = clock::monotonic();
-    let before = field.counts.borrow().delivered_in_all;
     for number in field.arguments.posters..size {
         let options = field.options(&name(field, number), number, "member");
         let connection = Connection::new(options);
         let member = Member { field: Rc::clone(field), number, connection, next: 1 };
         listening.spawn_local(member.listen());
     }
-    field.all_received().await;
-    let count = field.counts.borrow().delivered_in_all - before;
-    let rate = count as f64 / begin.elapsed().as_secs_f64();
-    eprintln!("drained {count} deliveries at {rate:.0}/s");
+    field.drained().await;
 }
 
 impl Member {

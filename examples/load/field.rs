@@ -67,6 +67,8 @@ pub(crate) struct Field {
     pub(crate) mint: Option<Mint>,
     pub(crate) connecting: Semaphore,
     pub(crate) idle: Cell<usize>,
+    /// With `--offline`: how fast those who were away got what had waited.
+    pub(crate) drained_per_s: Cell<Option<f64>>,
 }
 
 impl Field {
@@ -107,6 +109,7 @@ impl Field {
             crew: RefCell::default(),
             connecting: Semaphore::new(CONNECTING_MAX),
             idle: Cell::new(0),
+            drained_per_s: Cell::new(None),
             arguments,
         })
     }
@@ -231,6 +234,17 @@ impl Field {
         let pairs: usize = self.pairs.borrow().iter().map(|pair| pair.missing).sum();
         let crew = self.arguments.group.map_or(0, |size| self.crew.borrow().missing(size));
         pairs + crew
+    }
+
+    /// Waits until those who come back have everything, and times it.
+    pub(crate) async fn drained(&self) {
+        let begin = clock::monotonic();
+        let before = self.counts.borrow().delivered_in_all;
+        self.all_received().await;
+        let count = self.counts.borrow().delivered_in_all - before;
+        let rate = count as f64 / begin.elapsed().as_secs_f64();
+        eprintln!("drained {count} messages at {rate:.0}/s");
+        self.drained_per_s.set(Some(rate));
     }
 
     /// Waits until everything acknowledged has arrived, as long as something comes.

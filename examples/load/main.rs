@@ -20,7 +20,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actors::clock;
 use clap::Parser;
 use futures_util::future::try_join_all;
 use rookery::client::{Connection, Event, Happened};
@@ -150,14 +149,11 @@ async fn pairs(field: &Rc<Field>) -> anyhow::Result<()> {
     }
     while sending.join_next().await.is_some() {}
     if field.arguments.offline {
-        let begin = clock::monotonic();
         receivers = drainers(field);
+        field.drained().await;
+    } else {
         field.all_received().await;
-        let count = field.counts.borrow().delivered_in_all;
-        let rate = count as f64 / begin.elapsed().as_secs_f64();
-        eprintln!("drained {count} messages at {rate:.0}/s");
     }
-    field.all_received().await;
     receivers.abort_all();
     Ok(())
 }

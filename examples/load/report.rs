@@ -40,7 +40,13 @@ impl Field {
                 report["group"] = size.into();
                 report["posters"] = self.arguments.posters.into();
                 report["posts_per_s"] = rate(counts.accepted).into();
-                report["deliveries_per_s"] = rate(counts.delivered).into();
+                // While they are away there are none.
+                if !self.arguments.offline {
+                    report["deliveries_per_s"] = rate(counts.delivered).into();
+                }
+            }
+            if let Some(drained) = self.drained_per_s.get() {
+                report["drained_per_s"] = drained.round().into();
             }
             for (name, histogram) in latencies {
                 report[format!("{name}_ms")] = serde_json::json!(Percentiles::of(histogram));
@@ -52,7 +58,10 @@ impl Field {
                 Some(_) => ["posts/s", "deliveries/s"],
             };
             writeln!(text, "{sends:<13}{:>10.1}", rate(counts.accepted))?;
-            writeln!(text, "{deliveries:<13}{:>10.1}", rate(counts.delivered))?;
+            match self.drained_per_s.get() {
+                Some(drained) => writeln!(text, "drained/s    {drained:>10.1}")?,
+                None => writeln!(text, "{deliveries:<13}{:>10.1}", rate(counts.delivered))?,
+            }
             writeln!(text, "                          p50 ms    p99 ms   p999 ms    max ms")?;
             for (name, histogram) in latencies {
                 let Percentiles { p50, p99, p999, max } = Percentiles::of(histogram);

@@ -17,8 +17,8 @@ use serde_json::Value;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{self, Message as Packet};
 
-use super::dial::{Credential, Dial, NoSocket, Socket};
-use super::frames::{self, Format};
+use super::dial::{Credential, Dial, NoSocket, Socket, packet};
+use super::frames;
 use super::http;
 use super::options::{Options, Seen};
 use super::rules::{Effect, Rules, Settings};
@@ -209,10 +209,7 @@ impl Connection {
             Effect::Write(request) => {
                 let bytes = frames::encode(&request, self.options.format);
                 self.observe(Seen::Out(&bytes));
-                self.out.push_back(match self.options.format {
-                    Format::Json => text(bytes),
-                    Format::Msgpack => Packet::Binary(bytes.into()),
-                });
+                self.out.push_back(packet(bytes, self.options.format));
             }
             Effect::Store(position) => {
                 if let Some(keeper) = &self.options.keeper {
@@ -489,13 +486,5 @@ impl Connection {
         ready!(timer.as_mut().poll(cx));
         self.timer_at = None;
         Poll::Ready(())
-    }
-}
-
-/// JSON is always text.
-fn text(bytes: Vec<u8>) -> Packet {
-    match String::from_utf8(bytes) {
-        Ok(text) => Packet::Text(text.into()),
-        Err(not_text) => Packet::Binary(not_text.into_bytes().into()),
     }
 }

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error, handshake::client::Request};
+use tokio_tungstenite::tungstenite::{Error, Message as Packet, handshake::client::Request};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::frames::Format;
@@ -149,4 +149,16 @@ fn turned_away(url: &str, response: &Response<Option<Vec<u8>>>) -> NoSocket {
     let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     let why = format!("answered {}", response.status());
     NoSocket { not_before: Duration::from_secs(seconds), ..unreachable(url, &why) }
+}
+
+/// A frame as it goes over a socket; JSON is always text.
+pub(super) fn packet(frame: Vec<u8>, format: Format) -> Packet {
+    let text = match format {
+        Format::Json => String::from_utf8(frame).map_err(std::string::FromUtf8Error::into_bytes),
+        Format::Msgpack => Err(frame),
+    };
+    match text {
+        Ok(text) => Packet::Text(text.into()),
+        Err(bytes) => Packet::Binary(bytes.into()),
+    }
 }

@@ -51,7 +51,8 @@ impl From<Fault> for GroupRefused {
 }
 
 impl Client {
-    /// Makes a group of the user and these members, with the user as its admin; its name.
+    /// Makes a group of the user and these members, with the user as its admin; its name. More names than a frame takes
+    /// (64 KiB unless configured: a thousand of average length) are to be added in steps.
     ///
     /// # Errors
     /// A member's name that nobody has, too many, or no title.
