@@ -19,7 +19,7 @@ mod messages;
 #[path = "checker_tests.rs"]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 
 use crate::history::{Event, Line, What};
@@ -199,6 +199,8 @@ struct Pass {
     messages: Messages,
     /// By the number of the user.
     logs: Vec<Log>,
+    /// By sender and recipient: what the sender was told is delivered, and when.
+    told: HashMap<(usize, usize), Vec<(u64, u64)>>,
     runs: u32,
     expiry_us: u64,
 }

@@ -211,7 +211,10 @@ fn expired_before_its_time() {
 #[test]
 fn expired_though_a_device_had_it() {
     finds(&[Kind::ExpiredEarly], |h| h.tell("alice", 11, &expired("m2", 2)));
-    finds(&[], |h| h.tell("alice", 11, &expired("m3", 3)));
+    finds(&[], |h| {
+        h.wait(EXPIRY_MS);
+        h.tell("alice", 11, &expired("m5", 5));
+    });
 }
 
 #[test]
@@ -233,7 +236,17 @@ fn ticks_go_back_or_too_far() {
         finds(&[Kind::TickRegressed], |h| h.replace("alice", 6, &wrong));
     }
     finds(&[Kind::TickRegressed], |h| h.tell("alice", 11, &receipt(5, 1)));
-    finds(&[], |h| h.tell("alice", 11, &receipt(5, 5)));
+    finds(&[], |h| {
+        h.add(acked("bob", "laptop", 5));
+        h.tell("alice", 11, &receipt(5, 5));
+    });
+}
+
+#[test]
+fn ticks_come_before_the_acknowledgement() {
+    finds(&[Kind::TickRegressed], |h| {
+        h.drop(|what| matches!(what, What::Acked { user, n: 4, .. } if user == "bob"));
+    });
 }
 
 #[test]

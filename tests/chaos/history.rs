@@ -98,7 +98,7 @@ pub(crate) enum What {
         /// What it says.
         event: Event,
     },
-    /// A device has said that it has everything up to `n`.
+    /// A device has said that it has everything up to `n`: by `ack`, `ping`, `read` or when it resumed.
     Acked {
         /// Whose.
         user: String,

@@ -92,6 +92,8 @@ struct Device {
     epoch: Option<String>,
     head: u64,
     acked: u64,
+    /// The newest message that came: by whom, and its place.
+    unread: Option<(String, u64)>,
     count: u64,
     /// In the order of their numbers, which is the order of their writing.
     unanswered: BTreeMap<u64, Unanswered>,
@@ -116,6 +118,7 @@ pub(crate) async fn live(person: Person, company: Company, seed: u64) {
         epoch: None,
         head: 0,
         acked: 0,
+        unread: None,
         count: 0,
         unanswered: BTreeMap::new(),
         held: BTreeMap::new(),
@@ -174,6 +177,9 @@ impl Device {
         let mut d = json!({"token": self.person.token, "device": self.person.device});
         if let Some(epoch) = &self.epoch {
             d["resume"] = json!({"n": self.last, "epoch": epoch});
+            // To resume is to acknowledge.
+            let ((user, device), n) = (self.name(), self.last);
+            self.company.recorder.write(What::Acked { user, device, n });
         }
         write(&mut socket, &json!({"id": "auth", "op": "auth", "d": d})).await?;
         let ok = loop {
@@ -238,6 +244,12 @@ impl Device {
             self.company.recorder.write(What::Acked { user, device, n });
             self.acked = n;
             write(socket, &json!({"op": "ack", "d": {"n": n}})).await?;
+            if let Some((conv, seq)) = self.unread.take()
+                && self.chance.below(4) == 0
+            {
+                let d = json!({"conv": conv, "seq": seq});
+                write(socket, &json!({"op": "read", "d": d})).await?;
+            }
         }
         let now = Instant::now();
         let due: Vec<String> =
@@ -307,6 +319,9 @@ impl Device {
             self.head = self.head.max(n);
             let (user, device) = self.name();
             if let Some(event) = event(frame) {
+                if let Event::Message { from, seq, .. } = &event {
+                    self.unread = Some((format!("u:{from}"), *seq));
+                }
                 self.company.recorder.write(What::Event { user, device, n, event });
             }
             self.last = self.last.max(n);

@@ -50,6 +50,7 @@ impl Pass {
             self.walk(user, &expiries);
         }
         for index in 0..self.messages.all.len() {
+            self.ticked(index);
             self.sender_side(index);
             self.recipient_side(index, &mut expiries);
         }
@@ -220,6 +221,9 @@ impl Pass {
                 || format!("{n} of {}, ticks of {}, {wrong}: {had:?} to {now:?}", names.0, names.1);
             self.verdict.add(Kind::TickRegressed, at, text);
         }
+        if delivered > ticks.0 {
+            self.told.entry((user, to)).or_default().push((delivered, at));
+        }
         *ticks = (delivered.max(ticks.0), read.max(ticks.1));
     }
 
@@ -236,6 +240,23 @@ impl Pass {
         for device in absent(&self.logs[message.from], message.sent) {
             let text = || format!("{from}/{device} was never shown {from}'s own {}", message.cid);
             self.verdict.add(Kind::Lost, at, text);
+        }
+    }
+
+    /// Looks whether the sender was told of a delivery before any device had acknowledged it.
+    fn ticked(&mut self, index: usize) {
+        let message = &self.messages.all[index];
+        let (Some(n), Some(place)) = (message.received, message.place) else { return };
+        let told = self.told.get(&(message.from, message.to)).map_or(&[][..], Vec::as_slice);
+        let first = told.partition_point(|(delivered, _)| *delivered < place.seq);
+        let Some((_, at)) = told.get(first) else { return };
+        let devices = self.logs[message.to].devices.values();
+        let acked = devices.filter_map(|device| device.acked_at(n)).min();
+        if acked.is_none_or(|acked| acked > *at) {
+            let names = (self.users.name(message.from), self.users.name(message.to));
+            let text =
+                || format!("{} was told that {} has {}, early", names.0, names.1, message.cid);
+            self.verdict.add(Kind::TickRegressed, *at, text);
         }
     }
 

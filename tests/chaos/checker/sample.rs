@@ -163,6 +163,7 @@ pub(super) fn good() -> History {
     h.add(invoke("alice", "tablet", "t-1", "u:bob"));
     h.tell("alice", 5, &sent("m3", "u:bob", 3, "t-1"));
     h.tell("bob", 4, &message("m3", "alice", 3, "t-1 hello"));
+    h.add(acked("bob", "laptop", 4));
     h.tell("alice", 6, &receipt(3, 2));
     h.add(What::Closed { user: text("alice"), device: text("phone"), code: None });
     h.add(What::Fault { id: 1, kind: text("kill"), detail: text("n1"), nodes: vec![text("n1")] });
