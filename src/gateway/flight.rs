@@ -7,7 +7,7 @@ use actors::message::Refusal;
 use actors::session::RequestRef;
 
 use super::order::Mark;
-use super::wire::{Body, Error, GroupBody};
+use super::wire::{Body, Error, GroupBody, Request};
 
 /// Whom or what a request names: that may turn out not to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,17 @@ impl Named {
             _ => return error,
         };
         Error { message: message.into(), ..error }
+    }
+}
+
+/// What a request weighs, in tenths of a frame; never more than a whole burst.
+pub(super) fn weight_of(request: &Request, burst: u32) -> u32 {
+    match request {
+        // What keeps the protocol going is cheap, and refusing it would only make things worse.
+        Request::Ack(_) | Request::Ping(_) => 1,
+        // Each user named is looked up.
+        Request::Group(asked) => (10 * (1 + asked.names())).min(burst.max(1).saturating_mul(10)),
+        _ => 10,
     }
 }
 

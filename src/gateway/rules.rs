@@ -9,7 +9,7 @@ use actors::packet::{Closed, Question, ToHome};
 use actors::router::Inbound;
 use actors::session::{Output, RequestRef, Session};
 
-use super::flight::{Bucket, Flight, Named, Waiting};
+use super::flight::{Bucket, Flight, Named, Waiting, weight_of};
 use super::goodbye::{BadFrame, Goodbye};
 use super::order::{Mark, Order};
 use super::wire::{Body, Code, Draft, Error, Frame, Outgoing, Request};
@@ -321,9 +321,8 @@ impl Connection {
         limits: &Limits,
         now: Now,
     ) -> Result<(), Error> {
-        // What keeps the protocol going is cheap, and refusing it would only make things worse.
-        let weight = if matches!(request, Request::Ack(_) | Request::Ping(_)) { 1 } else { 10 };
         let (rate, burst) = (limits.frames_per_second, limits.frames_burst);
+        let weight = weight_of(request, burst);
         if let Err(wait) = self.bucket.take(weight, rate, burst, now.running) {
             let error = Error::too_fast("too many frames", wait);
             if matches!(request, Request::Send(_)) {

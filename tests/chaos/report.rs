@@ -158,7 +158,7 @@ fn faults(figures: &Figures) -> String {
          leader, all replicas are in reach.\n\n\
          - *no mark*: once for each fault, the longest time in which messages waited and nobody got a check mark; it\n\
          \x20 counts from the fault on, and to its end even if that is after whole, but not into the next fault.\n\
-         - *waited*: once for each message first sent during a fault, the time to its check mark.\n\
+         - *waited*: once for each message on its way during a fault, the whole time to its check mark.\n\
          - *heal*: from the fault undone to the cluster whole.\n\n\
          With fewer than 100 of something, its p99 is its maximum.\n\n\
          ### All clients\n\n{}\n\

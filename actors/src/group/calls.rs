@@ -61,6 +61,14 @@ impl Group {
             }
             Call::Update { title, icon, status } => {
                 admin()?;
+                let known = |known: &Option<Box<str>>, new: &Option<Box<str>>| {
+                    let known = known.as_deref().unwrap_or_default();
+                    new.as_deref().is_none_or(|new| new == known)
+                };
+                let titled = title.as_ref().is_none_or(|title| *title == self.title);
+                if titled && known(&self.icon, icon) && known(&self.status, status) {
+                    return Ok(Vec::new());
+                }
                 let (title, icon, status) = (title.clone(), icon.clone(), status.clone());
                 mine(News::Updated { title, icon, status })
             }

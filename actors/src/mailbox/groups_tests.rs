@@ -186,10 +186,12 @@ fn what_is_repeated_is_answered_again() {
     let first = club.write("ann", "a1").unwrap();
     let again = club.write("ann", "a1").unwrap();
     assert_eq!(again, Accepted { dup: true, ..first });
-    for call in [Call::Add(users(&["bob"])), Call::Remove(users(&["cat"]))] {
+    let update = Call::Update { title: None, icon: Some("i".into()), status: Some("".into()) };
+    for call in [Call::Add(users(&["bob"])), Call::Remove(users(&["cat"])), update.clone(), update]
+    {
         club.call("ann", &call).unwrap();
     }
-    assert_eq!(club.places("bob"), [1, 2]);
+    assert_eq!(club.places("bob"), [1, 2, 3], "only the first update is news");
 }
 
 /// Its sender may not have heard of it: repeated later, it would overtake what was written since.

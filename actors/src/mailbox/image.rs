@@ -24,6 +24,7 @@ use crate::group::Group;
 use crate::ids::{
     Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Timestamp, UserId,
 };
+use crate::message::group::Call;
 use crate::message::{Content, Entry, Send};
 
 const RUN_BYTES: usize = 16 * 1024;
@@ -471,7 +472,15 @@ pub(crate) fn seeds() -> Vec<Pair> {
         };
         let _accepted = mailbox.append(send, MessageId(n.into()), now, &mut Vec::new());
     }
-    save(&mut mailbox, &mut Stored::default()).puts
+    let mut puts = save(&mut mailbox, &mut Stored::default()).puts;
+    if let Ok(club) = GroupId::parse("club") {
+        let mut group = Mailbox::new(UserId::of_group(&club), Epoch(8));
+        let now = Now { wall: Timestamp(1), cautious: Timestamp(1), policy };
+        let call = Call::Create { title: "Club".into(), members: vec![bob.clone()] };
+        let _made = group.call(&bob, &call, 4, now, &mut Vec::new());
+        puts.extend(save(&mut group, &mut Stored::default()).puts);
+    }
+    puts
 }
 
 #[cfg(test)]

@@ -35,6 +35,17 @@ pub(crate) enum GroupRequest {
     Receipts(GroupId),
 }
 
+impl GroupRequest {
+    /// How many users it names that must be looked up.
+    pub(crate) fn names(&self) -> u32 {
+        let names = match self {
+            Self::Create { members: users, .. } | Self::Call(_, Call::Add(users)) => users.len(),
+            _ => 0,
+        };
+        u32::try_from(names).unwrap_or(u32::MAX)
+    }
+}
+
 /// Reads a request about groups; none if the op is another.
 pub(super) fn request(op: &str, d: Raw<'_>) -> Option<Result<Request, Error>> {
     let asked = match op {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use actors::ids::{
-    Cid, Conversation, DeviceId, Epoch, Kind, MessageId, Number, Seq, Timestamp, UserId,
+    Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Seq, Timestamp, UserId,
 };
+use actors::message::group::{Call, Info, News, Progress};
 use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Resume, Resumed, What};
 use proptest::prelude::{any, prop};
 use proptest::{prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
-use super::{Body, Code, Draft, Error, Format, Greeting, Outgoing, Request, Teller, decode};
+use super::{Body, Code, Draft, Error, Format, Greeting, GroupBody, GroupRequest, Outgoing};
+use super::{Request, Teller, decode};
 
 fn ask(text: &str) -> Result<Request, Error> {
     decode(Format::Json, text.as_bytes()).expect("a frame").request
@@ -297,6 +299,111 @@ fn replies_are_as_the_protocol_says() {
             "heartbeat_ms": 5000, "auth_deadline_ms": 10000, "frame_bytes_max": 65536,
             "window": 256, "server_time_ms": 7}})
     );
+}
+
+fn users(names: &[&str]) -> Vec<UserId> {
+    names.iter().map(|name| UserId::parse(name).unwrap()).collect()
+}
+
+#[test]
+fn requests_about_groups_are_understood_in_both_formats() {
+    let group = GroupId::parse("G1").unwrap();
+    let call = |call| GroupRequest::Call(group.clone(), call);
+    let create = GroupRequest::Create {
+        cid: Cid::parse("c1").unwrap(),
+        title: "Club".into(),
+        members: users(&["bob", "cat"]),
+    };
+    let update = Call::Update { title: None, icon: Some("".into()), status: Some("s".into()) };
+    let bob = UserId::parse("bob").unwrap();
+    for (op, d, asked) in [
+        ("group.create", json!({"title": "Club", "members": ["bob", "cat"], "cid": "c1"}), create),
+        ("group.info", json!({"group": "G1"}), GroupRequest::Info(group.clone())),
+        ("group.list", json!({}), GroupRequest::List),
+        ("group.update", json!({"group": "G1", "icon": "", "status": "s"}), call(update)),
+        ("group.add", json!({"group": "G1", "users": ["bob"]}), call(Call::Add(users(&["bob"])))),
+        ("group.leave", json!({"group": "G1"}), call(Call::Leave)),
+        (
+            "group.role",
+            json!({"group": "G1", "user": "bob", "role": "admin"}),
+            call(Call::Role { user: bob, admin: true }),
+        ),
+        ("receipts", json!({"conv": "g:G1", "seq": 3}), GroupRequest::Receipts(group.clone())),
+    ] {
+        let value = json!({"op": op, "d": d});
+        let asked = Ok(Request::Group(Box::new(asked)));
+        assert_eq!(ask(&value.to_string()), asked);
+        assert_eq!(decode(Format::Msgpack, &pack(&value)).unwrap().request, asked);
+    }
+    for (op, d, field) in [
+        ("group.create", json!({"title": " ", "cid": "c"}), "title"),
+        ("group.create", json!({"title": "t", "cid": "c", "members": ["bob", 5]}), "members"),
+        ("group.add", json!({"group": "G1", "users": []}), "users"),
+        ("group.add", json!({"group": "G 1", "users": ["bob"]}), "group"),
+        ("group.role", json!({"group": "G1", "user": "bob", "role": "king"}), "role"),
+        ("receipts", json!({"conv": "u:bob"}), "conv"),
+    ] {
+        let value = json!({"op": op, "d": d});
+        let (code, message) = code(&value.to_string());
+        assert_eq!((code, message.split(':').next()), (Code::BadRequest, Some(field)), "{op}");
+        let packed = decode(Format::Msgpack, &pack(&value)).unwrap().request.unwrap_err();
+        assert_eq!(packed.message, message);
+    }
+}
+
+#[test]
+fn what_is_said_of_groups_is_as_the_protocol_says() {
+    let group = GroupId::parse("G1").unwrap();
+    let (seq, at, by) = (Seq(4), Timestamp(70), UserId::parse("al").unwrap());
+    let told_news = |news: News| {
+        let (group, by, news) = (group.clone(), by.clone(), Arc::new(news));
+        let what = What::Group { group, seq, at, by, news };
+        told(&Outgoing::Entry(Entry { n: Number(9), at: Timestamp(71), what }), None)
+    };
+    for (news, change, more) in [
+        (
+            News::Created { title: "Club".into(), users: users(&["al", "bob"]) },
+            "created",
+            json!({"title": "Club", "users": ["al", "bob"]}),
+        ),
+        (
+            News::Updated { title: None, icon: Some("i".into()), status: None },
+            "updated",
+            json!({"icon": "i"}),
+        ),
+        (News::Removed(users(&["bob"])), "removed", json!({"users": ["bob"]})),
+        (News::Left, "left", json!({})),
+        (
+            News::Role { user: by.clone(), admin: false },
+            "role",
+            json!({"user": "al", "role": "member"}),
+        ),
+    ] {
+        let mut d = json!({"conv": "g:G1", "seq": 4, "at": 70, "by": "al", "change": change});
+        d.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(told_news(news), json!({"n": 9, "ev": "group", "d": d}));
+    }
+    let ok = |body| told(&Outgoing::Ok { re: "r".into(), body: Body::Group(body) }, None);
+    assert_eq!(ok(GroupBody::Made(group.clone()))["ok"], json!({"group": "G1"}));
+    let info = Info {
+        title: "Club".into(),
+        icon: None,
+        status: Some("s".into()),
+        members: vec![(by.clone(), true)],
+        created_at: at,
+    };
+    assert_eq!(
+        ok(GroupBody::Info(group.clone(), Box::new(info)))["ok"],
+        json!({"group": "G1", "title": "Club", "status": "s", "created_at": 70, "count": 1,
+            "members": [{"user": "al", "role": "admin"}]})
+    );
+    let listed = ok(GroupBody::List(vec![(group, "Club".into(), false)]));
+    let entry = json!({"group": "G1", "title": "Club", "role": "member"});
+    assert_eq!(listed["ok"], json!({"groups": [entry]}));
+    let progress = Progress { user: by, delivered: Seq(4), read: Seq(3) };
+    let receipts = ok(GroupBody::Receipts(vec![progress]));
+    let entry = json!({"user": "al", "delivered": 4, "read": 3});
+    assert_eq!(receipts["ok"], json!({"receipts": [entry]}));
 }
 
 proptest! {
