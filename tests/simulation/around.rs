@@ -52,8 +52,7 @@ pub(crate) enum Plant {
     PushesEarly,
     /// A checkpoint's pairs and its place in the log are not written at once.
     TearsCheckpoint,
-    /// A node that starts applies again what its checkpoint already holds. No promise is broken by that: whatever a
-    /// command has done, doing it once more changes nothing.
+    /// A node that starts applies again what its checkpoint already holds.
     AppliesTwice,
     /// The journal is dropped when a checkpoint begins to be written.
     CompactsEarly,
@@ -151,6 +150,8 @@ pub(crate) struct Counts {
     /// Posts to a group, confirmed, and those refused because their sender was put out.
     pub(crate) posts: u64,
     pub(crate) outsiders: u64,
+    /// Times that somebody came back with a new device.
+    pub(crate) devices: u64,
 }
 
 impl Counts {
@@ -164,12 +165,13 @@ impl Counts {
         self.conflicts += other.conflicts;
         self.posts += other.posts;
         self.outsiders += other.outsiders;
+        self.devices += other.devices;
     }
 
     /// Whether all of it happened.
     pub(crate) fn nothing_is_missing(self) -> bool {
         let Self { compactions, installs, loads, runs, cut_off, refused, .. } = self;
-        let of_clients = [self.conflicts, self.posts, self.outsiders];
+        let of_clients = [self.conflicts, self.posts, self.outsiders, self.devices];
         let all = [compactions, installs, loads, runs, cut_off, refused];
         let all = all.iter().chain(&of_clients);
         all.into_iter().all(|count| *count > 0)

@@ -34,6 +34,7 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::SendsHalf, 20, "went back"),
         (Plant::SkipsMailbox, 20, "went back"),
         (Plant::TearsCheckpoint, 40, "after the one before"),
+        (Plant::AppliesTwice, 40, "not drained"),
         (Plant::CompactsEarly, 20, "before the log goes"),
     ];
     #[cfg(debug_assertions)]

@@ -52,6 +52,8 @@ pub(crate) struct Client {
     sent: u64,
     /// What the oracle knows to be here.
     counted: usize,
+    /// Devices it may still have after this one; none in most runs.
+    pub(crate) more_devices: u8,
 }
 
 impl Client {
@@ -77,6 +79,7 @@ impl Client {
             acked: 0,
             sent: 0,
             counted: 0,
+            more_devices: 0,
         }
     }
 
@@ -167,6 +170,9 @@ impl Client {
         around.connections += 1;
         (self.line, self.connection) = (Line::Connecting, around.connections);
         (self.node, self.heard) = ((node, boot), around.now);
+        if self.more_devices > 0 && around.chance.one_in(12) {
+            self.change_device(around);
+        }
         let forgets = around.chance.one_in(6);
         let epoch = self.epoch.filter(|_| !forgets);
         let resume = epoch.map(|epoch| Resume { n: Number(self.stored), epoch });
@@ -177,6 +183,14 @@ impl Client {
         let (user, device) = (self.user.clone(), self.device.clone());
         let at = At::Accept(self.me, self.connection, user, device, resume);
         around.socket(self.me, true, Event::Node(node, boot, at));
+    }
+
+    /// The user has a new device, which has nothing but what was not confirmed yet.
+    fn change_device(&mut self, around: &mut Around) {
+        self.device = DeviceId::parse(&format!("{}n", self.device)).unwrap();
+        (self.epoch, self.stored, self.sent, self.acked) = (None, 0, 0, 0);
+        self.more_devices -= 1;
+        around.counts.devices += 1;
     }
 
     pub(crate) fn hang_up(&mut self, around: &mut Around) {

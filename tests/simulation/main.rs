@@ -65,16 +65,6 @@ fn seeds_that_broke_a_promise_once_do_not_again() {
     }
 }
 
-/// Should a node ever start from a place before that of its checkpoint, it ends up with the same state.
-#[test]
-fn what_is_applied_twice_changes_nothing() {
-    let of = |seed, plant| {
-        outcome(&Scenario::new(seed, plant)).unwrap_or_else(|why| panic!("{seed}: {why}"))
-    };
-    let happens = |seed: &u64| of(*seed, Plant::AppliesTwice) != of(*seed, Plant::Nothing);
-    assert!((0..10).filter(happens).count() > 0, "it must happen");
-}
-
 /// Faults that are not needed are found, and what is left fails still.
 #[test]
 fn a_seed_that_fails_is_shrunk() {

@@ -112,7 +112,9 @@ impl World {
         for (at, user) in users.iter().enumerate() {
             for device in 0..1 + at % 2 {
                 let device = DeviceId::parse(&format!("d{device}")).unwrap();
-                clients.push(Client::new(clients.len(), user.clone(), device));
+                let mut client = Client::new(clients.len(), user.clone(), device);
+                client.more_devices = if mix(seed ^ 0xDE9).is_multiple_of(4) { 2 } else { 0 };
+                clients.push(client);
             }
         }
         for node in 0..nodes {
