@@ -4,14 +4,23 @@
 //! sealed value:   version u8 | crc32 of the rest, u32 LE | bincode (varint) of the value
 //! ```
 
+use std::cell::Cell;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Bytes one decoded value may allocate at the most; far above any honest packet or stored value.
 pub const DECODED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// The same for what this cluster wrote as one value however long it is, checked and in pieces: a shard's head.
+const DECODED_WHOLE_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 const HEAD: usize = 5;
-/// Room for most values, so that encoding them does not grow a vector step by step.
-const USUAL_BYTES: usize = 320;
+/// What a thread keeps to encode into, so that no vector grows step by step; longer ones are let go.
+const SCRATCH_BYTES_MAX: usize = 256 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Why bytes were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +60,13 @@ fn config() -> impl bincode::config::Config {
 
 /// Encodes a value without version or checksum, for use inside something that has them.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(USUAL_BYTES);
-    append(&mut bytes, value);
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    append(&mut scratch, value);
+    let bytes = scratch.as_slice().to_vec();
+    if scratch.capacity() <= SCRATCH_BYTES_MAX {
+        SCRATCH.set(scratch);
+    }
     bytes
 }
 
@@ -60,6 +74,14 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadBytes> {
     let (value, used) =
         bincode::serde::decode_from_slice(bytes, config()).map_err(|_| BadBytes::Malformed)?;
+    if used == bytes.len() { Ok(value) } else { Err(BadBytes::Malformed) }
+}
+
+/// The same for a value that is as long as what waits in a shard.
+pub fn decode_whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadBytes> {
+    let config = bincode::config::standard().with_limit::<DECODED_WHOLE_BYTES_MAX>();
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|_| BadBytes::Malformed)?;
     if used == bytes.len() { Ok(value) } else { Err(BadBytes::Malformed) }
 }
 

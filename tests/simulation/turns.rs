@@ -86,6 +86,7 @@ impl Node {
     pub(crate) fn ask(&mut self, ask: ToHome, around: &mut Around) {
         let shard = ask.shard;
         let (wall, chance) = (self.agreed(around), around.chance.wide());
+        let now = around.span(self.born);
         let mut out = Vec::new();
         let Some(hosted) = self.shards.get_mut(&shard) else {
             self.tell(ask.session, Tell::NotHome { shard });
@@ -99,7 +100,7 @@ impl Node {
                 hosted.home.acknowledged(&ask.user, device.clone(), n);
             }
         }
-        hosted.home.ask(&mut hosted.replica, ask, wall, chance, &mut out);
+        hosted.home.ask(&mut hosted.replica, ask, (now, wall), chance, &mut out);
         self.touch(shard);
         self.carry_out(shard, out, around);
     }
@@ -117,7 +118,9 @@ impl Node {
             Packet::EnvelopesTaken { from, to, upto } => {
                 let now = around.span(self.born);
                 let Some(hosted) = self.shards.get_mut(&from) else { return };
-                hosted.home.taken(&hosted.replica, to, upto, now);
+                let mut out = Vec::new();
+                hosted.home.taken(&mut hosted.replica, (to, upto), now, &mut out);
+                self.carry_out(from, out, around);
             }
             other => panic!("not for a lane: {other:?}"),
         }

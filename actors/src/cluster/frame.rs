@@ -214,12 +214,15 @@ pub fn unpack_hello(body: &[u8]) -> Option<Hello> {
 pub struct Packer {
     open: Vec<u8>,
     full: Vec<Vec<u8>>,
+    /// The length of the frame before: room for the next.
+    usual: usize,
 }
 
 impl Packer {
     /// Adds a packet; answers the bytes it takes in bodies.
     pub fn push(&mut self, packet: &Packet) -> Result<u64, TooLong> {
         if self.open.is_empty() {
+            self.open.reserve(self.usual);
             self.open.resize(HEAD_BYTES, 0);
         }
         let start = self.open.len();
@@ -240,6 +243,7 @@ impl Packer {
     /// The frames so far, without heads; nothing is left.
     pub fn take(&mut self) -> Vec<Vec<u8>> {
         if self.open.len() > HEAD_BYTES {
+            self.usual = self.open.len();
             self.full.push(std::mem::take(&mut self.open));
         }
         std::mem::take(&mut self.full)

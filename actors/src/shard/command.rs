@@ -8,7 +8,7 @@ use crate::ids::{
 use crate::mailbox::rules::{Effect, Policy};
 use crate::message::group::Call;
 use crate::message::{Accepted, Refusal, Send};
-use crate::packet::Envelope;
+use crate::packet::{Enclosed, Envelope};
 
 /// One entry of the shard's Raft log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,13 @@ impl Command {
             }
             Self::Receive { .. } | Self::Taken { .. } | Self::Policy(_) => false,
         }
+    }
+
+    /// Whether people wait for what comes of it, though nobody for its outcome: it may wait, but not for long.
+    #[must_use]
+    pub fn is_pressing(&self) -> bool {
+        let spreads = |envelope: &Envelope| matches!(envelope.what, Enclosed::Spread { .. });
+        matches!(self, Self::Receive { envelopes, .. } if envelopes.iter().any(spreads))
     }
 
     /// Bytes it takes, about.

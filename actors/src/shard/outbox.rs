@@ -87,12 +87,6 @@ impl Outbox {
         self.queues.get(&to).map_or(0, |queue| queue.bytes)
     }
 
-    /// Bytes waiting for the shard that has the most, about.
-    #[must_use]
-    pub fn bytes_max(&self) -> usize {
-        self.queues.values().map(|queue| queue.bytes).max().unwrap_or(0)
-    }
-
     /// Bytes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {

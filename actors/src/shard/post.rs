@@ -97,6 +97,19 @@ impl Post {
         }
     }
 
+    /// Bytes on their way to the shard that has the most to take, about.
+    #[must_use]
+    pub fn under_way(&self, outbox: &Outbox) -> usize {
+        let left = |to: ShardId| {
+            let (first, end) = outbox.range(to);
+            let taken = self.taken.get(&to).map_or(0, |upto| (upto + 1).saturating_sub(first));
+            let (all, left) = (end - first, (end - first).saturating_sub(taken));
+            let bytes = outbox.bytes_for(to) as u64 * left / all.max(1);
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        };
+        outbox.waiting().map(left).max().unwrap_or(0)
+    }
+
     /// What has been taken since last asked: to be proposed.
     pub fn take_taken(&mut self) -> BTreeMap<ShardId, u64> {
         std::mem::take(&mut self.taken)

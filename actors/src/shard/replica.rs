@@ -90,6 +90,8 @@ pub struct Replica {
     pending: Vec<(Command, Origin)>,
     /// Whether what is pending goes with the next step, rather than wait for company.
     released: bool,
+    /// Whether something of it should not wait for long.
+    presses: bool,
     proposed: VecDeque<Proposed>,
     committed: VecDeque<Entry>,
     /// Steps that are not durable yet: the ticket of a write, and the last step that is durable with it.
@@ -137,6 +139,7 @@ impl Replica {
             state,
             pending: Vec::new(),
             released: false,
+            presses: false,
             proposed: VecDeque::new(),
             committed: VecDeque::new(),
             writing: VecDeque::new(),
@@ -219,6 +222,7 @@ impl Replica {
             return Err(origin);
         }
         self.released |= command.is_awaited();
+        self.presses |= command.is_pressing();
         self.pending.push((command, origin));
         Ok(())
     }
@@ -233,6 +237,12 @@ impl Replica {
     #[must_use]
     pub const fn has_patient(&self) -> bool {
         !self.pending.is_empty() && !self.released
+    }
+
+    /// Whether commands wait for company, but should not for long.
+    #[must_use]
+    pub const fn presses(&self) -> bool {
+        self.presses && self.has_patient()
     }
 
     /// What waits goes with the next step.
@@ -287,7 +297,7 @@ impl Replica {
                 return;
             }
         }
-        self.released = false;
+        (self.released, self.presses) = (false, false);
     }
 
     fn take_ready(&mut self, out: &mut Outputs) {

@@ -89,7 +89,7 @@ impl State {
         head: &[u8],
         mailboxes: BTreeMap<UserId, u16>,
     ) -> Result<Self, codec::BadBytes> {
-        let head = codec::decode(head)?;
+        let head = codec::decode_whole(head)?;
         let slots = mailboxes
             .into_iter()
             .map(|(user, chunks)| (user, Slot::Cold(Cold { chunks, due: None })));

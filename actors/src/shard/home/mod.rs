@@ -6,6 +6,7 @@
 //! Fails by  forgetting; sessions attach again, and envelopes are sent again.
 
 mod heard;
+mod parked;
 mod passing;
 mod questions;
 mod reading;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heard::Heard;
+use parked::Parked;
 use questions::AskedCids;
 
 use super::post::{Parcel, Post};
@@ -34,6 +36,8 @@ use crate::user::rules as user;
 const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Asks that wait for mailboxes to be read from disk.
 const WAITING_MAX: usize = 10_000;
+/// Bytes waiting for all other shards together before senders are refused: each checkpoint holds them.
+const OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What a mailbox may hold.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +126,8 @@ pub struct Home {
     /// device that comes back meanwhile goes on from here.
     acked: BTreeMap<(UserId, DeviceId), Number>,
     post: Post,
+    /// Posts to groups that wait until what was posted before has left.
+    parked: Parked,
     heard: Heard,
     open: Vec<AskedCids>,
     expire_due: Duration,
@@ -145,6 +151,7 @@ impl Home {
             waiting_count: 0,
             acked: BTreeMap::new(),
             post: Post::default(),
+            parked: Parked::default(),
             heard: Heard::default(),
             open: Vec::new(),
             expire_due: Duration::ZERO,
@@ -154,12 +161,12 @@ impl Home {
         }
     }
 
-    /// Takes a session's ask. `chance` is 80 random bits for ids that may be needed.
+    /// Takes a session's ask; `now` is monotonic. `chance` is 80 random bits for ids that may be needed.
     pub fn ask(
         &mut self,
         replica: &mut Replica,
         ask: ToHome,
-        wall: Timestamp,
+        (now, wall): (Duration, Timestamp),
         chance: u128,
         out: &mut Vec<Output>,
     ) {
@@ -173,6 +180,9 @@ impl Home {
         }
         let ToHome { user, session, .. } = &ask;
         match ask.ask {
+            Ask::Send { ref send, .. } if matches!(send.to, Conversation::Group(_)) => {
+                self.post(replica, ask, MessageId::new(wall, chance), now, out);
+            }
             Ask::Send { place, send } => {
                 let mid = MessageId::new(wall, chance);
                 self.send(replica, ask.user, (ask.session, place), send, mid, out);
@@ -261,16 +271,14 @@ impl Home {
             self.propose(replica, to, Change::Append { mid, send }, asked, out);
             return;
         };
-        let behind = match send.to {
-            Conversation::User(_) => state.outbox().bytes_for(shard_of(&send.from, self.shards)),
-            // Its members may be anywhere.
-            Conversation::Group(_) => state.outbox().bytes_max(),
-        };
+        let (outbox, writer) = (state.outbox(), shard_of(&send.from, self.shards));
         let admission = if mailbox.remembers(&send) {
             Ok(())
         } else if self.quota.is_reached(mailbox) {
             Err(Refusal::MailboxFull)
-        } else if behind >= self.quota.outbox_bytes_max {
+        } else if outbox.bytes_for(writer) >= self.quota.outbox_bytes_max
+            || outbox.weight() >= OUTBOX_BYTES_MAX
+        {
             Err(Refusal::Overloaded)
         } else {
             Ok(())
@@ -458,9 +466,16 @@ impl Home {
     }
 
     /// Another shard has applied this one's envelopes up to `upto`.
-    pub fn taken(&mut self, replica: &Replica, by: ShardId, upto: u64, now: Duration) {
+    pub fn taken(
+        &mut self,
+        replica: &mut Replica,
+        (by, upto): (ShardId, u64),
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
         if replica.role().serves {
             self.post.taken(replica.state().outbox(), by, upto, now);
+            self.unpark(replica, now, out);
         }
     }
 

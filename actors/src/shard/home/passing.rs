@@ -10,6 +10,8 @@ use crate::shard::state::{Change, Command};
 const CLOCK_EVERY: Duration = Duration::from_secs(600);
 /// How often the replicas are told what other shards have applied, so that it leaves the outbox.
 const TAKEN_EVERY: Duration = Duration::from_millis(500);
+/// With more bytes in the outbox they are told at once.
+const OUTBOX_FULL: usize = 1024 * 1024;
 /// How often expiry looks around, and how many mailboxes it treats at once.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_COUNT: usize = 64;
@@ -22,7 +24,9 @@ impl Home {
         }
         self.heard.tick(now);
         self.ask_again(replica, out);
-        if now >= self.taken_due && self.post.has_taken() {
+        self.unpark(replica, now, out);
+        let full = replica.state().outbox().weight() >= OUTBOX_FULL;
+        if (full || now >= self.taken_due) && self.post.has_taken() {
             self.taken_due = now + TAKEN_EVERY;
             for (by, upto) in self.post.take_taken() {
                 let _lost_is_resent = replica.propose(Command::Taken { by, upto }, Origin::Shard);

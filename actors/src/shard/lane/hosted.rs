@@ -79,7 +79,7 @@ impl Hosted {
 
 impl State {
     pub(super) fn ask(&mut self, ask: ToHome) {
-        let (shard, wall) = (ask.shard, self.wall());
+        let (shard, now, wall) = (ask.shard, self.now(), self.wall());
         let Some(hosted) = self.shards.get_mut(&shard) else {
             self.outlet.tell(ask.session, Tell::NotHome { shard });
             self.schedule();
@@ -99,7 +99,7 @@ impl State {
             hosted.home.acknowledged(&ask.user, device, n);
         }
         let mut out = Vec::new();
-        hosted.home.ask(&mut hosted.replica, ask, wall, rand::rng().random(), &mut out);
+        hosted.home.ask(&mut hosted.replica, ask, (now, wall), rand::rng().random(), &mut out);
         self.touch(shard);
         self.carry_out(shard, out);
     }
@@ -118,9 +118,10 @@ impl State {
                     self.carry_out(to, out);
                 }
                 Packet::EnvelopesTaken { from, to, upto } => {
-                    if let Some(hosted) = self.shards.get_mut(&from) {
-                        hosted.home.taken(&hosted.replica, to, upto, now);
-                    }
+                    let Some(hosted) = self.shards.get_mut(&from) else { continue };
+                    let mut out = Vec::new();
+                    hosted.home.taken(&mut hosted.replica, (to, upto), now, &mut out);
+                    self.carry_out(from, out);
                 }
                 Packet::Snapshot(shard, bytes) => self.transfer_note(from, shard, &bytes),
                 Packet::Session(_) | Packet::Push(_) | Packet::Beat(_) | Packet::Birth(_) => {}

@@ -57,6 +57,8 @@ const FLUSH: (Duration, u32) = (Duration::from_millis(2), 8);
 /// The same for commands that nobody waits for: on a busy lane they go with the next that somebody waits for, or after
 /// this time.
 const COMPANY: (Duration, u32) = (Duration::from_millis(40), 3);
+/// The same for those for whose effects people wait: what is posted to groups.
+const COMPANY_SOON: (Duration, u32) = (Duration::from_millis(8), 8);
 
 /// What a lane needs to know.
 #[derive(Clone)]
@@ -191,6 +193,9 @@ pub struct State {
     /// Shards with commands that wait for company, and the pace at which these go all the same.
     patient: BTreeSet<ShardId>,
     company: Pacer,
+    /// Whether some of them go soon, and the pace at which these do.
+    presses: bool,
+    company_soon: Pacer,
     announce: bool,
     draining: bool,
     ticks: u64,
@@ -227,6 +232,8 @@ impl Actor for Lane {
             flushes: Flushes::new(Pacer::new(FLUSH.0, FLUSH.1)),
             patient: BTreeSet::new(),
             company: Pacer::new(COMPANY.0, COMPANY.1),
+            presses: false,
+            company_soon: Pacer::new(COMPANY_SOON.0, COMPANY_SOON.1),
             announce: false,
             draining: false,
             ticks: 0,
@@ -359,8 +366,10 @@ impl State {
         let mut records = Vec::new();
         for shard in std::mem::take(&mut self.due) {
             self.advance(shard, &mut records);
-            if self.shards.get(&shard).is_some_and(|hosted| hosted.replica.has_patient()) {
-                self.wait_for_company(shard);
+            if let Some(hosted) = self.shards.get(&shard)
+                && hosted.replica.has_patient()
+            {
+                self.wait_for_company(shard, hosted.replica.presses());
             }
         }
         if !records.is_empty() {
@@ -383,14 +392,19 @@ impl State {
         }
     }
 
-    fn wait_for_company(&mut self, shard: ShardId) {
-        if self.patient.is_empty() {
-            self.myself.send_after(self.company.next(self.now()), || Msg::Release);
+    fn wait_for_company(&mut self, shard: ShardId, presses: bool) {
+        let now = self.now();
+        if presses && !self.presses {
+            self.presses = true;
+            self.myself.send_after(self.company_soon.next(now), || Msg::Release);
+        } else if self.patient.is_empty() {
+            self.myself.send_after(self.company.next(now), || Msg::Release);
         }
         self.patient.insert(shard);
     }
 
     fn release(&mut self) {
+        self.presses = false;
         for shard in std::mem::take(&mut self.patient) {
             if let Some(hosted) = self.shards.get_mut(&shard) {
                 hosted.replica.release();

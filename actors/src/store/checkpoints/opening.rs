@@ -12,6 +12,10 @@ use crate::codec::BadBytes;
 use crate::ids::ShardId;
 use crate::store::error::{io, sync_dir};
 
+/// The size of sled's segments. A leaf of its tree holds up to 16 values of `VALUE_BYTES_MAX`; what does not fit into a
+/// quarter of a segment goes into a file of its own each time the leaf is written, which cost more than all else here.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+
 /// The checkpoints, and whether they are the ones that were written.
 pub(in crate::store) struct Opened {
     pub(in crate::store) checkpoints: Checkpoints,
@@ -104,6 +108,7 @@ fn sweep(dir: &Path) -> Result<(), StoreError> {
 fn open_within(dir: &Path, cache_bytes: u64, within: Duration) -> Result<sled::Db, StoreError> {
     let (answer, opened) = channel();
     let config = sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(None);
+    let config = config.segment_size(segment_size(dir));
     let lock = dir.join("db");
     std::thread::Builder::new()
         .name("checkpoints-open".to_owned())
@@ -116,6 +121,17 @@ fn open_within(dir: &Path, cache_bytes: u64, within: Duration) -> Result<sled::D
     let hangs = || sled::Error::Io(std::io::Error::other("sled did not open in time or panicked"));
     let result = opened.recv_timeout(within).unwrap_or_else(|_| Err(hangs()));
     result.map_err(|source| StoreError::Checkpoints { dir: dir.to_owned(), source })
+}
+
+/// The size sled was first opened with here, else ours; sled opens with no other.
+fn segment_size(dir: &Path) -> usize {
+    let conf = std::fs::read(dir.join("conf")).unwrap_or_default();
+    let conf = String::from_utf8_lossy(&conf);
+    let known = conf.lines().find_map(|line| line.split_once("segment_size:"));
+    let known = known.and_then(|(_, size)| size.trim().parse().ok());
+    // Sled panics on others; such a file is damaged, and found to be so.
+    let fits = |size: &usize| size.is_power_of_two() && (256..=1 << 24).contains(size);
+    known.filter(fits).unwrap_or(SEGMENT_BYTES)
 }
 
 /// Waits until the threads of an earlier database in this process have let go of its file: they do so some time after
@@ -170,4 +186,26 @@ fn numbers(dir: &Path, prefix: &str) -> Result<Vec<u64>, StoreError> {
 
 fn set_aside_before(data: &Path) -> u64 {
     numbers(data, "state.damaged-").unwrap_or_default().into_iter().max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_made_with_other_segments_opens_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1");
+        let before = sled::Config::new().path(&path).segment_size(512 * 1024).open().unwrap();
+        before.insert(b"key", b"value").unwrap();
+        before.flush().unwrap();
+        drop(before);
+        assert_eq!(segment_size(&path), 512 * 1024);
+        let db = open_within(&path, 1 << 20, Duration::from_secs(60)).unwrap();
+        assert_eq!(db.get(b"key").unwrap().unwrap(), b"value");
+        for (conf, size) in [("", SEGMENT_BYTES), ("segment_size: 7", SEGMENT_BYTES)] {
+            std::fs::write(dir.path().join("conf"), conf).unwrap();
+            assert_eq!(segment_size(dir.path()), size);
+        }
+    }
 }
