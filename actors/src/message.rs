@@ -1,6 +1,7 @@
 //! Message: what users say to each other, and the entries it leaves in their logs.
 
 pub mod group;
+pub mod history;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@ use crate::ids::{
     BootId, Cid, Conversation, DeviceId, GroupId, MessageId, NodeId, Number, Seq, SessionId,
     ShardId, Timestamp, UserId,
 };
+use crate::message::history::{Talk, Wanted};
 use crate::message::{
     Accepted, CidUse, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send, What, group,
 };
@@ -308,6 +309,22 @@ pub enum Question {
         /// Who asks.
         by: UserId,
     },
+    /// Which conversations are there, newest first?
+    Talks {
+        /// Only those whose newest entry is before this one.
+        before: Option<Number>,
+        /// At most so many.
+        limit: u16,
+    },
+    /// What was written?
+    History(Box<Wanted>),
+    /// Of a group: what was written since a member came in? Entries are numbered by `seq`.
+    GroupLog {
+        /// Who asks.
+        by: UserId,
+        /// What is wanted.
+        wanted: Box<Wanted>,
+    },
 }
 
 /// The answer to a question.
@@ -334,6 +351,24 @@ pub enum Answer {
     Group(GroupId, Box<group::Info>),
     /// How far each member has got.
     Progress(Vec<group::Progress>),
+    /// Conversations, newest first.
+    Talks {
+        /// They.
+        talks: Vec<Talk>,
+        /// The newest entry of the log at that moment.
+        head: Number,
+        /// Whether there are older ones: those before this number.
+        more: Option<Number>,
+    },
+    /// Messages, oldest first.
+    History {
+        /// They.
+        entries: Vec<Entry>,
+        /// The newest entry of the log at that moment.
+        head: Number,
+        /// Whether there are more where the search ended.
+        more: bool,
+    },
 }
 
 /// The home of a mailbox to a session.

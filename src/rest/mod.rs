@@ -7,6 +7,7 @@
 
 mod accounts;
 mod health;
+mod history;
 mod input;
 mod messages;
 mod problem;
@@ -123,7 +124,11 @@ pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
     let routes = Router::new()
         .route("/v1/register", post(accounts::register))
         .route("/v1/login", post(accounts::login))
-        .route("/v1/messages", post(messages::send))
+        .route("/v1/messages", post(messages::send).get(history::search))
+        .route("/v1/messages/{mid}", get(history::one))
+        .route("/v1/conversations", get(history::conversations))
+        .route("/v1/conversations/{conv}/messages", get(history::page))
+        .route("/v1/groups/{group}/messages", get(history::group_log))
         .with_state(rest)
         .route("/v1/socket", get(move |request| async move { upgrade(request) }))
         .merge(health_routes(ready));

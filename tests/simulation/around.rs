@@ -12,7 +12,7 @@ use actors::message::{Resume, Send};
 use actors::mutant::Mutant;
 use actors::packet::Packet;
 use actors::session::{Output, RequestRef};
-use actors::shard::home::Read;
+use actors::shard::home::For;
 use bytes::Bytes;
 
 use crate::chance::{Chance, mix};
@@ -106,7 +106,7 @@ pub(crate) enum At {
     /// What the head, in these chunks, says is needed besides it is read.
     Rest(ShardId, u64, UserId, Vec<Vec<u8>>),
     /// A run of a log is read.
-    LoadRun(ShardId, UserId, Sealed, Read),
+    LoadRun(ShardId, UserId, Sealed, For),
 }
 
 /// What happens.

@@ -15,7 +15,7 @@ use actors::message::{Entry, Refusal};
 use actors::packet::{Beat, Packet, Push, Question, Tell, ToHome, ToSession};
 use actors::router::middle::Clocks;
 use actors::session::{Limits, Output as Told, RequestRef, Session};
-use actors::shard::home::{Home, Quota, Read};
+use actors::shard::home::{For, Home, Quota};
 use actors::shard::replica::{Pace, Replica, Role};
 use actors::user::rules::{self as user, User};
 use raft::eraftpb::{ConfState, Message};
@@ -54,7 +54,7 @@ pub(crate) enum Lane {
     Piece(ShardId, Message, Image),
     Imported(ShardId, u64),
     Warmed(ShardId, u64, UserId, Option<Box<(Mailbox, Stored)>>),
-    RunRead(ShardId, UserId, Vec<Entry>, Read),
+    RunRead(ShardId, UserId, Vec<Entry>, For),
 }
 
 pub(crate) struct DeskActor {

@@ -33,6 +33,7 @@ impl Group {
             places: 0,
             told: Watermarks::default(),
             refused: VecDeque::new(),
+            joined: BTreeMap::new(),
             index: Index::default(),
         };
         Ok((group, News::Created { title: title.into(), users }))
@@ -143,6 +144,7 @@ impl Group {
             self.places += 1;
             self.index.enter(user, from);
             self.members.insert(user.clone(), member);
+            self.joined.insert(user.clone(), seq);
         }
     }
 
@@ -171,6 +173,7 @@ impl Group {
     }
 
     fn dismiss(&mut self, user: &UserId) {
+        self.joined.remove(user);
         if let Some(gone) = self.members.remove(user) {
             self.index.leave(user, gone.at);
         }

@@ -71,6 +71,9 @@ pub struct Group {
     told: Watermarks,
     /// The newest posts of people who were not in it: each stays refused, or it could overtake what they wrote later.
     refused: VecDeque<u128>,
+    /// Where each member came in: what they may read begins there. Kept beside the rest.
+    #[serde(skip)]
+    joined: BTreeMap<UserId, Seq>,
     #[serde(skip)]
     index: Index,
 }
@@ -80,6 +83,20 @@ impl Group {
     #[must_use]
     pub fn has(&self, user: &UserId) -> bool {
         self.members.contains_key(user)
+    }
+
+    /// Where each member came in.
+    #[must_use]
+    pub const fn joined(&self) -> &BTreeMap<UserId, Seq> {
+        &self.joined
+    }
+
+    /// After it was read: takes up where members came in, which is not known of groups from before it was kept (they then
+    /// read what comes after `head`), and what follows from the members.
+    pub fn restore(&mut self, joined: &BTreeMap<UserId, Seq>, head: Seq) {
+        let place = |user: &UserId| (user.clone(), joined.get(user).copied().unwrap_or(head));
+        self.joined = self.members.keys().map(place).collect();
+        self.restore_index();
     }
 
     /// Whether it takes a post, given by its sender and a hash of sender and id. A post that was refused stays so: its

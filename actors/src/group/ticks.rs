@@ -49,7 +49,7 @@ pub(super) type Posts<'a> = &'a dyn Fn(Seq, Seq) -> Vec<(UserId, Seq)>;
 
 impl Group {
     /// Builds the indexes after the group was read from disk.
-    pub fn restore_index(&mut self) {
+    pub(super) fn restore_index(&mut self) {
         let mut index = Index::default();
         for (user, member) in &self.members {
             index.enter(user, member.at);

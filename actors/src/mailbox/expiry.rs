@@ -60,6 +60,7 @@ impl Mailbox {
 
     pub(super) fn forget_gone(&mut self) {
         let low = self.log.low();
+        self.talks.drop_to(low);
         // What every device has is history's to drop: its arrival no longer matters.
         let arrived = low.max(self.slowest());
         while self.arrived.front().is_some_and(|m| m.n <= arrived) {

@@ -29,10 +29,23 @@ pub struct Membership {
     waiting: VecDeque<(Number, Seq)>,
 }
 
+/// How far a group's messages have got.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks {
+    pub(super) received: Seq,
+    pub(super) had: Watermarks,
+    pub(super) sent: Watermarks,
+}
+
 impl Membership {
     /// Whether all that is counted in it can be counted on from, up to `end`.
     pub(super) fn is_sound(&self, end: u64) -> bool {
         self.received.0 < end
+    }
+
+    /// How far its messages have got: all of them here, those of others here, and the owner's at the others.
+    pub(super) const fn marks(&self) -> Marks {
+        Marks { received: self.received, had: self.had, sent: self.sent }
     }
 
     pub(super) fn weight(&self) -> usize {

@@ -5,6 +5,7 @@
 //! m <user> 00 l <first u64 BE>    log entries from `first` on, one behind the other
 //! m <user> 00 d <first u64 BE>    ledger rows from row `first` on, one behind the other
 //! m <user> 00 c <first u64 BE>    the owner's own ids from row `first` on, one behind the other
+//! m <user> 00 t <first u64 BE>    the conversations of entry `first` and those after it, one behind the other
 //! ```
 //! Every run but the newest is sealed: it never changes again, and only leaves whole.
 
@@ -19,10 +20,11 @@ use super::ledger::{Ledger, Row};
 use super::log::{Log, Sealed};
 use super::marks::{Mark, Waiting};
 use super::rules::{Device, Mailbox, Now, Peer, Policy};
+use super::talks::{self, Talks};
 use crate::codec::{self, BadBytes};
 use crate::group::Group;
 use crate::ids::{
-    Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Timestamp, UserId,
+    Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Seq, Timestamp, UserId,
 };
 use crate::message::group::Call;
 use crate::message::{Content, Entry, Send};
@@ -49,6 +51,7 @@ pub struct Stored {
     open_log: Option<Number>,
     rows: Kept,
     cids: Kept,
+    talks: Kept,
 }
 
 /// The runs in which rows are kept, by the absolute numbers of their first and last ones.
@@ -107,29 +110,53 @@ struct Groups {
     group: Option<Box<Group>>,
 }
 
-/// Reads a head and what stands behind it, also as it was before there were groups, before the owner's ids were kept, and
-/// before bytes were counted: what waited then counts for nothing. How many entries may wait is bounded all the same.
-fn read_head(bytes: &[u8]) -> Result<(Head, Tail, Groups), BadBytes> {
+/// What stands behind the groups: which conversations there are, the runs of their rows, and, of a group, where its members
+/// came in.
+#[derive(Default, Serialize, Deserialize)]
+struct Index {
+    talks: talks::Head,
+    rows: Kept,
+    joined: BTreeMap<UserId, Seq>,
+}
+
+/// A head, and what stands behind it.
+struct Whole {
+    head: Head,
+    tail: Tail,
+    groups: Groups,
+    /// None as long as conversations were not noted.
+    index: Option<Index>,
+}
+
+/// Reads a head and what stands behind it, also as it was before conversations were noted, before there were groups, before
+/// the owner's ids were kept, and before bytes were counted: what waited then counts for nothing. How many entries may wait
+/// is bounded all the same.
+fn read_head(bytes: &[u8]) -> Result<Whole, BadBytes> {
+    if let Ok((head, tail, groups, index)) = codec::decode(bytes) {
+        return Ok(Whole { head, tail, groups, index: Some(index) });
+    }
     let waiting = |(head, waiting)| (head, Tail { waiting, ..Tail::default() });
-    codec::decode(bytes).or_else(|_| {
+    let (head, tail, groups) = codec::decode(bytes).or_else(|_| {
         let older = codec::decode(bytes)
             .or_else(|_| codec::decode(bytes).map(waiting))
             .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())));
         older.map(|(head, tail)| (head, tail, Groups::default()))
-    })
+    })?;
+    Ok(Whole { head, tail, groups, index: None })
 }
 
 /// Whether all that is counted in a head can be counted on from, without end.
-fn is_sound((head, tail, groups): &(Head, Tail, Groups)) -> bool {
+fn is_sound(Whole { head, tail, groups, index }: &Whole) -> bool {
     const END: u64 = 1 << 60;
     let numbers = [head.low.0, head.head.0, head.first_row, tail.first_cid];
-    let rows = [&head.rows, &tail.cids];
-    let lasts = rows.into_iter().flat_map(|kept| kept.sealed.iter().map(|(_, last)| *last));
-    let firsts = rows.into_iter().flat_map(Kept::firsts);
+    let rows = [&head.rows, &tail.cids].into_iter().chain(index.as_ref().map(|i| &i.rows));
+    let lasts = rows.clone().flat_map(|kept| kept.sealed.iter().map(|(_, last)| *last));
+    let firsts = rows.flat_map(Kept::firsts);
     let log = head.sealed.iter().flat_map(|run| [run.first.0, run.last.0]);
     numbers.into_iter().chain(lasts).chain(firsts).chain(log).all(|number| number < END)
         && groups.groups.values().all(|known| known.is_sound(END))
         && groups.group.as_ref().is_none_or(|group| group.is_sound(END))
+        && index.as_ref().is_none_or(|index| index.talks.is_sound(END))
 }
 
 /// The prefix of all mailboxes' keys.
@@ -192,6 +219,9 @@ pub fn save(mailbox: &mut Mailbox, stored: &mut Stored) -> Changes {
     save_rows(owner, b'd', &mut stored.rows, first, from, &mut changes);
     let (first, from) = (cids.first(), |start| cids.from(start));
     save_rows(owner, b'c', &mut stored.cids, first, from, &mut changes);
+    let talks = &mailbox.talks;
+    let (first, from) = (talks.first(), |start| talks.from_row(start));
+    save_rows(owner, b't', &mut stored.talks, first, from, &mut changes);
     save_head(mailbox, stored, &mut changes);
     changes
 }
@@ -281,6 +311,7 @@ fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
     let (waiting, cids) = (mailbox.waiting.clone(), stored.cids.clone());
     codec::append(&mut bytes, &Tail { waiting, first_cid: mailbox.cids.first(), cids });
     codec::append(&mut bytes, &groups(mailbox));
+    codec::append(&mut bytes, &index(mailbox, stored.talks.clone()));
     let chunks = bytes.chunks(CHUNK_BYTES);
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     for (at, chunk) in (0..count).zip(chunks) {
@@ -294,6 +325,11 @@ fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
 
 fn groups(mailbox: &Mailbox) -> Groups {
     Groups { groups: mailbox.groups.clone(), group: mailbox.group.clone() }
+}
+
+fn index(mailbox: &Mailbox, rows: Kept) -> Index {
+    let joined = mailbox.group.as_ref().map_or_else(BTreeMap::new, |group| group.joined().clone());
+    Index { talks: mailbox.talks.head().clone(), rows, joined }
 }
 
 fn head(mailbox: &Mailbox, stored: &Stored) -> Head {
@@ -323,6 +359,8 @@ pub fn digest(mailbox: &Mailbox) -> u64 {
     head.sealed.clear();
     let mut bytes = codec::encode(&head);
     codec::append(&mut bytes, &groups(mailbox));
+    codec::append(&mut bytes, &index(mailbox, Kept::default()));
+    mailbox.talks.from_row(0).for_each(|row| codec::append(&mut bytes, row));
     mailbox.ledger.from(0).for_each(|row| codec::append(&mut bytes, row));
     mailbox.cids.from(0).for_each(|row| codec::append(&mut bytes, row));
     xxhash_rust::xxh3::xxh3_64(&bytes)
@@ -354,9 +392,7 @@ impl Runs {
 /// A mailbox half read: its head is known, and with it what else must be read.
 pub struct Opening {
     owner: UserId,
-    head: Head,
-    tail: Tail,
-    groups: Groups,
+    whole: Whole,
     chunks: u16,
 }
 
@@ -364,32 +400,44 @@ impl Opening {
     /// Reads a head from its chunks.
     pub fn new(owner: UserId, chunks: &[Vec<u8>]) -> Result<Self, BadBytes> {
         let bytes = chunks.concat();
-        let read = read_head(&bytes)?;
-        if !is_sound(&read) {
+        let whole = read_head(&bytes)?;
+        if !is_sound(&whole) {
             return Err(BadBytes::Malformed);
         }
-        let (head, tail, groups) = read;
         let chunks = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
-        Ok(Self { owner, head, tail, groups, chunks })
+        Ok(Self { owner, whole, chunks })
     }
 
-    /// The keys that must be read next: first runs of rows, then of ids, then the open run of entries.
+    /// The keys that must be read next: first runs of rows, then of ids, then of conversations, then the open run of
+    /// entries.
     #[must_use]
     pub fn keys(&self) -> Vec<Vec<u8>> {
-        let rows = self.head.rows.firsts().map(|first| run_key(&self.owner, b'd', first));
-        let cids = self.tail.cids.firsts().map(|first| run_key(&self.owner, b'c', first));
-        let log = self.head.open_log.map(|n| run_key(&self.owner, b'l', n.0));
-        rows.chain(cids).chain(log).collect()
+        let Whole { head, tail, index, .. } = &self.whole;
+        let rows = head.rows.firsts().map(|first| run_key(&self.owner, b'd', first));
+        let cids = tail.cids.firsts().map(|first| run_key(&self.owner, b'c', first));
+        let talks = index.iter().flat_map(|index| index.rows.firsts());
+        let talks = talks.map(|first| run_key(&self.owner, b't', first));
+        let log = head.open_log.map(|n| run_key(&self.owner, b'l', n.0));
+        rows.chain(cids).chain(talks).chain(log).collect()
     }
 
     /// Puts the mailbox together from the values of `keys()`.
     pub fn finish(self, values: &[Vec<u8>]) -> Result<(Mailbox, Stored), BadBytes> {
-        let (h, tail, mut groups) = (self.head, self.tail, self.groups);
-        groups.group.iter_mut().for_each(|group| group.restore_index());
+        let Whole { head: h, tail, mut groups, index } = self.whole;
         let split =
             |values, count| <[_]>::split_at_checked(values, count).ok_or(BadBytes::Malformed);
         let (rows, values) = split(values, h.rows.firsts().count())?;
-        let (cids, log) = split(values, tail.cids.firsts().count())?;
+        let (cids, values) = split(values, tail.cids.firsts().count())?;
+        let runs = index.as_ref().map_or(0, |index| index.rows.firsts().count());
+        let (noted, log) = split(values, runs)?;
+        let (talks, kept, joined) = match index {
+            None => (Talks::from(h.head), Kept::default(), BTreeMap::new()),
+            Some(Index { talks, rows, joined }) => {
+                let noted = read_rows(&rows, talks.first(), noted)?;
+                (Talks::restore(talks, noted), rows, joined)
+            }
+        };
+        groups.group.iter_mut().for_each(|group| group.restore(&joined, Seq(h.head.0)));
         let rows: VecDeque<Row> = read_rows(&h.rows, h.first_row, rows)?;
         let cids: VecDeque<cids::Row> = read_rows(&tail.cids, tail.first_cid, cids)?;
         let mut warm: VecDeque<Entry> = VecDeque::new();
@@ -399,8 +447,14 @@ impl Opening {
         while warm.front().is_some_and(|entry| entry.n <= h.low) {
             warm.pop_front();
         }
-        let stored =
-            Stored { chunks: self.chunks, open_log: h.open_log, rows: h.rows, cids: tail.cids };
+        let (rows_kept, cids_kept) = (h.rows, tail.cids);
+        let stored = Stored {
+            chunks: self.chunks,
+            open_log: h.open_log,
+            rows: rows_kept,
+            cids: cids_kept,
+            talks: kept,
+        };
         let log = Log::restore(h.low, h.head, h.newest_at, h.sealed, warm);
         let mailbox = Mailbox {
             owner: self.owner,
@@ -417,6 +471,7 @@ impl Opening {
             cids: Cids::restore(tail.first_cid, cids),
             groups: groups.groups,
             group: groups.group,
+            talks,
         };
         Ok((mailbox, stored))
     }
@@ -438,7 +493,8 @@ pub(crate) fn fuzz(bytes: &[u8]) -> bool {
     let Ok(owner) = UserId::parse("bob") else { return false };
     let run = entries(bytes).is_ok()
         || codec::decode_all::<Row>(bytes).is_ok()
-        || codec::decode_all::<cids::Row>(bytes).is_ok();
+        || codec::decode_all::<cids::Row>(bytes).is_ok()
+        || codec::decode_all::<u32>(bytes).is_ok();
     let Ok(opening) = Opening::new(owner, &[bytes.to_vec()]) else {
         return run || head_of(bytes).is_some();
     };

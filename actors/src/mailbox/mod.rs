@@ -24,12 +24,14 @@ pub mod cids;
 pub mod desk;
 mod expiry;
 pub mod groups;
+pub mod history;
 pub mod image;
 pub mod ledger;
 pub mod log;
 pub mod marks;
 mod questions;
 pub mod rules;
+pub mod talks;
 #[cfg(test)]
 mod tests;
 

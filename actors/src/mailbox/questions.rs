@@ -88,6 +88,7 @@ impl Mailbox {
         const MARK: usize = size_of::<Mark>();
         self.ledger.weight()
             + self.cids.weight()
+            + self.talks.weight()
             + self.peers.len() * PEER
             + (self.arrived.len() + self.settled.len()) * MARK
             + self.waiting.weight()

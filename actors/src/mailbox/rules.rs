@@ -14,6 +14,7 @@ use super::groups::Membership;
 use super::ledger::{Ledger, Row};
 use super::log::Log;
 use super::marks::{MARKS_PER_SPAN, Mark, Waiting, mark};
+use super::talks::Talks;
 use crate::group::{Group, Roster, Watermarks};
 use crate::ids::{
     Cid, Conversation, DeviceId, Epoch, GroupId, MessageId, Number, Seq, Timestamp, UserId,
@@ -127,6 +128,8 @@ pub struct Mailbox {
     pub(super) groups: BTreeMap<GroupId, Membership>,
     /// The group, if the owner is one.
     pub(super) group: Option<Box<Group>>,
+    /// Which conversation each entry belongs to.
+    pub(super) talks: Talks,
 }
 
 impl Mailbox {
@@ -148,6 +151,7 @@ impl Mailbox {
             cids: Cids::default(),
             groups: BTreeMap::new(),
             group: None,
+            talks: Talks::default(),
         }
     }
 
@@ -268,6 +272,7 @@ impl Mailbox {
         let entry = Entry { n: self.log.head().next(), at, what };
         mark(&mut self.arrived, at, entry.n, now.policy.expiry);
         self.waiting.push(entry.n, entry.weight());
+        self.talks.push(entry.n, at, &entry.what);
         effects.push(Effect::Logged(entry.clone()));
         self.log.push(entry);
     }
@@ -406,8 +411,9 @@ impl Mailbox {
         self.ledger.check();
         self.cids.check();
         self.waiting.check(self.undelivered());
-        if let Some(group) = &self.group {
-            group.check(Seq(head.0));
+        match &self.group {
+            Some(group) => group.check(Seq(head.0)),
+            None => self.talks.check(low, head),
         }
         assert!(self.devices.len() <= DEVICES_MAX, "at most {DEVICES_MAX} devices");
         for device in &self.devices {

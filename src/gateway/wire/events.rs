@@ -77,9 +77,12 @@ impl From<Answer> for Body {
             Answer::Progress(members) => Self::Group(GroupBody::Receipts(members)),
             Answer::Group(group, info) => Self::Group(GroupBody::Info(group, info)),
             // A socket never asks for the others, and a client is never told them.
-            Answer::Done | Answer::Credentials(_) | Answer::Sessions(_) | Answer::Cids { .. } => {
-                Self::Done
-            }
+            Answer::Done
+            | Answer::Credentials(_)
+            | Answer::Sessions(_)
+            | Answer::Cids { .. }
+            | Answer::Talks { .. }
+            | Answer::History { .. } => Self::Done,
         }
     }
 }

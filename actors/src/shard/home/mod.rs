@@ -6,6 +6,7 @@
 //! Fails by  forgetting; sessions attach again, and envelopes are sent again.
 
 mod heard;
+mod history;
 mod parked;
 mod passing;
 mod questions;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heard::Heard;
+use history::Searches;
 use parked::Parked;
 use questions::AskedCids;
 
@@ -86,7 +88,16 @@ pub enum Output {
     /// Read this mailbox's head (chunks) from disk, then call `Replica::state_mut().warm` and `warmed`.
     Load(UserId, u16),
     /// Read this run of the log from disk, then call `run_loaded`.
-    LoadRun(UserId, Sealed, Read),
+    LoadRun(UserId, Sealed, For),
+}
+
+/// What a run of a log is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// A page for a session.
+    Page(Read),
+    /// A question, by its ticket.
+    Search(u64),
 }
 
 /// A page somebody wants.
@@ -129,6 +140,7 @@ pub struct Home {
     /// Posts to groups that wait until what was posted before has left.
     parked: Parked,
     heard: Heard,
+    searches: Searches,
     open: Vec<AskedCids>,
     expire_due: Duration,
     taken_due: Duration,
@@ -153,6 +165,7 @@ impl Home {
             post: Post::default(),
             parked: Parked::default(),
             heard: Heard::default(),
+            searches: Searches::default(),
             open: Vec::new(),
             expire_due: Duration::ZERO,
             taken_due: Duration::ZERO,

@@ -54,6 +54,10 @@ impl Home {
                 self.cids(replica, asked, out);
                 return;
             }
+            Question::Talks { .. } | Question::History(_) | Question::GroupLog { .. } => {
+                self.search(replica, user, (session, request), question, out);
+                return;
+            }
             Question::Groups => {
                 mailbox.map(|mailbox| Answer::Groups(mailbox.groups())).ok_or(Refusal::NotFound)
             }

@@ -1,6 +1,6 @@
 //! Reading: pages of a user's log, from memory or from disk, for their `User` actor.
 
-use super::{Home, Output, Read};
+use super::{For, Home, Output, Read};
 use crate::ids::{Number, UserId};
 use crate::mailbox::log::{Found, page};
 use crate::message::Entry;
@@ -21,19 +21,23 @@ impl Home {
         let head = mailbox.log().head();
         match mailbox.log().read(read.after, usize::from(read.count), read.bytes as usize) {
             Found::Entries(entries) => out.push(paged(user, read, entries, head)),
-            Found::OnDisk(run) => out.push(Output::LoadRun(user.clone(), run, read)),
+            Found::OnDisk(run) => out.push(Output::LoadRun(user.clone(), run, For::Page(read))),
         }
     }
 
-    /// A run of a user's log was read from disk for `read`.
+    /// A run of a user's log was read from disk.
     pub fn run_loaded(
-        &self,
+        &mut self,
         replica: &Replica,
         user: &UserId,
         entries: &[Entry],
-        read: Read,
+        wanted: For,
         out: &mut Vec<Output>,
     ) {
+        let read = match wanted {
+            For::Page(read) => read,
+            For::Search(ticket) => return self.searched(replica, ticket, entries, out),
+        };
         let head = replica.state().mailbox(user).map_or(Number(0), |m| m.log().head());
         let low = replica.state().mailbox(user).map_or(Number(0), |m| m.log().low());
         let wanted = entries.iter().filter(|entry| entry.n > read.after.max(low));

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
-use super::home::{Quota, Read};
+use super::home::{For, Quota};
 use super::replica::{Pace, Role};
 use crate::clock;
 use crate::ids::{NodeId, ShardId, Timestamp, UserId};
@@ -109,7 +109,7 @@ pub enum Msg {
     /// A mailbox was read from disk, under the checkpoint with this number.
     Warmed((ShardId, u64), Box<Result<(Mailbox, Stored), StoreError>>, UserId),
     /// A run of a log was read from disk.
-    RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, Read),
+    RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, For),
     /// A piece of a checkpoint was read, for a node; with the number of the transfer.
     Exported(ShardId, NodeId, u64, Result<Chunk, StoreError>),
     /// A step of taking a checkpoint over is done; with the number of the arrival.

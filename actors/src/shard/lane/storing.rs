@@ -15,7 +15,7 @@ use crate::mailbox::image::{self, Opening, Stored};
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::Mailbox;
 use crate::message::Entry;
-use crate::shard::home::{Home, Read};
+use crate::shard::home::{For, Home};
 use crate::shard::raft_log::{Place, RaftLog};
 use crate::shard::replica::Replica;
 use crate::shard::state::State as Agreed;
@@ -185,8 +185,8 @@ impl State {
         self.touch(shard);
     }
 
-    /// Reads a run of a log for a page.
-    pub(super) fn load_run(&self, shard: ShardId, user: UserId, run: Sealed, read: Read) {
+    /// Reads a run of a log.
+    pub(super) fn load_run(&self, shard: ShardId, user: UserId, run: Sealed, read: For) {
         let lane = self.myself.clone();
         let keys = vec![image::log_key(&user, run)];
         let reply = Box::new(move |values: Result<Vec<Option<Vec<u8>>>, StoreError>| {
@@ -205,7 +205,7 @@ impl State {
         shard: ShardId,
         user: &UserId,
         run: Result<Vec<Entry>, StoreError>,
-        read: Read,
+        read: For,
     ) {
         let entries = match run {
             Ok(entries) => entries,

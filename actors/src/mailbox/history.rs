@@ -1,0 +1,118 @@
+//! History: which entries answer a question about chats and their messages; they are then fetched from memory or disk.
+//!
+//! Pure: the numbers are chosen from what is in memory (`talks`), the entries looked at when they are there.
+
+use super::rules::Mailbox;
+use super::talks::Part;
+use crate::ids::{Conversation, Number, Seq, Timestamp};
+use crate::message::history::{Talk, Wanted};
+
+/// How far an entry's time may be from that in its message's id: two shards write them down.
+const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(600);
+
+impl Mailbox {
+    /// The next candidates, up to `most` in the order of the search, behind those up to `searched`. A group's own log is
+    /// all of one conversation.
+    #[must_use]
+    pub fn candidates(
+        &self,
+        wanted: &Wanted,
+        searched: Option<Number>,
+        most: usize,
+    ) -> Vec<Number> {
+        let low = self.log.low();
+        let mut after = wanted.after.unwrap_or_default().max(low).max(wanted.floor);
+        let mut before = wanted.before.unwrap_or(Number(u64::MAX)).min(self.log.head().next());
+        if let Some(since) = wanted.since {
+            after = after.max(self.talks.before(since));
+        }
+        if let Some(mid) = wanted.mid {
+            let at = Timestamp(u64::try_from(mid.0 >> 80).unwrap_or(u64::MAX));
+            let apart = u64::try_from(CLOCKS_APART.as_millis()).unwrap_or(u64::MAX);
+            after = after.max(self.talks.before(Timestamp(at.0.saturating_sub(apart))));
+            before = before.min(self.talks.after(at.after(CLOCKS_APART)));
+        }
+        let (forward, offset) = (wanted.forward(), wanted.offset as usize);
+        let skip = if searched.is_none() && !forward { offset } else { 0 };
+        match searched {
+            Some(n) if forward => after = after.max(n),
+            Some(n) => before = before.min(n),
+            None => {}
+        }
+        if self.group.is_some() {
+            let (from, to) = (after.0 + 1, before.0.max(after.0 + 1));
+            return match forward {
+                true => (from..to).take(most).map(Number).collect(),
+                false => (from..to).rev().skip(skip).take(most).map(Number).collect(),
+            };
+        }
+        let messages = self.talks.back(wanted.conv.as_ref(), after, before);
+        let messages = messages.filter(|(_, part)| *part != Part::Change).map(|(n, _)| n);
+        match forward {
+            true => messages.rev().take(most).collect(),
+            false => messages.skip(skip).take(most).collect(),
+        }
+    }
+
+    /// How many candidates are worth fetching at once for an answer that lacks so many messages.
+    #[must_use]
+    pub const fn worth(wanted: &Wanted, lacking: usize) -> usize {
+        const SEARCH: usize = 256;
+        if wanted.looks_into() && lacking < SEARCH { SEARCH } else { lacking }
+    }
+
+    /// The owner's conversations whose newest entry is before a number, newest first, and the numbers of their last
+    /// messages.
+    #[must_use]
+    pub fn talks(&self, before: Option<Number>, most: usize) -> Vec<(Talk, Option<Number>)> {
+        let before = before.unwrap_or(Number(u64::MAX));
+        let list = self.talks.list(before, most);
+        let talk = |found: &super::talks::Found<'_>| {
+            let conv = found.conv.clone();
+            let none = Talk {
+                conv,
+                newest: found.newest,
+                last: None,
+                unread: 0,
+                received: Seq(0),
+                read: Seq(0),
+                sent_delivered: Seq(0),
+                sent_read: Seq(0),
+                title: None,
+            };
+            (self.marks_of(none), found.last)
+        };
+        list.iter().map(talk).collect()
+    }
+
+    /// What follows from the watermarks of a conversation.
+    fn marks_of(&self, talk: Talk) -> Talk {
+        match &talk.conv {
+            Conversation::User(user) => {
+                let peer = self.peers.get(user).copied().unwrap_or_default();
+                Talk {
+                    unread: peer.received.0.saturating_sub(peer.read.0),
+                    received: peer.received,
+                    read: peer.read,
+                    sent_delivered: peer.sent_delivered,
+                    sent_read: peer.sent_read,
+                    ..talk
+                }
+            }
+            Conversation::Group(group) => {
+                let Some(known) = self.groups.get(group) else { return talk };
+                let marks = known.marks();
+                let behind = marks.received.0.saturating_sub(marks.had.read.0);
+                Talk {
+                    unread: self.talks.theirs_among(&talk.conv, behind),
+                    received: marks.received,
+                    read: marks.had.read,
+                    sent_delivered: marks.sent.delivered,
+                    sent_read: marks.sent.read,
+                    title: Some(known.title.clone()),
+                    ..talk
+                }
+            }
+        }
+    }
+}

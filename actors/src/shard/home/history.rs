@@ -1,0 +1,237 @@
+//! History: answers about chats and their messages, of which some must be fetched from disk first.
+//!
+//! Which entries are wanted is decided at one moment, and the answer says how far the log went then. Entries never change,
+//! so it does not matter that some are read a little later.
+
+use std::collections::BTreeMap;
+
+use super::{For, Home, Output};
+use crate::ids::{Number, SessionId, UserId};
+use crate::mailbox::log::{Found, Sealed};
+use crate::mailbox::rules::Mailbox;
+use crate::message::history::{LIMIT_MAX, Talk, Wanted};
+use crate::message::{Entry, Refusal};
+use crate::packet::{Answer, Question, Tell};
+use crate::shard::replica::Replica;
+
+/// Questions that wait for the disk.
+const WAITING_MAX: usize = 256;
+/// How often more is looked for when what was found is not what was wanted.
+const ROUNDS_MAX: u32 = 32;
+/// Bytes of messages in one answer, about.
+const BYTES_MAX: usize = 1024 * 1024;
+
+/// What is asked for.
+enum Asked {
+    Talks { talks: Vec<(Talk, Option<Number>)>, more: Option<Number> },
+    Messages { wanted: Box<Wanted>, rounds: u32, searched: Option<Number>, found: Vec<Entry> },
+}
+
+/// A question under way.
+struct Search {
+    asker: (SessionId, u32),
+    user: UserId,
+    head: Number,
+    asked: Asked,
+    /// What is fetched now, in the order of the search.
+    wanted: Vec<Number>,
+    fetched: BTreeMap<Number, Entry>,
+    /// Runs that are being read.
+    reading: usize,
+}
+
+/// Questions that wait for the disk, by the ticket of their reads.
+#[derive(Default)]
+pub(super) struct Searches {
+    waiting: BTreeMap<u64, Search>,
+    tickets: u64,
+}
+
+impl Home {
+    /// A question about chats or messages.
+    pub(super) fn search(
+        &mut self,
+        replica: &Replica,
+        user: UserId,
+        asker: (SessionId, u32),
+        question: Question,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mailbox) = replica.state().mailbox(&user) else {
+            return refuse(asker, Refusal::NotFound, out);
+        };
+        let asked = match question {
+            Question::Talks { before, limit } => {
+                let limit = usize::from(limit.clamp(1, LIMIT_MAX));
+                let mut talks = mailbox.talks(before, limit + 1);
+                let more = talks.len() > limit;
+                talks.truncate(limit);
+                let more = talks.last().filter(|_| more).map(|(talk, _)| talk.newest);
+                Asked::Talks { talks, more }
+            }
+            Question::History(wanted) => messages(wanted),
+            Question::GroupLog { by, mut wanted } => {
+                let joined = mailbox.group().ok_or(Refusal::NotFound);
+                let joined = joined
+                    .and_then(|group| group.joined().get(&by).copied().ok_or(Refusal::NotAMember));
+                match joined {
+                    Ok(joined) => wanted.floor = Number(joined.0),
+                    Err(refusal) => return refuse(asker, refusal, out),
+                }
+                messages(wanted)
+            }
+            _ => return,
+        };
+        let (head, wanted, fetched) = (mailbox.log().head(), Vec::new(), BTreeMap::new());
+        let search = Search { asker, user, head, asked, wanted, fetched, reading: 0 };
+        self.go_on(mailbox, search, out);
+    }
+
+    /// A run of a log was read for a question.
+    pub(super) fn searched(
+        &mut self,
+        replica: &Replica,
+        ticket: u64,
+        entries: &[Entry],
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut search) = self.searches.waiting.remove(&ticket) else { return };
+        let Some(mailbox) = replica.state().mailbox(&search.user) else {
+            return refuse(search.asker, Refusal::Unavailable, out);
+        };
+        let low = mailbox.log().low();
+        let wanted = entries.iter().filter(|e| e.n > low && search.wanted.contains(&e.n));
+        search.fetched.extend(wanted.map(|entry| (entry.n, entry.clone())));
+        search.reading -= 1;
+        if search.reading > 0 {
+            self.searches.waiting.insert(ticket, search);
+        } else if search.take_in() {
+            search.answer(out);
+        } else {
+            self.go_on(mailbox, search, out);
+        }
+    }
+
+    /// Fetches what is wanted next, until something must come from disk or the answer is complete.
+    fn go_on(&mut self, mailbox: &Mailbox, mut search: Search, out: &mut Vec<Output>) {
+        loop {
+            search.choose(mailbox);
+            let runs = search.fetch(mailbox);
+            if runs.is_empty() {
+                if search.take_in() {
+                    return search.answer(out);
+                }
+                continue;
+            }
+            if self.searches.waiting.len() >= WAITING_MAX {
+                return refuse(search.asker, Refusal::Overloaded, out);
+            }
+            self.searches.tickets += 1;
+            let ticket = self.searches.tickets;
+            search.reading = runs.len();
+            for run in runs {
+                out.push(Output::LoadRun(search.user.clone(), run, For::Search(ticket)));
+            }
+            self.searches.waiting.insert(ticket, search);
+            return;
+        }
+    }
+}
+
+impl Search {
+    /// Chooses what to fetch next.
+    fn choose(&mut self, mailbox: &Mailbox) {
+        self.fetched.clear();
+        self.wanted = match &self.asked {
+            Asked::Talks { talks, .. } => talks.iter().filter_map(|(_, last)| *last).collect(),
+            Asked::Messages { wanted, searched, found, .. } => {
+                let lacking = usize::from(wanted.limit) + 1 - found.len();
+                let most = Mailbox::worth(wanted, lacking);
+                mailbox.candidates(wanted, *searched, most)
+            }
+        };
+    }
+
+    /// Takes what is in memory; answers which runs on disk hold the rest.
+    fn fetch(&mut self, mailbox: &Mailbox) -> Vec<Sealed> {
+        let mut runs: Vec<Sealed> = Vec::new();
+        for n in &self.wanted {
+            if runs.iter().rev().any(|run| run.first <= *n && *n <= run.last) {
+                continue;
+            }
+            match mailbox.log().read(Number(n.0 - 1), 1, 0) {
+                Found::Entries(entries) => {
+                    let entry = entries.into_iter().find(|entry| entry.n == *n);
+                    self.fetched.extend(entry.map(|entry| (entry.n, entry)));
+                }
+                Found::OnDisk(run) => runs.push(run),
+            }
+        }
+        runs
+    }
+
+    /// Takes in what was fetched; answers whether that was all.
+    fn take_in(&mut self) -> bool {
+        let Asked::Messages { wanted, rounds, searched, found } = &mut self.asked else {
+            return true;
+        };
+        *rounds += 1;
+        for n in &self.wanted {
+            *searched = Some(*n);
+            let Some(entry) = self.fetched.remove(n) else { continue };
+            if !wanted.forward() && wanted.since.is_some_and(|since| entry.at < since) {
+                // All others are older still.
+                self.wanted.clear();
+                return true;
+            }
+            if wanted.takes(&entry, &self.user) {
+                found.push(entry);
+            }
+            if found.len() > usize::from(wanted.limit) {
+                return true;
+            }
+        }
+        let found_it = wanted.mid.is_some() && !found.is_empty();
+        self.wanted.is_empty() || found_it || *rounds >= ROUNDS_MAX
+    }
+
+    fn answer(mut self, out: &mut Vec<Output>) {
+        let head = self.head;
+        let answer = match self.asked {
+            Asked::Talks { talks, more } => {
+                let talk = |(talk, last): (Talk, Option<Number>)| {
+                    let last = last.and_then(|n| self.fetched.remove(&n));
+                    Talk { last, ..talk }
+                };
+                Answer::Talks { talks: talks.into_iter().map(talk).collect(), head, more }
+            }
+            Asked::Messages { wanted, rounds, mut found, .. } => {
+                let limit = usize::from(wanted.limit);
+                let mut bytes = 0;
+                let fits = |entry: &Entry| {
+                    bytes += entry.weight();
+                    bytes <= BYTES_MAX
+                };
+                let count = found.iter().map(fits).take_while(|fits| *fits).count();
+                let most = limit.min(count.max(1));
+                let more = found.len() > most || rounds >= ROUNDS_MAX && !self.wanted.is_empty();
+                found.truncate(most);
+                if !wanted.forward() {
+                    found.reverse();
+                }
+                Answer::History { entries: found, head, more }
+            }
+        };
+        let (session, request) = self.asker;
+        out.push(Output::Tell(session, Tell::Answer { request, answer: Ok(answer) }));
+    }
+}
+
+fn messages(mut wanted: Box<Wanted>) -> Asked {
+    wanted.limit = wanted.limit.clamp(1, LIMIT_MAX);
+    Asked::Messages { wanted, rounds: 0, searched: None, found: Vec::new() }
+}
+
+fn refuse((session, request): (SessionId, u32), refusal: Refusal, out: &mut Vec<Output>) {
+    out.push(Output::Tell(session, Tell::Answer { request, answer: Err(refusal) }));
+}
