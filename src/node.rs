@@ -285,7 +285,11 @@ fn routes(
             sockets_per_second: limits.sockets_per_second,
             sockets_burst: limits.sockets_burst,
             strangers_per_address_max: limits.strangers_per_address_max as usize,
-            session: Arc::new(session::Limits::default()),
+            // Told with the next heartbeat: so last seen is true to within half a minute.
+            session: Arc::new(session::Limits {
+                alive: Duration::from_secs(24),
+                ..session::Limits::default()
+            }),
             ..gateway::Limits::default()
         },
         server: concat!("rookery/", env!("CARGO_PKG_VERSION")).into(),

@@ -3,8 +3,10 @@
 //! A *session* (one WebSocket, on its gateway) speaks with two kinds of *home*: that of its own user's mailbox,
 //! and those of the mailboxes it writes to. The home of a mailbox is the node that leads its shard.
 
+mod presence;
 mod push;
 
+pub use presence::{Presence, Regard, Typing};
 pub use push::Push;
 
 use std::sync::Arc;
@@ -59,6 +61,8 @@ pub enum Packet {
     Birth(Bytes),
     /// Homes to many sessions of one node.
     Push(Push),
+    /// Somebody is typing: for users whose homes are on this node.
+    Typing(Box<Typing>),
 }
 
 /// A sign of life of a node, and what the others should know of it.
@@ -245,6 +249,8 @@ pub enum Ask {
         /// What is asked.
         question: Question,
     },
+    /// About the owner's presence, or for it.
+    Regard(Regard),
 }
 
 /// Where an attached session goes on from.
@@ -325,6 +331,11 @@ pub enum Question {
         /// What is wanted.
         wanted: Box<Wanted>,
     },
+    /// Is the user there?
+    Presence {
+        /// Who asks.
+        by: UserId,
+    },
 }
 
 /// The answer to a question.
@@ -369,6 +380,8 @@ pub enum Answer {
         /// Whether there are more where the search ended.
         more: bool,
     },
+    /// Who is there.
+    Presence(Vec<(UserId, Presence)>),
 }
 
 /// The home of a mailbox to a session.
@@ -459,6 +472,17 @@ pub enum Tell {
     Used {
         /// The `cid`, in its short form.
         cid: u32,
+    },
+    /// Whether a watched user is there, or why that is not told.
+    Presence(UserId, Result<Presence, Refusal>),
+    /// Somebody is typing, or has stopped.
+    Typing {
+        /// The conversation, as the session's user names it.
+        conv: Conversation,
+        /// Who.
+        from: UserId,
+        /// Whether they still are.
+        on: bool,
     },
 }
 

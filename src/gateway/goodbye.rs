@@ -1,6 +1,18 @@
 //! Goodbye: why a node ends a socket, and the close code and words that say so.
 
+use super::TokenRefused;
 use super::wire::{Format, Unparsable};
+
+/// Why a client was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotAdmitted {
+    /// Its token does not hold.
+    #[error(transparent)]
+    Token(#[from] TokenRefused),
+    /// The user has as many sockets as one may have.
+    #[error("too many connections of this user")]
+    TooMany,
+}
 
 /// Why the node ends a socket: the close codes of the protocol page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,7 @@ mod goodbye;
 mod groups;
 mod lean;
 mod order;
+mod presence;
 mod rules;
 mod sessions;
 mod socket;
@@ -92,6 +93,10 @@ pub struct Limits {
     pub groups_per_second: u32,
     /// Groups it may make at once.
     pub groups_burst: u32,
+    /// Times a second that a socket may say that its user is typing.
+    pub typings_per_second: u32,
+    /// Times it may say so at once.
+    pub typings_burst: u32,
     /// Durable events unacknowledged at once.
     pub window: u16,
     /// Requests of one socket in flight at once.
@@ -126,6 +131,8 @@ impl Default for Limits {
             frame_bytes_max: 65_536,
             groups_per_second: 5,
             groups_burst: 100,
+            typings_per_second: 2,
+            typings_burst: 10,
             window: 256,
             requests_max: 256,
             frames_per_second: 2_000,

@@ -10,7 +10,7 @@ use actors::router::Inbound;
 use actors::session::{Output, RequestRef, Session};
 
 use super::flight::{Bucket, Flight, Named, Waiting, weight_of};
-use super::goodbye::{BadFrame, Goodbye};
+use super::goodbye::{BadFrame, Goodbye, NotAdmitted};
 use super::order::{Mark, Order};
 use super::wire::{Body, Code, Draft, Error, Frame, Outgoing, Request};
 use super::{Limits, Now, TokenRefused, Verified};
@@ -37,17 +37,6 @@ pub(super) enum Act {
     Close(Goodbye),
 }
 
-/// Why a client was not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotAdmitted {
-    /// Its token does not hold.
-    #[error(transparent)]
-    Token(#[from] TokenRefused),
-    /// The user has as many sockets as one may have.
-    #[error("too many connections of this user")]
-    TooMany,
-}
-
 /// How far a connection has come.
 #[derive(Debug, PartialEq, Eq)]
 enum Stage {
@@ -69,6 +58,7 @@ pub(super) struct Connection {
     pub(super) flight: Flight,
     bucket: Bucket,
     pub(super) creations: Bucket,
+    pub(super) typings: Bucket,
     /// Calls that wait until it is known whether there are all the users in them.
     pub(super) looking: Vec<(RequestRef, GroupId, Call)>,
     order: Order,
@@ -86,6 +76,7 @@ impl Connection {
             flight: Flight::default(),
             bucket: Bucket::default(),
             creations: Bucket::default(),
+            typings: Bucket::default(),
             looking: Vec::new(),
             order: Order::default(),
             heard: now.running,
@@ -284,6 +275,7 @@ impl Connection {
             }
             Request::Send(draft) => self.send(id, mark, *draft, now, &mut out),
             Request::Group(asked) => self.group(id, *asked, limits, now, &mut out, acts),
+            Request::Presence(asked) => self.presence(id, asked, limits, now, &mut out, acts),
             Request::Devices => self.ask(id, Question::Devices, now, &mut out),
             Request::RemoveDevice(device) => {
                 self.ask(id, Question::RemoveDevice(device), now, &mut out);
@@ -407,6 +399,13 @@ impl Connection {
                 Output::Answered { request, answer } => {
                     self.answer(request, answer.map(Body::from), now, acts);
                 }
+                Output::Unknown { request, user } => self.is_unknown(request, user, now, acts),
+                Output::Presence(user, presence) => {
+                    acts.push(Act::Tell(Outgoing::Presence(user, presence)));
+                }
+                Output::Typing { conv, from, on } => {
+                    acts.push(Act::Tell(Outgoing::Typing { conv, from, on }));
+                }
                 Output::Close(Closed::DeviceRemoved) => self.close(Goodbye::DeviceRemoved, acts),
                 Output::Close(Closed::Replaced) => self.close(Goodbye::Replaced, acts),
                 Output::Close(Closed::Lost) => self.close(Goodbye::Unavailable, acts),
@@ -485,7 +484,7 @@ fn tell_all(entries: Vec<Entry>, acts: &mut Vec<Act>) {
     acts.extend(entries.into_iter().map(|entry| Act::Tell(Outgoing::Entry(entry))));
 }
 
-fn done(id: Option<Box<str>>, acts: &mut Vec<Act>) {
+pub(super) fn done(id: Option<Box<str>>, acts: &mut Vec<Act>) {
     if let Some(re) = id {
         acts.push(Act::Tell(Outgoing::Ok { re, body: Body::Done }));
     }

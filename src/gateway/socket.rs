@@ -17,9 +17,9 @@ use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-use super::goodbye::{BadFrame, Goodbye};
+use super::goodbye::{BadFrame, Goodbye, NotAdmitted};
 use super::lean::Lean;
-use super::rules::{Act, Connection, NotAdmitted};
+use super::rules::{Act, Connection};
 use super::sessions::{Guest, Place, Pulse};
 use super::wire::{Format, Greeting, Outgoing, Teller, decode};
 use super::{GatewayEnv, Verified};

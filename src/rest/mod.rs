@@ -1,4 +1,4 @@
-//! Rest: the HTTP API for clients: accounts and sending; the socket begins here, too.
+//! Rest: the HTTP API for clients: accounts, sending, and who is there; the socket begins here, too.
 //!
 //! Owns      the brakes on logins and on sending, which die with the process.
 //! Promises  every refusal is a problem (RFC 9457) with the protocol's code; every request ends within its time-out.
@@ -10,6 +10,7 @@ mod health;
 mod history;
 mod input;
 mod messages;
+mod presence;
 mod problem;
 mod serve;
 #[cfg(test)]
@@ -129,6 +130,7 @@ pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
         .route("/v1/conversations", get(history::conversations))
         .route("/v1/conversations/{conv}/messages", get(history::page))
         .route("/v1/groups/{group}/messages", get(history::group_log))
+        .route("/v1/users/{user}/presence", get(presence::get))
         .with_state(rest)
         .route("/v1/socket", get(move |request| async move { upgrade(request) }))
         .merge(health_routes(ready));

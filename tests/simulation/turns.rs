@@ -298,6 +298,7 @@ impl Node {
                     let packet = Packet::EnvelopesTaken { from, to: shard, upto };
                     self.leader_gets(from, packet, around);
                 }
+                Output::Regard(..) | Output::IsThere(..) => unreachable!("nobody looks"),
                 Output::Load(user, chunks) => self.load(shard, user, chunks, around),
                 Output::LoadRun(user, run, read) => {
                     self.disk_does(At::LoadRun(shard, user, run, read), around);

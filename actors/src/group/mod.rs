@@ -99,6 +99,11 @@ impl Group {
         self.restore_index();
     }
 
+    /// Everybody who is in it.
+    pub fn members(&self) -> impl Iterator<Item = &UserId> {
+        self.members.keys()
+    }
+
     /// Whether it takes a post, given by its sender and a hash of sender and id. A post that was refused stays so: its
     /// sender may not have heard of it, and have written more since they were taken in.
     pub fn admit(&mut self, from: &UserId, post: u128) -> bool {

@@ -1,7 +1,7 @@
 //! Questions: what a mailbox can be asked; nothing here changes it.
 
 use super::rules::{Device, Mailbox, Peer};
-use crate::ids::{DeviceId, Number, UserId};
+use crate::ids::{DeviceId, Number, Timestamp, UserId};
 use crate::mailbox::cids::Cids;
 use crate::mailbox::groups::Membership;
 use crate::mailbox::log::Log;
@@ -61,6 +61,12 @@ impl Mailbox {
         let info =
             |d: &Device| DeviceInfo { device: d.id.clone(), last_seen: d.seen, acked: d.acked };
         self.devices.iter().map(info).collect()
+    }
+
+    /// The last sign of life of any device; none if there never was one.
+    #[must_use]
+    pub fn last_seen(&self) -> Option<Timestamp> {
+        self.devices.iter().map(|device| device.seen).max()
     }
 
     /// The password hash, for users who have one.

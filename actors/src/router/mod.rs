@@ -379,6 +379,11 @@ impl LinksInbound for Router {
                     self.tell_births(birth::Msg::Note(from, note));
                     continue;
                 }
+                // For users of any lane.
+                Packet::Typing(typing) => {
+                    sorted.iter_mut().for_each(|lane| lane.push(Packet::Typing(typing.clone())));
+                    continue;
+                }
                 Packet::Raft(shard, _) | Packet::Snapshot(shard, _) => shard,
                 Packet::Home(ToHome { shard, .. }) => shard,
                 Packet::Envelopes { to, .. } => to,

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 pub use rules::Session;
 
-use crate::ids::{Number, ShardId};
+use crate::ids::{Conversation, Number, ShardId, UserId};
 use crate::message::{Accepted, Entry, Position, Refusal};
-use crate::packet::{Answer, Closed, ToHome};
+use crate::packet::{Answer, Closed, Presence, ToHome};
 
 /// A client's request, by the number the gateway gave it; unique within the session, and below 2³¹ (`cids`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +46,10 @@ pub struct Limits {
     pub send_bytes_max: usize,
     /// Questions, pulls or reads waiting at once, of each.
     pub asks_max: usize,
+    /// Users whose presence it may watch.
+    pub watched_max: usize,
+    /// How long a watch lasts that is not renewed.
+    pub watch: Duration,
     /// `cid`s of this socket of which is remembered what they were used for.
     pub cids_max: usize,
 }
@@ -61,6 +65,8 @@ impl Default for Limits {
             sends_max: 256,
             send_bytes_max: 4 * 1024 * 1024,
             asks_max: 256,
+            watched_max: 1_000,
+            watch: Duration::from_secs(600),
             cids_max: 256,
         }
     }
@@ -114,8 +120,34 @@ pub enum Output {
         /// The answer.
         answer: Result<Answer, Refusal>,
     },
+    /// A watch is refused: nobody knows this user.
+    Unknown {
+        /// Which request.
+        request: RequestRef,
+        /// Whom nobody knows.
+        user: UserId,
+    },
+    /// A watched user came or went.
+    Presence(UserId, Presence),
+    /// Somebody is typing, or has stopped.
+    Typing {
+        /// The conversation.
+        conv: Conversation,
+        /// Who.
+        from: UserId,
+        /// Whether they still are.
+        on: bool,
+    },
     /// The attachment is over for good: close the socket.
     Close(Closed),
+}
+
+/// The client wants to watch more users than one session may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("users: at most {most} are watched at once; unwatch some first")]
+pub struct WatchesTooMany {
+    /// How many it may watch.
+    pub most: usize,
 }
 
 /// The client acknowledged an entry it was never sent: tell it so.

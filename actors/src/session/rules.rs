@@ -1,18 +1,20 @@
 //! Session: the rules of one socket's attachment to its own mailbox, and of what it asks there.
 
 mod asks;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use asks::Waiting;
+pub(super) use watching::Watching;
 
 use super::cids;
 use super::streams::{Streams, Turn};
 use super::{AckedTooFar, Limits, Output, RequestRef};
 use crate::ids::{DeviceId, Epoch, Number, SessionId, ShardId, Timestamp, UserId, shard_of};
 use crate::message::{CidUse, Entry, Position, Refusal, Resume, Send, What};
-use crate::packet::{Answer, Ask, Closed, Start, Tell, ToHome};
+use crate::packet::{Ask, Closed, Start, Tell, ToHome};
 
 /// One socket, as seen from its gateway.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub struct Session {
     alive: Option<Duration>,
     waiting: Option<Box<Waiting>>,
     streams: Option<Box<Streams>>,
+    watching: Option<Box<Watching>>,
     /// Whether the user has other sessions.
     company: bool,
 }
@@ -89,6 +92,7 @@ impl Session {
             alive: None,
             waiting: None,
             streams: None,
+            watching: None,
             company: false,
         }
     }
@@ -138,9 +142,10 @@ impl Session {
     /// Whether `tick` has something to watch over; an idle session has not.
     #[must_use]
     pub fn needs_tick(&self) -> bool {
+        let asks = || self.waiting.is_some() || self.watching.as_ref().is_some_and(|w| w.asks());
         matches!(self.stage, Stage::Parked { .. })
             || (self.stage == Stage::Attached
-                && (self.waiting.is_some() || self.streams.as_ref().is_some_and(|s| !s.is_empty())))
+                && (asks() || self.streams.as_ref().is_some_and(|s| !s.is_empty())))
     }
 
     /// The device has everything up to `n`; refused beyond what this socket was sent.
@@ -200,6 +205,8 @@ impl Session {
                     streams.cids().learn(cid);
                 }
             }
+            Tell::Presence(user, told) => self.told_presence(user, told, now, out),
+            Tell::Typing { conv, from, on } => out.push(Output::Typing { conv, from, on }),
         }
         self.ask_cids(now, out);
     }
@@ -213,6 +220,7 @@ impl Session {
             }
         }
         self.ask_elsewhere_at(shard, now);
+        self.watch_again(shard, now, out);
         self.with_streams(now, |streams, turn| streams.home_moved(turn, shard, out));
     }
 
@@ -236,6 +244,7 @@ impl Session {
             }
         }
         self.tick_waiting(now, out);
+        self.tick_watching(now, out);
         let attached = self.stage == Stage::Attached;
         self.with_streams(now, |streams, turn| {
             if !attached {
@@ -248,6 +257,7 @@ impl Session {
 
     /// The socket is gone.
     pub fn close(&mut self, out: &mut Vec<Output>) {
+        self.watch_nobody(out);
         if self.life > 0 {
             self.ask(Ask::Detach { life: self.life }, out);
             out.push(Output::Unwatch(self.home));
@@ -267,6 +277,7 @@ impl Session {
         if let Some(streams) = &self.streams {
             streams.check();
         }
+        self.check_watching();
     }
 
     #[cfg(test)]
@@ -385,34 +396,6 @@ impl Session {
         }
     }
 
-    /// Asks the own mailbox of `cid`s, if sends wait for it and it was not asked already.
-    fn ask_cids(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.stage != Stage::Attached {
-            return;
-        }
-        let Some(streams) = &mut self.streams else {
-            return;
-        };
-        if let Some((request, question)) = streams.cids().question(now, self.limits.answer) {
-            self.ask(Ask::Question { request, question }, out);
-        }
-    }
-
-    fn cids_told(
-        &mut self,
-        request: u32,
-        answer: Result<Answer, Refusal>,
-        now: Duration,
-        out: &mut Vec<Output>,
-    ) {
-        if let Ok(Answer::Cids { taken, all }) = answer {
-            self.with_streams(now, |streams, turn| {
-                let told = streams.cids().answered(request, taken, all);
-                streams.told(turn, told, out);
-            });
-        }
-    }
-
     fn all_pushed(&mut self, life: u32, head: Number, out: &mut Vec<Output>) {
         let current = self.stage == Stage::Attached && life == self.life;
         if current && self.caught_up == CaughtUp::No {
@@ -450,6 +433,7 @@ impl Session {
             self.park(retry, now);
         }
         self.ask_elsewhere_at(shard, retry);
+        self.ask_of_presence_at(shard, retry);
         self.with_streams(now, |streams, _| streams.home_failed(shard, retry, out));
     }
 
@@ -479,7 +463,8 @@ impl Session {
         let knows_all = !self.company && self.head <= self.sent;
         let all_told = self.stage != Stage::Attached || knows_all;
         let (session, home, shards) = (self.id, self.home, self.shards);
-        let turn = Turn { session, home, limits: &self.limits, now, shards, all_told };
+        let (limits, watching) = (&*self.limits, self.watching.as_deref());
+        let turn = Turn { session, home, limits, now, shards, all_told, watching };
         if let Some(streams) = &mut self.streams {
             act(streams, turn);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::cids::{Asking, Cids};
+use super::rules::Watching;
 use super::{Limits, Output, RequestRef};
 use crate::ids::{SessionId, ShardId, UserId, shard_of};
 use crate::message::{Accepted, CidUse, Refusal, Send};
@@ -22,6 +23,8 @@ pub(super) struct Turn<'a> {
     pub(super) shards: u16,
     /// Whether the session has heard of all that was logged for its user, as far as it can tell.
     pub(super) all_told: bool,
+    /// Whose presence the session watches, and with it their shards.
+    pub(super) watching: Option<&'a Watching>,
 }
 
 /// All messages of one session that wait for their check mark.
@@ -291,6 +294,11 @@ impl Streams {
         self.go_on(turn, out);
     }
 
+    /// Whether a shard is watched for the sake of what waits.
+    pub(super) fn watches(&self, shard: ShardId) -> bool {
+        self.to.values().any(|stream| stream.watched && stream.shard == shard)
+    }
+
     /// The session ends: nobody needs to hear of these shards any more.
     pub(super) fn unwatch(&self, home: ShardId, out: &mut Vec<Output>) {
         let watched = self.to.values().filter(|stream| stream.watched && stream.shard != home);
@@ -337,6 +345,7 @@ impl Streams {
             return;
         };
         let needed = gone.shard == turn.home
+            || turn.watching.is_some_and(|watching| watching.has_shard(gone.shard))
             || self.to.values().any(|stream| stream.watched && stream.shard == gone.shard);
         if gone.watched && !needed {
             out.push(Output::Unwatch(gone.shard));

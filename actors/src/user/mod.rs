@@ -17,6 +17,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 
 use crate::ids::UserId;
 
+pub mod presence;
 pub mod rules;
 
 use rules::{Input, Output};

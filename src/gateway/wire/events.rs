@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use actors::ids::{Conversation, DeviceId, MessageId, Number, Seq, Timestamp, UserId};
 use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Resumed, What};
-use actors::packet::Answer;
+use actors::packet::{Answer, Presence};
 
 use super::group::{self, GroupBody};
+use super::presence;
 use super::writer::Writer;
 use super::{Error, Format};
 
@@ -38,6 +39,17 @@ pub(crate) enum Outgoing {
         /// The node's clock.
         server_time: Timestamp,
     },
+    /// `presence`
+    Presence(UserId, Presence),
+    /// `typing`
+    Typing {
+        /// The conversation.
+        conv: Conversation,
+        /// Who.
+        from: UserId,
+        /// Whether they still are.
+        on: bool,
+    },
     /// `goaway`
     GoAway {
         /// When to reconnect.
@@ -67,6 +79,8 @@ pub(crate) enum Body {
     Devices(Vec<DeviceInfo>),
     /// To requests about groups.
     Group(GroupBody),
+    /// To `watch`.
+    Presence(Vec<(UserId, Presence)>),
 }
 
 impl From<Answer> for Body {
@@ -75,6 +89,7 @@ impl From<Answer> for Body {
             Answer::Devices(devices) => Self::Devices(devices),
             Answer::Groups(groups) => Self::Group(GroupBody::List(groups)),
             Answer::Progress(members) => Self::Group(GroupBody::Receipts(members)),
+            Answer::Presence(rows) => Self::Presence(rows),
             Answer::Group(group, info) => Self::Group(GroupBody::Info(group, info)),
             // A socket never asks for the others, and a client is never told them.
             Answer::Done
@@ -165,6 +180,19 @@ impl Teller<'_> {
                 frame.key("head").number(head.0);
                 finish(frame)
             }
+            Outgoing::Presence(user, told) => {
+                let mut frame = self.event("presence", None, 120);
+                presence::write(&mut frame, user, *told);
+                finish(frame)
+            }
+            Outgoing::Typing { conv, from, on } => {
+                let mut frame = self.event("typing", None, 160);
+                frame.map(3);
+                conversation(&mut frame, conv);
+                frame.key("from").text(from.as_str());
+                frame.key("on").flag(*on);
+                finish(frame)
+            }
             Outgoing::GoAway { wait_ms, url } => {
                 let mut frame = self.event("goaway", None, 80);
                 frame.map(2 + usize::from(url.is_some()));
@@ -197,6 +225,7 @@ impl Teller<'_> {
             }
             Body::Devices(list) => devices(&mut frame, list),
             Body::Group(body) => group::write_body(&mut frame, body),
+            Body::Presence(rows) => presence::write_body(&mut frame, rows),
         }
         finish(frame)
     }

@@ -9,6 +9,7 @@
 mod events;
 mod group;
 mod msgpack;
+mod presence;
 mod raw;
 mod request;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub(crate) use events::{Body, Greeting, Outgoing, Teller};
 pub(crate) use group::{GroupBody, GroupRequest};
+pub(crate) use presence::PresenceRequest;
 pub(crate) use request::{Draft, Frame, Request, Unparsable, decode};
 
 use actors::ids::{DeviceId, MessageId, Number, Seq, Timestamp};

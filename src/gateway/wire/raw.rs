@@ -62,6 +62,18 @@ impl<'a> Raw<'a> {
         (number < 1 << 53).then_some(number)
     }
 
+    /// True or false.
+    pub(super) fn flag(self) -> Option<bool> {
+        match self {
+            Self::Json(text) => text.parse().ok(),
+            Self::Msgpack(bytes) => match bytes {
+                [0xc2] => Some(false),
+                [0xc3] => Some(true),
+                _ => None,
+            },
+        }
+    }
+
     /// The object as JSON text, if it is one.
     pub(super) fn object(self) -> Option<Cow<'a, str>> {
         match self {

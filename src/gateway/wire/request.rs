@@ -7,6 +7,7 @@ use actors::ids::{BadName, Cid, Conversation, DeviceId, Epoch, Kind, MessageId, 
 use actors::message::{Content, Resume};
 
 use super::group::{self, GroupRequest};
+use super::presence::{self, PresenceRequest};
 use super::raw::Raw;
 use super::{Code, Error, Format};
 
@@ -77,6 +78,8 @@ pub(crate) enum Request {
     RemoveDevice(DeviceId),
     /// `group.…`, `receipts`
     Group(Box<GroupRequest>),
+    /// `watch`, `unwatch`, `typing`
+    Presence(PresenceRequest),
 }
 
 /// A message before its sender is known.
@@ -142,7 +145,7 @@ fn request(op: &str, d: Option<Raw<'_>>, format: Format) -> Result<Request, Erro
         "device.remove" => fields(d, &["device"]).and_then(|[device]| {
             Ok(Request::RemoveDevice(parsed("device", device, DeviceId::parse)?))
         }),
-        _ => group::request(op, d).unwrap_or_else(|| {
+        _ => group::request(op, d).or_else(|| presence::request(op, d)).unwrap_or_else(|| {
             Err(Error::new(Code::UnknownOp, "op: not one that this node knows"))
         }),
     }
@@ -213,7 +216,7 @@ pub(super) fn fields<'a, const N: usize>(
 }
 
 /// A field that must be there; `null` is not there.
-fn present<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Raw<'a>, Error> {
+pub(super) fn present<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Raw<'a>, Error> {
     let missing = || Error::new(Code::BadRequest, format!("{name}: is missing"));
     value.filter(|value| !value.is_null()).ok_or_else(missing)
 }
@@ -224,6 +227,10 @@ pub(super) fn text<'a>(name: &str, value: Option<Raw<'a>>) -> Result<Cow<'a, str
 
 pub(super) fn whole(name: &str, value: Option<Raw<'_>>) -> Result<u64, Error> {
     present(name, value)?.number().ok_or_else(|| wrong(name, "a whole number from 0"))
+}
+
+pub(super) fn flag(name: &str, value: Option<Raw<'_>>) -> Result<bool, Error> {
+    present(name, value)?.flag().ok_or_else(|| wrong(name, "true or false"))
 }
 
 fn number(name: &str, value: Option<Raw<'_>>) -> Result<Number, Error> {

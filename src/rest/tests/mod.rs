@@ -2,6 +2,7 @@
 
 mod accounts;
 mod messages;
+mod presence;
 mod serving;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use actors::ids::{MessageId, Seq, Timestamp, UserId};
 use actors::message::{self, Accepted, Refusal};
-use actors::packet::{Answer, Question};
+use actors::packet::{Answer, Presence, Question};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -68,6 +69,13 @@ impl Homes for Played {
                 Some(hash) => Ok(Answer::Credentials(Some(hash.clone()))),
                 None => Err(Refusal::NotFound),
             },
+            (Ok(()), Question::Presence { by }) if accounts.contains_key(user) => {
+                // Who asks is told back as the time.
+                let last_seen = (by.as_str() == "alice").then_some(Timestamp(9));
+                let presence = Presence { online: last_seen.is_none(), last_seen };
+                Ok(Answer::Presence(vec![(user.clone(), presence)]))
+            }
+            (Ok(()), Question::Presence { .. }) => Err(Refusal::NotFound),
             (Ok(()), _) => Ok(Answer::Done),
         };
         Box::pin(async { answer })
@@ -134,6 +142,11 @@ impl Stage {
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .body(body.into());
         self.ask(request.unwrap()).await
+    }
+
+    async fn get(&self, path: &str, token: &str) -> Reply {
+        let request = Request::get(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        self.ask(request.body(Body::empty()).unwrap()).await
     }
 
     async fn send(&self, message: Value) -> Reply {

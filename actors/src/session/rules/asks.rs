@@ -280,6 +280,34 @@ impl Session {
         self.tidy();
     }
 
+    /// Asks the own mailbox of `cid`s, if sends wait for it and it was not asked already.
+    pub(super) fn ask_cids(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.stage != Stage::Attached {
+            return;
+        }
+        let Some(streams) = &mut self.streams else {
+            return;
+        };
+        if let Some((request, question)) = streams.cids().question(now, self.limits.answer) {
+            self.ask(Ask::Question { request, question }, out);
+        }
+    }
+
+    pub(super) fn cids_told(
+        &mut self,
+        request: u32,
+        answer: Result<Answer, Refusal>,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        if let Ok(Answer::Cids { taken, all }) = answer {
+            self.with_streams(now, |streams, turn| {
+                let told = streams.cids().answered(request, taken, all);
+                streams.told(turn, told, out);
+            });
+        }
+    }
+
     fn waiting(&mut self) -> &mut Waiting {
         self.waiting.get_or_insert_default()
     }

@@ -9,6 +9,7 @@ mod heard;
 mod history;
 mod parked;
 mod passing;
+mod presence;
 mod questions;
 mod reading;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use heard::Heard;
 use history::Searches;
 use parked::Parked;
+pub use presence::{may_see, presence_of, was_there_lately};
 use questions::AskedCids;
 
 use super::post::{Parcel, Post};
@@ -31,7 +33,7 @@ use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};
 use crate::message::{Entry, Refusal, Resumed, Send};
-use crate::packet::{Answer, Ask, Envelope, Place, Start, Tell, ToHome};
+use crate::packet::{Answer, Ask, Envelope, Place, Regard, Start, Tell, ToHome};
 use crate::user::rules as user;
 
 /// A device heard less than this ago is not noted again when it attaches.
@@ -79,6 +81,10 @@ pub enum Output {
     Alive(UserId, SessionId),
     /// Somebody is about to use this `cid`. If it is none of the user's sessions, they have to hear of it.
     Used(UserId, SessionId, u32),
+    /// About the presence of this user, who is known here, or for those who are typed to.
+    Regard(UserId, SessionId, Regard),
+    /// A question of this user's: is that one, who is known here, there?
+    IsThere(UserId, (SessionId, u32), UserId),
     /// An answer.
     Tell(SessionId, Tell),
     /// Envelopes for the leader of another shard.
@@ -221,6 +227,7 @@ impl Home {
                 let asker = (ask.session, request);
                 self.question(replica, ask.user, asker, question, (wall, chance), out);
             }
+            Ask::Regard(regard) => Self::regard(replica, ask.user, ask.session, regard, out),
         }
     }
 

@@ -76,6 +76,11 @@ impl Home {
                 self.propose(replica, user, change, Asked::Question(session, request), out);
                 return;
             }
+            Question::Presence { by } if mailbox.is_some() => {
+                out.push(Output::IsThere(user, (session, request), by));
+                return;
+            }
+            Question::Presence { .. } => Err(Refusal::NotFound),
             // Answered by the lane, which knows who is connected.
             Question::Sessions => Ok(Answer::Sessions(Vec::new())),
             Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),

@@ -122,6 +122,8 @@ pub(super) struct Children {
     /// Whose the actors are.
     pub(super) owners: HashMap<ActorId, UserId>,
     loading: HashSet<UserId>,
+    /// Users whose sessions came or went since it was last looked.
+    pub(super) moved: Vec<UserId>,
     supervisor_failures: Restarts,
     /// `Mailbox` actors started.
     started: u64,
@@ -168,6 +170,7 @@ impl Children {
             by_user: HashMap::new(),
             owners: HashMap::new(),
             loading: HashSet::new(),
+            moved: Vec::new(),
             supervisor_failures: Restarts::new(SUPERVISOR_FAILURES_MAX, FAILURES_WINDOW),
             started: 0,
         })
@@ -228,7 +231,11 @@ impl Children {
                 self.by_mailbox.remove(&user);
                 Vec::new()
             }
-            Kind::Users => self.by_user.remove(&user).map(Connected::lost).unwrap_or_default(),
+            Kind::Users => {
+                let lost = self.by_user.remove(&user).map(Connected::lost).unwrap_or_default();
+                self.moved.push(user);
+                lost
+            }
         }
     }
 

@@ -20,6 +20,8 @@ struct Attached {
     session: SessionId,
     life: u32,
     device: DeviceId,
+    /// When it was heard last.
+    heard: Duration,
 }
 
 /// A user's actor, or what it knew.
@@ -67,7 +69,8 @@ impl Children {
             connected.sessions.retain(|known| known.session != session);
             // Most users have one device.
             connected.sessions.reserve_exact(1);
-            connected.sessions.push(Attached { session, life, device });
+            connected.sessions.push(Attached { session, life, device, heard: Duration::MAX });
+            self.moved.push(user.clone());
         }
         self.hand(shard, term, &user, input);
     }
@@ -91,24 +94,31 @@ impl Children {
         Some(Tell::Closed { life, why: Closed::Lost })
     }
 
-    /// Hands something to the actor of a user if they are connected.
+    /// Hands something to the actor of a user if they are connected; answers whose last device goes by it.
     pub(super) fn connected(
         &mut self,
         shard: ShardId,
         term: u64,
         user: &UserId,
         input: rules::Input,
-    ) {
+    ) -> Option<DeviceId> {
+        let mut last = None;
         if let Some(connected) = self.by_user.get_mut(user)
             && let rules::Input::Detach { session, .. } = &input
         {
-            connected.sessions.retain(|known| known.session != *session);
-            if connected.sessions.is_empty() && matches!(connected.body, Body::Resting(_)) {
-                self.by_user.remove(user);
-                return;
+            let at = connected.sessions.iter().position(|known| known.session == *session);
+            let gone = at.map(|at| connected.sessions.remove(at));
+            if connected.sessions.is_empty() {
+                last = gone.map(|gone| gone.device);
+                self.moved.push(user.clone());
+                if matches!(connected.body, Body::Resting(_)) {
+                    self.by_user.remove(user);
+                    return last;
+                }
             }
         }
         self.hand(shard, term, user, input);
+        last
     }
 
     fn hand(&mut self, shard: ShardId, term: u64, user: &UserId, input: rules::Input) {
@@ -171,6 +181,7 @@ impl Children {
     }
 
     pub(super) fn end_user(&mut self, user: &UserId) {
+        self.moved.push(user.clone());
         if let Some(Body::Active(actor)) = self.by_user.remove(user).map(|c| c.body) {
             self.owners.remove(&actor.get_id());
             actor.stop(None);
@@ -180,7 +191,8 @@ impl Children {
     /// All attachments are lost; answers whom to tell.
     pub(super) fn all_lost(&mut self) -> Vec<(SessionId, u32)> {
         let mut lost = Vec::new();
-        for (_, connected) in self.by_user.drain() {
+        for (user, connected) in self.by_user.drain() {
+            self.moved.push(user);
             if let Body::Active(actor) = &connected.body {
                 self.owners.remove(&actor.get_id());
             }
@@ -193,6 +205,39 @@ impl Children {
     pub(super) fn sessions_of(&self, user: &UserId) -> Vec<(NodeId, DeviceId)> {
         let connected = self.by_user.get(user).into_iter();
         connected.flat_map(|c| &c.sessions).map(|a| (a.session.node, a.device.clone())).collect()
+    }
+
+    /// A user's sessions.
+    pub(super) fn sessions_at(&self, user: &UserId) -> impl Iterator<Item = SessionId> {
+        let connected = self.by_user.get(user).into_iter();
+        connected.flat_map(|connected| &connected.sessions).map(|attached| attached.session)
+    }
+
+    /// Whether a session of a user is attached.
+    pub(super) fn is_attached(&self, user: &UserId) -> bool {
+        self.by_user.get(user).is_some_and(|connected| !connected.sessions.is_empty())
+    }
+
+    /// A session was heard.
+    pub(super) fn heard(&mut self, user: &UserId, session: SessionId, now: Duration) {
+        let connected = self.by_user.get_mut(user).into_iter();
+        let mut sessions = connected.flat_map(|connected| &mut connected.sessions);
+        if let Some(attached) = sessions.find(|attached| attached.session == session) {
+            attached.heard = now;
+        }
+    }
+
+    /// Attachments of which somebody says so, by session and when it was heard last.
+    pub(super) fn those(
+        &self,
+        wanted: impl Fn(SessionId, Duration) -> bool,
+    ) -> Vec<(UserId, SessionId, u32)> {
+        let mut found = Vec::new();
+        for (user, connected) in &self.by_user {
+            let those = connected.sessions.iter().filter(|a| wanted(a.session, a.heard));
+            found.extend(those.map(|a| (user.clone(), a.session, a.life)));
+        }
+        found
     }
 
     /// A user's sessions, if this is none of them.
@@ -361,7 +406,8 @@ mod tests {
         let mut stage = Stage::new().await;
         stage.attach().await;
         let detach = rules::Input::Detach { session: session(), life: 1 };
-        stage.children.connected(ShardId(0), 1, &ann(), detach);
+        let device = DeviceId::parse("phone").expect("a name");
+        assert_eq!(stage.children.connected(ShardId(0), 1, &ann(), detach), Some(device));
         // Its end is not carried out, because this comes before.
         stage.children.connected(ShardId(0), 1, &ann(), acknowledge(3));
         let (actor, known) = stage.asked_to_rest().await;

@@ -15,6 +15,7 @@ use crate::shard::replica::{Origin, Outputs, Replica, Role, carries_image};
 use crate::shard::state::{Change, Command};
 use crate::shard::wire;
 use crate::store::{LogStart, Record};
+use crate::user::presence::Watchers;
 use crate::user::rules as user;
 
 /// One shard on this node.
@@ -27,6 +28,8 @@ pub struct Hosted {
     pub(super) storing: Storing,
     pub(super) transfers: BTreeMap<NodeId, Transfer>,
     pub(super) arrival: Option<Arrival>,
+    /// Who watches the shard's users; of this leadership.
+    pub(super) watchers: Watchers,
     /// Checkpoints taken over so far; what was read before the newest is not of this state.
     pub(super) images: u64,
     /// Bytes of state in memory, as of the last time they were counted.
@@ -47,6 +50,7 @@ impl Hosted {
             place,
             transfers: BTreeMap::new(),
             arrival: None,
+            watchers: Watchers::default(),
             images: 0,
             bytes: 0,
             held: Vec::new(),
@@ -124,6 +128,7 @@ impl State {
                     self.carry_out(from, out);
                 }
                 Packet::Snapshot(shard, bytes) => self.transfer_note(from, shard, &bytes),
+                Packet::Typing(typing) => self.typed(*typing),
                 Packet::Session(_) | Packet::Push(_) | Packet::Beat(_) | Packet::Birth(_) => {}
             }
         }
@@ -207,6 +212,7 @@ impl State {
     }
 
     fn role_changed(&mut self, shard: ShardId) {
+        let now = self.now();
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let (old, new) = (hosted.role, hosted.replica.role());
         hosted.role = new;
@@ -222,6 +228,7 @@ impl State {
         if old.serves || new.serves {
             self.children.leave(shard, self.router.shards());
         }
+        hosted.watchers = Watchers::new(now);
         if new.serves {
             tracing::debug!(%shard, term = new.term, "leads");
             hosted.home =
@@ -239,7 +246,7 @@ impl State {
                 Output::Mailbox(user, input) => {
                     self.children.mailbox(shard, term, user, input);
                 }
-                Output::User(user, input) => self.children.user(shard, term, user, input),
+                Output::User(user, input) => self.to_user(shard, term, user, input),
                 Output::Attached(user, session, input) => {
                     let who = (&user, session);
                     let lost = self.children.attached(shard, term, who, input);
@@ -248,18 +255,26 @@ impl State {
                     }
                 }
                 Output::Alive(user, session) => {
+                    self.children.heard(&user, session, self.now());
                     if let Some(device) = self.children.device_of(&user, session) {
                         self.seen(shard, term, user, device);
                     }
                 }
                 Output::Connected(user, input) => {
-                    self.children.connected(shard, term, &user, input);
+                    let last = self.children.connected(shard, term, &user, input);
+                    if let Some(device) = last {
+                        self.seen(shard, term, user, device);
+                    }
                 }
                 Output::Used(user, by, cid) => {
                     for session in self.children.sessions_beside(&user, by) {
                         self.outlet.tell(session, Tell::Used { cid });
                     }
                 }
+                Output::Regard(user, session, regard) => {
+                    self.regard(shard, &user, session, regard);
+                }
+                Output::IsThere(user, asker, by) => self.tell_presence(shard, &user, asker, &by),
                 Output::Tell(session, tell) => self.outlet.tell(session, tell),
                 Output::Post(parcel) => {
                     let (to, first, envelopes) = (parcel.to, parcel.first, parcel.envelopes);
@@ -278,7 +293,7 @@ impl State {
     }
 
     /// A device is alive. Not worth an actor: all connected devices are seen every few minutes.
-    fn seen(&mut self, shard: ShardId, term: u64, user: UserId, device: DeviceId) {
+    pub(super) fn seen(&mut self, shard: ShardId, term: u64, user: UserId, device: DeviceId) {
         if self.children.has_mailbox(&user) {
             self.children.mailbox(shard, term, user, desk::Input::Seen { device });
         } else if let Some(hosted) = self.shards.get_mut(&shard) {

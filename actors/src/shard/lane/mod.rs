@@ -19,6 +19,7 @@ mod joining;
 mod leading;
 mod outlet;
 mod pacer;
+mod presence;
 mod storing;
 pub(crate) mod transfer;
 
@@ -205,6 +206,7 @@ pub struct State {
     transfers: u64,
     outlet: Outlet,
     children: Children,
+    absent: presence::Absent,
 }
 
 impl Actor for Lane {
@@ -240,6 +242,7 @@ impl Actor for Lane {
             excess: 0,
             transfers: 0,
             children,
+            absent: presence::Absent::default(),
         };
         state.host(shards);
         Ok(state)
@@ -431,6 +434,7 @@ impl State {
         if self.ticks.is_multiple_of(5) {
             self.children.rest(now);
         }
+        self.look_around(now);
         self.checkpoint_some();
         self.continue_transfers();
         // Out of step with Raft's own time-outs, at each of which it forgets whom it heard.
@@ -455,6 +459,7 @@ impl State {
 
     fn link_lost(&mut self, node: NodeId) {
         self.end_transfers_to(node);
+        self.absent.lost(node, self.now());
         for (shard, hosted) in &mut self.shards {
             hosted.replica.link_lost(node, |other| self.router.is_up(other));
             self.due.insert(*shard);

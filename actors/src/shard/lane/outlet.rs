@@ -71,6 +71,17 @@ impl Outlet {
         let _stopping = lane.cast(Msg::Packets(leader, vec![packet]));
     }
 
+    /// Something for all lanes of a node that may be lost.
+    pub(super) fn node(&mut self, node: NodeId, packet: Packet) {
+        if node != self.router.me() {
+            self.loads.entry(node).or_default().normal.push(packet);
+            return;
+        }
+        for lane in self.router.lanes() {
+            let _stopping = lane.cast(Msg::Packets(node, vec![packet.clone()]));
+        }
+    }
+
     /// Sends everything; answers whose Raft messages were lost with a link.
     pub(super) fn flush(&mut self) -> Vec<(ShardId, NodeId)> {
         let mut lost = Vec::new();

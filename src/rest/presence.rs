@@ -1,0 +1,50 @@
+//! Presence: whether a user is there, and when they last were.
+
+use std::sync::Arc;
+
+use actors::ids::UserId;
+use actors::message::Refusal;
+use actors::packet::{Answer, Question};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::problem::{Code, Problem};
+use super::{Rest, input};
+
+/// How a user is.
+#[derive(Serialize)]
+struct Shown {
+    user: String,
+    online: bool,
+    last_seen_ms: Option<u64>,
+}
+
+/// `GET /v1/users/{user}/presence`
+pub(super) async fn get(
+    State(rest): State<Arc<Rest>>,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.tokens.verify(input::bearer(&headers)?)?.user;
+    let user = input::name("user", UserId::parse(&user))?;
+    let asked = rest.homes.ask(&user, Question::Presence { by }, rest.timeout).await;
+    let answer = asked.map_err(|refusal| match refusal {
+        Refusal::NotFound => {
+            Problem::new(Code::NotFound, format!("no such user: {user}")).of("user")
+        }
+        refusal => refusal.into(),
+    })?;
+    let Answer::Presence(rows) = answer else { return Err(Problem::internal()) };
+    let Some((_, presence)) = rows.into_iter().next() else { return Err(Problem::internal()) };
+    let shown = Shown {
+        user: user.to_string(),
+        online: presence.online,
+        last_seen_ms: presence.last_seen.map(|at| at.0),
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(shown)).into_response())
+}
