@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use crate::cluster::frame::{self, Head, Hello, Kind, Packer, Rest};
 use crate::cluster::rules::Class;
-use crate::ids::{BootId, NodeId, Number, SessionId, ShardId, Timestamp, UserId};
-use crate::packet::{Ask, Beat, Enclosed, Envelope, Packet, ShardHealth, ToHome};
+use crate::ids::{BootId, Conversation, NodeId, Number, SessionId, ShardId, Timestamp, UserId};
+use crate::packet::{Ask, Beat, Enclosed, Envelope, Packet, Regard, ShardHealth, ToHome, Typing};
 use crate::shard::lane::transfer;
 use crate::shard::{state, wire};
 use crate::{birth, codec, mailbox, store};
@@ -98,6 +98,11 @@ fn plain() -> Vec<Packet> {
         let session = SessionId { node: NodeId(2), boot: BootId(2), count: 1 };
         let ask = Ask::Acknowledge { life: 1, n: Number(5) };
         packets.push(Packet::Home(ToHome { shard, user: user.clone(), session, ask }));
+        let ask = Ask::Regard(Regard::Watch { by: user.clone(), knows: Some(true) });
+        packets.push(Packet::Home(ToHome { shard, user: user.clone(), session, ask }));
+        let conv = Conversation::User(user.clone());
+        let typing = Typing { conv, from: user.clone(), on: true, to: vec![user.clone()] };
+        packets.push(Packet::Typing(Box::new(typing)));
         let (delivered, read) = Default::default();
         let what = Enclosed::Receipt { by: user.clone(), delivered, read };
         let envelopes = vec![Envelope { to: user, what }];

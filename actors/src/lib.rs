@@ -40,7 +40,7 @@
 //! | [`shard`] | one Raft group: log, state machine, outbox, and the leader's side, the home |
 //! | [`mailbox`] | what a user has not fetched yet: log, ledger, own `cid`s, devices, expiry; a group has one, too |
 //! | [`group`] | who is in a group, who may do what, and how far everyone has got (pure) |
-//! | [`user`] | hands a connected user's log to their sessions |
+//! | [`user`] | hands a connected user's log to their sessions; who watches whom (pure) |
 //! | [`birth`] | which birth of each node counts, so that a lost disk is never taken for the one that was |
 //! | [`store`] | raft-engine journal, sled checkpoints, identity and births of a data directory |
 //! | [`cluster`] | links between nodes over ractor_cluster |

@@ -64,6 +64,8 @@ struct Arguments {
 
 /// Waiting this long before the watch on the other's presence is renewed (it lasts 10 minutes).
 const WATCH_AGAIN: Duration = Duration::from_secs(9 * 60);
+/// Waiting this long before it is asked for again when the cluster could not answer.
+const REFUSED_AGAIN: Duration = Duration::from_secs(2);
 /// What drives the program.
 enum Moment {
     Heard(Event),
@@ -92,6 +94,8 @@ struct Chat {
     watch: Watch,
     input: String,
     cursor: usize,
+    /// When others were told last that something is being typed.
+    typed: u64,
     offset: UtcOffset,
     /// Commands that a node has not answered.
     asking: usize,
@@ -173,8 +177,16 @@ impl Watch {
 }
 
 async fn watch(client: Client, peer: String, moments: mpsc::Sender<Moment>) {
-    // A node that knows no presence says so: then there is none to show.
-    while let Ok(answer) = client.watch(&[&peer]).await {
+    loop {
+        let answer = match client.watch(&[&peer]).await {
+            Ok(answer) => answer,
+            Err(fault) if fault.retry => {
+                tokio::time::sleep(REFUSED_AGAIN).await;
+                continue;
+            }
+            // A node that knows no presence, or nobody of this name, says so: then there is none to show.
+            Err(_) => return,
+        };
         for presence in answer {
             let (online, last_seen_ms) = (presence.online, presence.last_seen_ms);
             let user = presence.user;
@@ -196,6 +208,7 @@ impl Chat {
             watch: Watch::default(),
             input: String::new(),
             cursor: 0,
+            typed: 0,
             offset,
             asking: 0,
             listed: Vec::new(),
@@ -303,13 +316,15 @@ impl Chat {
             }
             Event::Fresh { .. } => self.now("starting afresh: older messages are not shown".into()),
             Event::Presence(presence) => {
-                let talk = self.of(&format!("u:{}", presence.user));
-                talk.seen(presence.online, presence.last_seen_ms);
-                None
+                let conv = format!("u:{}", presence.user);
+                self.of(&conv).seen(presence.online, presence.last_seen_ms);
+                (conv == self.talk.conv).then(|| format!("* {}", self.talk_status()))
             }
             Event::Typing(typing) => {
-                self.of(&typing.conv).typing = typing.on.then_some(typing.from);
-                None
+                let before = self.of(&typing.conv).typing.is_some();
+                self.of(&typing.conv).types(typing.from, typing.on, actors::clock::wall().0);
+                let news = typing.on && !before && typing.conv == self.talk.conv;
+                news.then(|| format!("* {}", self.talk_status()))
             }
             _ => None,
         }
@@ -411,7 +426,8 @@ impl Chat {
     fn talk_status(&self) -> String {
         let name = self.talk.name();
         let is_group = self.talk.group().is_some();
-        match (&self.talk.typing, self.talk.online, self.talk.last_seen) {
+        match (self.talk.typing_at(actors::clock::wall().0), self.talk.online, self.talk.last_seen)
+        {
             (Some(who), ..) => format!("{who} is typing…"),
             _ if is_group => format!("{name} · group"),
             (_, Some(true), _) => format!("{name} · online"),

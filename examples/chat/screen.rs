@@ -16,6 +16,9 @@ use super::commands::{Typed, read};
 use super::talk::{Fate, Said};
 use super::{Chat, Moment, goodbye};
 
+/// Who goes on typing says so again after this.
+const TYPE_AGAIN_MS: u64 = 4_000;
+
 /// Draws until the user leaves.
 pub(super) async fn run(
     mut chat: Chat,
@@ -26,7 +29,7 @@ pub(super) async fn run(
     let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
     let keys = moments.clone();
     std::thread::spawn(move || read_keys(&keys));
-    let mut minute = tokio::time::interval(Duration::from_secs(20));
+    let mut minute = tokio::time::interval(Duration::from_secs(5));
     let outcome = loop {
         let mut visible = 0;
         if let Err(e) = terminal.draw(|frame| visible = chat.draw(frame)) {
@@ -86,7 +89,9 @@ impl Chat {
             KeyCode::Char('c' | 'd') if control => return true,
             KeyCode::Char('u') if control => self.clear(),
             KeyCode::Char(letter) if !control => {
-                if self.input.is_empty() {
+                let now = actors::clock::wall().0;
+                if self.input.is_empty() || now > self.typed + TYPE_AGAIN_MS {
+                    self.typed = now;
                     client.typing(&self.talk.conv, true);
                 }
                 self.insert(letter.encode_utf8(&mut [0; 4]));

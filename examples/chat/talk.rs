@@ -6,6 +6,8 @@ use super::one_line;
 
 /// Lines kept to scroll back through.
 const LINES_MAX: usize = 5_000;
+/// Typing is over when it was not said again for so long.
+const TYPING_MS: u64 = 10_000;
 
 /// Where a message of one's own stands.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,8 +34,8 @@ pub(super) struct Talk {
     pub(super) marks: Marks,
     pub(super) online: Option<bool>,
     pub(super) last_seen: Option<u64>,
-    /// Who is writing now.
-    pub(super) typing: Option<String>,
+    /// Who is writing, and when that was said.
+    pub(super) typing: Option<(String, u64)>,
     pub(super) read: u64,
     /// Lines scrolled back.
     pub(super) back: usize,
@@ -172,7 +174,20 @@ impl Talk {
 
     pub(super) fn seen(&mut self, online: bool, last_seen_ms: Option<u64>) {
         self.online = Some(online);
+        if !online {
+            self.typing = None;
+        }
         self.last_seen = self.last_seen.max(last_seen_ms);
+    }
+
+    pub(super) fn types(&mut self, who: String, on: bool, now: u64) {
+        self.typing = on.then_some((who, now));
+    }
+
+    /// Who is writing now: who has not said so for a while is not.
+    pub(super) fn typing_at(&self, now: u64) -> Option<&str> {
+        let (who, since) = self.typing.as_ref()?;
+        (now < since + TYPING_MS).then_some(who)
     }
 
     pub(super) fn newest_theirs(&self) -> u64 {

@@ -168,6 +168,14 @@ impl Client {
         Ok(answer.presence)
     }
 
+    /// Wants to hear no more of these users.
+    ///
+    /// # Errors
+    /// What the node answered, or `unavailable` if the connection was lost.
+    pub async fn unwatch(&self, users: &[&str]) -> Result<(), Fault> {
+        self.ask("unwatch", json!({"users": users})).await.map(drop)
+    }
+
     /// The user's devices.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 use actors::clock;
 use actors::ids::{BootId, NodeId, SessionId, UserId};
 use actors::message::Refusal;
-use actors::packet::{Ask, Closed, Tell};
+use actors::packet::{Ask, Closed, Regard, Tell};
 use actors::router::Inbound;
 use actors::session;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -196,6 +196,54 @@ async fn too_many_frames_are_refused() {
         refused += u64::from(client.hear().await["err"]["code"] == json!("rate_limited"));
     }
     assert_eq!(refused, 2);
+}
+
+#[tokio::test]
+async fn presence_is_watched_within_bounds() {
+    let node = node(|limits| {
+        limits.session = Arc::new(actors::session::Limits { watched_max: 2, ..Default::default() });
+    });
+    let mut client = node.open().await;
+    let row = |user| json!({"user": user, "online": true, "last_seen_ms": 8});
+    client.ask("w1", "watch", json!({"users": ["bob", "cat"]})).await;
+    let ok = json!({"presence": [row("bob"), row("cat")]});
+    assert_eq!(client.hear().await, json!({"re": "w1", "ok": ok}));
+    client.ask("w2", "watch", json!({"users": ["cat", "dan"]})).await;
+    let refused = client.hear().await["err"].clone();
+    assert_eq!(refused["code"], "too_large");
+    assert!(refused["message"].as_str().unwrap().contains("at most 2"), "{refused}");
+    client.ask("u", "unwatch", json!({"users": ["bob"]})).await;
+    assert_eq!(client.hear().await, json!({"re": "u", "ok": {}}));
+    client.ask("w3", "watch", json!({"users": ["dan"]})).await;
+    assert_eq!(client.hear().await["ok"], json!({"presence": [row("dan")]}));
+    client.ask("u", "unwatch", json!({"users": ["cat", "dan"]})).await;
+    client.hear().await;
+    client.ask("w4", "watch", json!({"users": ["bob", "nobody"]})).await;
+    let refused = client.hear().await;
+    assert_eq!((&refused["re"], &refused["err"]["code"]), (&json!("w4"), &json!("not_found")));
+    assert_eq!(refused["err"]["message"], "no such user: nobody");
+    *node.model.refusal.lock().unwrap() = Some(actors::message::Refusal::Overloaded);
+    client.ask("w5", "watch", json!({"users": ["eve"]})).await;
+    assert_eq!(client.hear().await["err"]["code"], "rate_limited");
+}
+
+#[tokio::test]
+async fn typing_is_passed_on_so_many_times_and_no_more() {
+    let node = node(|limits| (limits.typings_per_second, limits.typings_burst) = (1, 2));
+    let mut client = node.open().await;
+    for id in ["t1", "t2"] {
+        client.ask(id, "typing", json!({"to": "u:bob", "on": id == "t1"})).await;
+        assert_eq!(client.hear().await, json!({"re": id, "ok": {}}));
+    }
+    client.ask("t3", "typing", json!({"to": "g:G1", "on": true})).await;
+    let refused = client.hear().await["err"].clone();
+    assert_eq!(refused["code"], "rate_limited");
+    assert!(refused["retry_after_ms"].as_u64().is_some_and(|ms| ms <= 1_000), "{refused}");
+    let heard = node.model.heard.lock().unwrap();
+    let typing = |ask: &&Ask| matches!(ask, Ask::Regard(Regard::Typing { .. }));
+    let from = UserId::parse("alice").unwrap();
+    let said = [true, false].map(|on| Ask::Regard(Regard::Typing { from: from.clone(), on }));
+    assert_eq!(heard.iter().filter(typing).cloned().collect::<Vec<_>>(), said);
 }
 
 #[tokio::test]

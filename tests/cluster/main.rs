@@ -25,6 +25,7 @@ mod greeting;
 mod groups;
 mod limits;
 mod msgpack;
+mod presence;
 mod rejoin;
 mod sending;
 mod sizes;

@@ -8,6 +8,9 @@
 //! Fails by  forgetting who is attached: the lane tells the sessions `Closed(Lost)` and they attach again, going on after
 //!           the last entry they were sent.
 //!
+//! Who is there is known from the same attachments, and told to those who watch (`presence`): a rule of the shard's
+//! leader, for also who is not connected can be watched.
+//!
 //! Resting: an actor takes ten times the memory of what it knows. While nothing happens to a user, the lane keeps what
 //! the actor knew and the actor ends; the next thing that happens starts another, which goes on from there.
 

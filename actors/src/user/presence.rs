@@ -327,12 +327,15 @@ mod tests {
     fn a_user_has_so_many_watchers_and_no_more() {
         let mut bench = Bench::old();
         for count in 1..=WATCHERS_MAX as u64 {
-            bench.watchers.watch(
-                &user("bob"),
-                (session(count), user("ann")),
-                sight(false, at(5_000)),
-                &mut bench.out,
-            ).unwrap();
+            bench
+                .watchers
+                .watch(
+                    &user("bob"),
+                    (session(count), user("ann")),
+                    sight(false, at(5_000)),
+                    &mut bench.out,
+                )
+                .unwrap();
         }
         let mut again = |count| {
             let by = (session(count), user("ann"));

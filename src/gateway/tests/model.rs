@@ -11,7 +11,7 @@ use actors::ids::{
     UserId,
 };
 use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resumed, What};
-use actors::packet::{Answer, Ask, Question, Tell, ToHome};
+use actors::packet::{Answer, Ask, Presence, Question, Regard, Tell, ToHome};
 use actors::router::{Inbound, NoHome};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub(super) struct Model {
     pub(super) down: AtomicBool,
     pub(super) silent: AtomicBool,
     pub(super) refusal: Mutex<Option<Refusal>>,
-    heard: Mutex<Vec<Ask>>,
+    pub(super) heard: Mutex<Vec<Ask>>,
 }
 
 impl Model {
@@ -138,6 +138,12 @@ pub(super) fn answers(packet: ToHome, refusal: Option<Refusal>) -> Vec<Tell> {
         }
         Ask::Question { request, .. } => {
             vec![Tell::Answer { request, answer: Err(Refusal::NotFound) }]
+        }
+        Ask::Regard(Regard::Watch { .. }) => {
+            let known = packet.user.as_str() != "nobody";
+            let there = Presence { online: true, last_seen: Some(Timestamp(8)) };
+            let told = if known { Ok(there) } else { Err(Refusal::NotFound) };
+            vec![Tell::Presence(packet.user, refusal.map_or(told, Err))]
         }
         _ => Vec::new(),
     }

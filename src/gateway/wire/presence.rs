@@ -52,7 +52,8 @@ pub(super) fn request(op: &str, d: Raw<'_>) -> Option<Result<Request, Error>> {
 
 fn users(d: Raw<'_>) -> Result<Vec<UserId>, Error> {
     let [users] = fields(d, &["users"])?;
-    let users = present("users", users)?.texts().ok_or_else(|| wrong("users", "a list of texts"))?;
+    let users =
+        present("users", users)?.texts().ok_or_else(|| wrong("users", "a list of texts"))?;
     if users.len() > NAMED_MAX {
         return Err(wrong("users", "a list of at most 100 users"));
     }

@@ -7,12 +7,13 @@ use actors::ids::{
 };
 use actors::message::group::{Call, Info, News, Progress};
 use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Resume, Resumed, What};
+use actors::packet::Presence;
 use proptest::prelude::{any, prop};
 use proptest::{prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
 use super::{Body, Code, Draft, Error, Format, Greeting, GroupBody, GroupRequest, Outgoing};
-use super::{Request, Teller, decode};
+use super::{PresenceRequest, Request, Teller, decode};
 
 fn ask(text: &str) -> Result<Request, Error> {
     decode(Format::Json, text.as_bytes()).expect("a frame").request
@@ -404,6 +405,64 @@ fn what_is_said_of_groups_is_as_the_protocol_says() {
     let receipts = ok(GroupBody::Receipts(vec![progress]));
     let entry = json!({"user": "al", "delivered": 4, "read": 3});
     assert_eq!(receipts["ok"], json!({"receipts": [entry]}));
+}
+
+#[test]
+fn requests_about_presence_are_understood_in_both_formats() {
+    let to = Conversation::Group(GroupId::parse("G1").unwrap());
+    let many: Vec<String> = (0..100).map(|i| format!("u{i}")).collect();
+    let named: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (op, d, asked) in [
+        ("watch", json!({"users": many}), PresenceRequest::Watch(users(&named))),
+        ("watch", json!({"users": []}), PresenceRequest::Watch(Vec::new())),
+        ("unwatch", json!({"users": ["bob"]}), PresenceRequest::Unwatch(users(&["bob"]))),
+        (
+            "typing",
+            json!({"to": "g:G1", "on": true}),
+            PresenceRequest::Typing { to: to.clone(), on: true },
+        ),
+        ("typing", json!({"to": "g:G1", "on": false}), PresenceRequest::Typing { to, on: false }),
+    ] {
+        let value = json!({"op": op, "d": d});
+        let asked = Ok(Request::Presence(asked));
+        assert_eq!(ask(&value.to_string()), asked);
+        assert_eq!(decode(Format::Msgpack, &pack(&value)).unwrap().request, asked);
+    }
+    let too_many: Vec<String> = (0..101).map(|i| format!("u{i}")).collect();
+    for (op, d, field) in [
+        ("watch", json!({"users": too_many}), "users"),
+        ("watch", json!({"users": null}), "users"),
+        ("unwatch", json!({"users": ["bob", 1]}), "users"),
+        ("unwatch", json!({"users": ["g:G1"]}), "users"),
+        ("typing", json!({"to": "bob", "on": true}), "to"),
+        ("typing", json!({"to": "u:bob", "on": 1}), "on"),
+        ("typing", json!({"to": "u:bob", "on": "true"}), "on"),
+        ("typing", json!({"to": "u:bob"}), "on"),
+    ] {
+        let value = json!({"op": op, "d": d});
+        let (code, message) = code(&value.to_string());
+        assert_eq!((code, message.split(':').next()), (Code::BadRequest, Some(field)), "{op} {d}");
+        let packed = decode(Format::Msgpack, &pack(&value)).unwrap().request.unwrap_err();
+        assert_eq!(packed.message, message);
+    }
+}
+
+#[test]
+fn what_is_said_of_presence_is_as_the_protocol_says() {
+    let [bob, cat] = ["bob", "cat"].map(|name| UserId::parse(name).unwrap());
+    let there = Presence { online: true, last_seen: Some(Timestamp(8)) };
+    let event = told(&Outgoing::Presence(bob.clone(), there), None);
+    let d = json!({"user": "bob", "online": true, "last_seen_ms": 8});
+    assert_eq!(event, json!({"ev": "presence", "d": d}));
+    let body = Body::Presence(vec![(bob.clone(), there), (cat, Presence::default())]);
+    let never = json!({"user": "cat", "online": false, "last_seen_ms": null});
+    assert_eq!(
+        told(&Outgoing::Ok { re: "r".into(), body }, None),
+        json!({"re": "r", "ok": {"presence": [d, never]}})
+    );
+    let typing = Outgoing::Typing { conv: Conversation::User(bob.clone()), from: bob, on: false };
+    let d = json!({"conv": "u:bob", "from": "bob", "on": false});
+    assert_eq!(told(&typing, None), json!({"ev": "typing", "d": d}));
 }
 
 proptest! {

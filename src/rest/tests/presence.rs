@@ -32,10 +32,7 @@ async fn whom_nobody_knows_and_who_says_not_who_they_are_is_refused() {
     reply.refuses(400, "bad_request", "user");
     let reply = stage.get("/v1/users/bob/presence", "nonsense").await;
     reply.refuses(401, "unauthenticated", "token");
-    let busy = stage_with(
-        Played { asks: Err(Refusal::Unavailable), ..Played::default() },
-        |_| {},
-    );
+    let busy = stage_with(Played { asks: Err(Refusal::Unavailable), ..Played::default() }, |_| {});
     let reply = busy.get("/v1/users/bob/presence", &busy.token).await;
     reply.refuses(503, "unavailable", "");
 }

@@ -25,7 +25,10 @@ pub(in crate::session) struct Watching {
 struct Watched {
     shard: ShardId,
     until: Duration,
+    /// What its home said last.
     told: Option<Presence>,
+    /// Whether the client has had an answer about them: before that there is no news.
+    answered: bool,
 }
 
 /// A client's request that waits for homes.
@@ -91,7 +94,7 @@ impl Session {
         for user in &open {
             let watched = watching.users.entry(user.clone()).or_insert_with(|| {
                 new.push(user.clone());
-                Watched { shard: shard_of(user, shards), until: now, told: None }
+                Watched { shard: shard_of(user, shards), until: now, told: None, answered: false }
             });
             watched.until = now + lasts;
         }
@@ -183,7 +186,8 @@ impl Session {
         match told {
             Ok(presence) => {
                 let before = watched.told.replace(presence);
-                if before.is_some_and(|before| is_news(before, presence)) {
+                let news = before.is_some_and(|before| is_news(before, presence));
+                if news && watched.answered {
                     out.push(Output::Presence(user.clone(), presence));
                 }
             }
@@ -234,6 +238,11 @@ impl Session {
         for done in done.collect::<Vec<Request>>() {
             let answer = Ok(Answer::Presence(watching.rows(&done.users)));
             out.push(Output::Answered { request: done.request, answer });
+            for user in &done.users {
+                if let Some(watched) = watching.users.get_mut(user) {
+                    watched.answered = true;
+                }
+            }
         }
     }
 
