@@ -38,8 +38,6 @@ struct Request {
     users: Vec<UserId>,
     /// Of whom nothing was heard since.
     open: BTreeSet<UserId>,
-    /// Those who were not watched before.
-    new: Vec<UserId>,
     since: Duration,
 }
 
@@ -66,10 +64,11 @@ impl Watching {
         users.iter().map(|user| (user.clone(), told(user).unwrap_or_default())).collect()
     }
 
-    /// Those of a failed request whom no other request wants.
+    /// Those of a failed request who are watched for its sake alone.
     fn unwanted(&self, request: Request) -> Vec<UserId> {
+        let known = |user: &UserId| self.users.get(user).is_some_and(|watched| watched.answered);
         let wanted = |user: &UserId| self.requests.iter().any(|other| other.users.contains(user));
-        request.new.into_iter().filter(|user| !wanted(user)).collect()
+        request.users.into_iter().filter(|user| !known(user) && !wanted(user)).collect()
     }
 }
 
@@ -101,7 +100,7 @@ impl Session {
         let homes: BTreeSet<ShardId> = new.iter().map(|user| shard_of(user, shards)).collect();
         out.extend(homes.into_iter().map(Output::Watch));
         let all: Vec<UserId> = open.iter().cloned().collect();
-        watching.requests.push(Request { request, users, open, new, since: now });
+        watching.requests.push(Request { request, users, open, since: now });
         self.ask_of_presence(&all, now, out);
         self.answer_watches(out);
     }
