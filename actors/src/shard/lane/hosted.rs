@@ -246,7 +246,7 @@ impl State {
                 Output::Mailbox(user, input) => {
                     self.children.mailbox(shard, term, user, input);
                 }
-                Output::User(user, input) => self.to_user(shard, term, user, input),
+                Output::User(user, input) => self.for_user(shard, term, user, input),
                 Output::Attached(user, session, input) => {
                     let who = (&user, session);
                     let lost = self.children.attached(shard, term, who, input);

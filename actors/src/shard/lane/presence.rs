@@ -96,7 +96,7 @@ impl State {
     }
 
     /// Hands something to a user's actor; who attaches is there now.
-    pub(super) fn to_user(&mut self, shard: ShardId, term: u64, user: UserId, input: user::Input) {
+    pub(super) fn for_user(&mut self, shard: ShardId, term: u64, user: UserId, input: user::Input) {
         let user::Input::Attach { session, device, .. } = &input else {
             return self.children.user(shard, term, user, input);
         };
