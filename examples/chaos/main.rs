@@ -66,6 +66,10 @@ struct Arguments {
     /// Messages a second, all users together.
     #[arg(long, default_value_t = 500)]
     rate: u64,
+    /// Members of the largest groups; everybody is in one or two of at most twelve. With more than there are users, the
+    /// others come only at the end, and get all that was posted.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(2..=1_024))]
+    group_size: u64,
     /// Where the nodes' data and logs go; emptied first.
     #[arg(long, default_value = "data/chaos")]
     data: PathBuf,
@@ -73,7 +77,7 @@ struct Arguments {
     #[arg(long)]
     rookery: Option<PathBuf>,
     /// Checks a recorded history instead.
-    #[arg(long, conflicts_with_all = ["minutes", "seed", "nodes", "users", "rate", "data", "rookery"])]
+    #[arg(long, conflicts_with_all = ["minutes", "seed", "nodes", "users", "rate", "group_size", "data", "rookery"])]
     check: Option<PathBuf>,
 }
 
@@ -104,10 +108,10 @@ fn play(arguments: &Arguments) -> Result<judging::Judgement, String> {
     let seed = arguments.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
     let dir = std::path::absolute(&arguments.data).map_err(|error| error.to_string())?;
     fresh(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let Arguments { minutes, nodes, users, rate, .. } = arguments;
+    let Arguments { minutes, nodes, users, rate, group_size, .. } = arguments;
     let command = format!(
         "cargo run --release --example chaos -- --minutes {minutes} --seed {seed} --nodes {nodes} \
-         --users {users} --rate {rate}"
+         --users {users} --rate {rate} --group-size {group_size}"
     );
     println!("{command}");
     let few = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
@@ -120,6 +124,7 @@ fn play(arguments: &Arguments) -> Result<judging::Judgement, String> {
         nodes: few(*nodes),
         users: few(*users),
         rate: *rate,
+        group_size: few(*group_size),
         lasts: Duration::from_secs_f64(minutes * 60.0),
     };
     if let Some(beside) = arguments.report.parent() {

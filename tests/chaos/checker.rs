@@ -2,7 +2,8 @@
 //!
 //! Looks for  acknowledged messages that are missing, messages that came twice, in the wrong order, changed, or to the
 //!            wrong user; numbers left out, devices that were told different things, ticks that went back, messages
-//!            that expired too early, check marks that differ, and logs that began anew.
+//!            that expired too early, check marks that differ, and logs that began anew; in groups, members who saw different
+//!            orders, lack something of the time in which they were in, or got something of another.
 //! Cannot see what no client saw: whether a message is durable before somebody fetches it, what happened to a message
 //!            without an answer that never came, and faults that only a device that is not listed would have noticed.
 //!            An acknowledgement of a device counts from when it was written down, though it may never have arrived.
@@ -11,6 +12,8 @@
 
 #[path = "checker/ending.rs"]
 mod ending;
+#[path = "checker/groups.rs"]
+mod groups;
 #[path = "checker/logs.rs"]
 mod logs;
 #[path = "checker/messages.rs"]
@@ -23,10 +26,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 
 use crate::history::{Event, Line, What};
+use groups::{Change, Groups};
 use logs::{Log, Seen};
 use messages::{Message, Messages, Place, Users, hash};
 
-/// How many anomalies of one kind are kept with their text; with ten kinds, 100 in all. No kind crowds out another.
+/// How many anomalies of one kind are kept with their text; with thirteen kinds, 130 in all. No kind crowds out another.
 const TEXTS_PER_KIND: u64 = 10;
 
 /// What can be wrong.
@@ -52,11 +56,17 @@ pub(crate) enum Kind {
     CheckMarkDiffers,
     /// The epoch of a user's log changed.
     LogRestarted,
+    /// Two members saw two different things at one place of a group, or one post at two places.
+    DifferentGroupOrder,
+    /// A member lacks something of the time in which they were in a group.
+    GroupGap,
+    /// Somebody saw something of a group from before they came, or from after they went.
+    GroupLeak,
 }
 
 impl Kind {
     /// Each of them, in order.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Lost,
         Self::Duplicated,
         Self::Misordered,
@@ -67,6 +77,9 @@ impl Kind {
         Self::DevicesDisagree,
         Self::CheckMarkDiffers,
         Self::LogRestarted,
+        Self::DifferentGroupOrder,
+        Self::GroupGap,
+        Self::GroupLeak,
     ];
 
     /// As reports call it.
@@ -82,6 +95,9 @@ impl Kind {
             Self::DevicesDisagree => "devices disagree",
             Self::CheckMarkDiffers => "check mark differs",
             Self::LogRestarted => "log restarted",
+            Self::DifferentGroupOrder => "different group order",
+            Self::GroupGap => "group gap",
+            Self::GroupLeak => "group leak",
         }
     }
 }
@@ -124,6 +140,18 @@ pub(crate) struct Counts {
     pub(crate) events: u64,
     /// Sockets that went on somewhere.
     pub(crate) connections: u64,
+    /// Groups.
+    pub(crate) groups: u64,
+    /// Of the messages sent, those to groups.
+    pub(crate) posts: u64,
+    /// Of the posts, those with a check mark.
+    pub(crate) posts_acknowledged: u64,
+    /// Of the posts, those refused for good.
+    pub(crate) posts_refused: u64,
+    /// Of what was delivered, the posts.
+    pub(crate) posts_delivered: u64,
+    /// Changes in the orders of all groups: makings, comings, goings and others.
+    pub(crate) changes: u64,
 }
 
 impl Counts {
@@ -142,6 +170,12 @@ impl Counts {
             ("expired", self.expired),
             ("events", self.events),
             ("connections", self.connections),
+            ("groups", self.groups),
+            ("posts to groups, of the messages sent", self.posts),
+            ("posts acknowledged", self.posts_acknowledged),
+            ("posts refused", self.posts_refused),
+            ("posts delivered, summed over devices", self.posts_delivered),
+            ("changes of groups", self.changes),
         ];
         named.map(|(name, count)| (name.to_owned(), count)).to_vec()
     }
@@ -197,6 +231,7 @@ struct Pass {
     verdict: Verdict,
     users: Users,
     messages: Messages,
+    groups: Groups,
     /// By the number of the user.
     logs: Vec<Log>,
     /// By sender and recipient: what the sender was told is delivered, and when.
@@ -211,12 +246,9 @@ impl Pass {
         match line.what {
             What::Run { users, expiry_ms, .. } => self.run(at, &users, expiry_ms),
             What::Invoke { user, device, cid, to, body } => {
-                let message = Message::new(
-                    self.users.id(&user),
-                    self.users.conv(&to),
-                    cid.into(),
-                    (hash(&device), hash(&body), at),
-                );
+                let (from, to) = (self.users.id(&user), self.users.conv(&to));
+                let to = (to, self.users.is_group(to));
+                let message = Message::new(from, to, cid.into(), (hash(&device), hash(&body), at));
                 self.invoke(message);
             }
             What::Ok { user, cid, mid, seq, dup, tries, .. } => {
@@ -240,6 +272,7 @@ impl Pass {
             }
             What::Event { user, device, n, event } => self.event(at, (&user, &device), n, &event),
             What::Acked { user, device, n } => self.log(&user).device(&device).ack(n, at),
+            What::Read { user, conv, seq, .. } => self.read(at, &user, &conv, seq),
             What::Closed { .. } | What::Fault { .. } | What::Healed { .. } | What::Whole { .. } => {
             }
         }
@@ -268,6 +301,7 @@ impl Pass {
 
     fn invoke(&mut self, message: Message) {
         self.verdict.counts.invoked += 1;
+        self.verdict.counts.posts += u64::from(message.is_post);
         let (at, from) = (message.invoked_at, message.from);
         if let Some(cid) = self.messages.invoke(message) {
             let text = || format!("{} used cid {cid} for two messages", self.users.name(from));
@@ -296,7 +330,24 @@ impl Pass {
         }
         message.place.get_or_insert(place);
         let to = message.to;
-        self.messages.exists(from, to, place.seq);
+        self.exists(from, to, place.seq);
+    }
+
+    /// Some client was told of this; a group has one order for all who write.
+    fn exists(&mut self, from: usize, to: usize, seq: u64) {
+        let from = if self.users.is_group(to) { to } else { from };
+        self.messages.exists(from, to, seq);
+    }
+
+    /// Only in groups it is looked at who has read what.
+    fn read(&mut self, at: u64, user: &str, conv: &str, seq: u64) {
+        let key = (self.users.id(user), self.users.conv(conv));
+        if self.users.is_group(key.1) {
+            let reads = self.groups.reads.entry(key).or_default();
+            if reads.last().is_none_or(|(last, _)| seq > *last) {
+                reads.push((seq, at));
+            }
+        }
     }
 
     fn refuse(&mut self, at: u64, user: &str, cid: &str, code: &str) {
@@ -310,18 +361,22 @@ impl Pass {
             let text = || format!("{user}'s {cid} was refused ({code}) after its check mark");
             self.verdict.add(Kind::Unexpected, at, text);
         }
-        self.verdict.counts.refused += u64::from(!message.refused);
+        let is_first = u64::from(!message.refused);
         message.refused = true;
+        self.verdict.counts.refused += is_first;
+        self.verdict.counts.posts_refused += is_first * u64::from(message.is_post);
     }
 
     fn event(&mut self, at: u64, (user, device): (&str, &str), n: u64, event: &Event) {
         self.verdict.counts.events += 1;
         let owner = self.users.id(user);
         let seen = self.seen(owner, event);
-        let is_message = matches!(seen, Seen::Message { .. });
+        let is_post = matches!(seen, Seen::Post { .. });
+        let is_message = is_post || matches!(seen, Seen::Message { .. });
         let took = self.log(user).take(device, n, at, seen);
         self.verdict.counts.repeats_at_clients += u64::from(took.repeated);
         self.verdict.counts.delivered += u64::from(is_message && took.fresh);
+        self.verdict.counts.posts_delivered += u64::from(is_post && took.fresh);
         if let Some(last) = took.gap_after {
             let text = || format!("{user}/{device} was sent {n} after {last}");
             self.verdict.add(Kind::Gap, at, text);
@@ -336,15 +391,25 @@ impl Pass {
     /// An event without its texts; notes what it says about how far a conversation has got.
     fn seen(&mut self, owner: usize, event: &Event) -> Seen {
         match event {
-            Event::Message { mid, from, seq, body } => {
+            Event::Message { mid, conv, from, seq, body } => {
                 let from = self.users.id(from);
-                self.messages.exists(from, owner, *seq);
+                let group = conv.as_deref().map(|conv| self.users.conv(conv));
+                self.exists(from, group.unwrap_or(owner), *seq);
                 let cid = hash(body.split(' ').next().unwrap_or_default());
-                Seen::Message { from, place: Place::of(mid, *seq), cid, body: hash(body) }
+                let (place, body) = (Place::of(mid, *seq), hash(body));
+                match group {
+                    Some(group) => Seen::Post { group, from, place, cid, body },
+                    None => Seen::Message { from, place, cid, body },
+                }
+            }
+            Event::Group { conv, seq, .. } => {
+                let group = self.users.conv(conv);
+                self.exists(group, group, *seq);
+                Seen::Change { group, seq: *seq, change: self.change(event) }
             }
             Event::Sent { mid, conv, seq, cid } => {
                 let to = self.users.conv(conv);
-                self.messages.exists(owner, to, *seq);
+                self.exists(owner, to, *seq);
                 Seen::Sent { to, place: Place::of(mid, *seq), cid: hash(cid) }
             }
             Event::Receipt { conv, delivered, read } => {
@@ -355,5 +420,26 @@ impl Pass {
                 Seen::Expired { to: self.users.conv(conv), place: Place::of(mid, *seq) }
             }
         }
+    }
+
+    /// The hash of what a change says; notes whom it puts in and out.
+    fn change(&mut self, event: &Event) -> u64 {
+        let Event::Group { by, change, users, says, .. } = event else { return 0 };
+        let key = hash(&(by, change, users, says));
+        if !self.groups.changes.contains_key(&key) {
+            let mut named: Vec<usize> = users.iter().map(|user| self.users.id(user)).collect();
+            let mut known = Change::default();
+            match change.as_str() {
+                "created" | "added" => known.comes = named,
+                "removed" => known.goes = named,
+                "left" => {
+                    named.push(self.users.id(by));
+                    known.goes = named;
+                }
+                _ => {}
+            }
+            self.groups.changes.insert(key, known);
+        }
+        key
     }
 }

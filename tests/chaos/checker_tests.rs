@@ -36,6 +36,7 @@ fn a_good_history_is_counted_and_nothing_is_found() {
         expired: 1,
         events: 2 * 10 + 2 + 6,
         connections: 4,
+        ..Counts::default()
     };
     assert_eq!(counts, expected);
     assert!(counts.named().iter().any(|(name, count)| name == "sent once more" && *count == 2));

@@ -41,7 +41,7 @@ pub(crate) enum What {
         device: String,
         /// Its `cid`.
         cid: String,
-        /// `u:<user>`.
+        /// `u:<user>` or `g:<group>`.
         to: String,
         /// What is written; begins with its `cid` and a space, or is that alone.
         body: String,
@@ -107,6 +107,17 @@ pub(crate) enum What {
         /// Up to here.
         n: u64,
     },
+    /// A device has said that a conversation is read up to `seq`; it had acknowledged that before.
+    Read {
+        /// Whose.
+        user: String,
+        /// Which.
+        device: String,
+        /// `u:<user>` or `g:<group>`.
+        conv: String,
+        /// Up to here.
+        seq: u64,
+    },
     /// A socket is gone.
     Closed {
         /// Whose.
@@ -143,10 +154,13 @@ pub(crate) enum What {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ev", rename_all = "snake_case")]
 pub(crate) enum Event {
-    /// A message to the user.
+    /// A message to the user, or to a group that the user is in.
     Message {
         /// The node's id.
         mid: String,
+        /// `g:<group>`; absent when it is to the user alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conv: Option<String>,
         /// The sender.
         from: String,
         /// Its place in the conversation.
@@ -158,7 +172,7 @@ pub(crate) enum Event {
     Sent {
         /// The node's id.
         mid: String,
-        /// `u:<user>`: to whom.
+        /// `u:<user>` or `g:<group>`: to whom.
         conv: String,
         /// Its place.
         seq: u64,
@@ -167,7 +181,7 @@ pub(crate) enum Event {
     },
     /// How far the user's messages have got.
     Receipt {
-        /// `u:<user>`: whose ticks.
+        /// `u:<user>`: whose ticks; `g:<group>`: those that all other members have reached.
         conv: String,
         /// Delivered up to here.
         delivered: u64,
@@ -182,5 +196,20 @@ pub(crate) enum Event {
         mid: String,
         /// Its place.
         seq: u64,
+    },
+    /// A change of a group that the user is in, or comes into, or goes out of by it.
+    Group {
+        /// `g:<group>`.
+        conv: String,
+        /// Its place in the group's order.
+        seq: u64,
+        /// Who did it.
+        by: String,
+        /// `created`, `added`, `removed`, `left`, or any other that puts nobody in or out.
+        change: String,
+        /// Whom it puts in or out; of `left` that is `by`, and this is empty.
+        users: Vec<String>,
+        /// What else it says: the same for all members.
+        says: String,
     },
 }

@@ -43,6 +43,7 @@ async fn nothing_is_lost_doubled_or_out_of_order_whatever_fails() {
         nodes: 3,
         users: 100,
         rate: 200,
+        group_size: 12,
         lasts: LASTS,
     };
     let ended = run::run(&plan, |line| eprintln!("{line}")).await;

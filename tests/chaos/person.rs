@@ -1,7 +1,10 @@
 //! Person: one device of one user, with a socket of its own that shares nothing with the project's client.
 //!
-//! Writes to its friends, keeps a few messages unanswered, repeats them oldest first with the same `cid` on whichever
+//! Writes to its friends and groups, keeps a few messages unanswered, repeats them oldest first with the same `cid` on whichever
 //! node takes it next, resumes from what it has stored, and writes down all of it. Follows the protocol's five rules.
+
+#[path = "person/clubs.rs"]
+mod clubs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -19,6 +22,8 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use crate::chance::Chance;
 use crate::history::{Event, What};
 use crate::recorder::Recorder;
+use clubs::Clubs;
+pub(crate) use clubs::Founding;
 
 /// Messages one device keeps unanswered.
 const WINDOW: usize = 16;
@@ -31,15 +36,21 @@ const SILENCE: Duration = Duration::from_secs(12);
 const QUIET: Duration = Duration::from_secs(2);
 /// A reply that does not come for this long: the message is repeated.
 const ANSWER: Duration = Duration::from_secs(8);
+/// A group of so many is written to like a friend; a larger one so much less often that as many get something.
+pub(crate) const USUAL_GROUP: usize = 12;
+/// Sockets that those who were away open at once.
+const AWAY_AT_ONCE: usize = 64;
 
 /// What all of them are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Connect; write nothing.
     Gather,
-    /// Write to friends.
+    /// Make groups. Who is going to be away goes.
+    Form,
+    /// Write to friends and groups.
     Talk,
-    /// Write nothing new.
+    /// Write nothing new. Who was away comes back.
     Finish,
     /// Leave.
     Over,
@@ -55,12 +66,23 @@ pub(crate) struct Company {
     pub(crate) tally: Arc<Tally>,
     /// The nodes: name and address.
     pub(crate) nodes: Arc<Vec<(String, String)>>,
+    /// What those who are away come in by.
+    pub(crate) door: Arc<Semaphore>,
+}
+
+impl Company {
+    /// A door as wide as those who were away may take it.
+    pub(crate) fn door() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(AWAY_AT_ONCE))
+    }
 }
 
 /// How far all of them are together.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) acknowledged: AtomicU64,
+    /// Numbered events that came.
+    pub(crate) heard: AtomicU64,
 }
 
 /// Who it is.
@@ -69,6 +91,10 @@ pub(crate) struct Person {
     pub(crate) device: String,
     pub(crate) token: String,
     pub(crate) friends: Vec<String>,
+    /// The groups it makes.
+    pub(crate) founds: Vec<Founding>,
+    /// Whether it is only there at the beginning and at the end.
+    pub(crate) away: bool,
     /// Between two messages of this device, on average.
     pub(crate) pause: Duration,
     /// Whether it has all there is and nothing unanswered.
@@ -92,8 +118,9 @@ struct Device {
     epoch: Option<String>,
     head: u64,
     acked: u64,
-    /// The newest message that came: by whom, and its place.
+    /// The newest message that came: its conversation, and its place.
     unread: Option<(String, u64)>,
+    clubs: Clubs,
     count: u64,
     /// In the order of their numbers, which is the order of their writing.
     unanswered: BTreeMap<u64, Unanswered>,
@@ -109,6 +136,8 @@ pub(crate) async fn live(person: Person, company: Company, seed: u64) {
     let now = Instant::now();
     let mut chance = Chance::new(seed);
     let node = chance.below(company.nodes.len());
+    let leaves = person.device == "phone";
+    let clubs = Clubs::new(&person.user, &person.founds, leaves, &mut chance);
     let mut device = Device {
         person,
         company,
@@ -119,6 +148,7 @@ pub(crate) async fn live(person: Person, company: Company, seed: u64) {
         head: 0,
         acked: 0,
         unread: None,
+        clubs,
         count: 0,
         unanswered: BTreeMap::new(),
         held: BTreeMap::new(),
@@ -127,6 +157,10 @@ pub(crate) async fn live(person: Person, company: Company, seed: u64) {
         next_at: now,
     };
     while device.phase() != Phase::Over {
+        if device.is_away() {
+            device.stay_away().await;
+            continue;
+        }
         if let Some(socket) = device.connect().await {
             let code = device.serve(socket).await;
             let (user, device_name) = device.name();
@@ -146,6 +180,18 @@ impl Device {
         *self.company.phase.borrow()
     }
 
+    fn is_away(&self) -> bool {
+        self.person.away && matches!(self.phase(), Phase::Form | Phase::Talk)
+    }
+
+    /// Nobody waits for who is away.
+    async fn stay_away(&mut self) {
+        self.person.done.store(true, Ordering::SeqCst);
+        if self.company.phase.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn name(&self) -> (String, String) {
         (self.person.user.clone(), self.person.device.clone())
     }
@@ -156,9 +202,14 @@ impl Device {
 
     /// A socket that is authenticated and has repeated what was unanswered.
     async fn connect(&mut self) -> Option<Socket> {
-        let mut socket = tokio::time::timeout(PATIENCE, self.greet()).await.ok()??;
+        let mut socket = {
+            let door = Arc::clone(&self.company.door);
+            let _place = if self.person.away { Some(door.acquire().await.ok()?) } else { None };
+            tokio::time::timeout(PATIENCE, self.greet()).await.ok()??
+        };
         self.heard_at = Instant::now();
         self.held.clear();
+        self.clubs.reconnected();
         let all: Vec<u64> = self.unanswered.keys().copied().collect();
         for number in all {
             self.send(&mut socket, number).await?;
@@ -220,7 +271,7 @@ impl Device {
                 },
                 _ = storm.changed() => return None,
                 _ = tick.tick() => {
-                    if self.phase() == Phase::Over {
+                    if self.phase() == Phase::Over || self.is_away() {
                         let _gone = socket.close(None).await;
                         return Some(1000);
                     }
@@ -248,6 +299,8 @@ impl Device {
                 && self.chance.below(4) == 0
             {
                 let d = json!({"conv": conv, "seq": seq});
+                let (user, device) = self.name();
+                self.company.recorder.write(What::Read { user, device, conv, seq });
                 write(socket, &json!({"op": "read", "d": d})).await?;
             }
         }
@@ -262,14 +315,21 @@ impl Device {
             }
         }
         // Whoever is not answered in a long while goes to another node.
-        if self.unanswered.values().any(|u| !u.refused && u.sent_at.elapsed() > ANSWER) {
+        let forgotten = |u: &Unanswered| !u.refused && u.sent_at.elapsed() > ANSWER;
+        if self.unanswered.values().any(forgotten) || self.clubs.waits_longer_than(ANSWER) {
             return None;
         }
-        if self.phase() == Phase::Talk && now >= self.next_at {
+        let phase = self.phase();
+        if let Some(request) = self.clubs.request(phase, &mut self.chance) {
+            write(socket, &request).await?;
+        }
+        if phase == Phase::Talk && now >= self.next_at {
             self.invoke(socket).await?;
         }
         let quiet = self.news_at.elapsed() > QUIET && self.last >= self.head;
-        self.person.done.store(quiet && self.unanswered.is_empty(), Ordering::SeqCst);
+        let answered = self.unanswered.is_empty();
+        let idle = answered && (phase == Phase::Gather || self.clubs.is_idle());
+        self.person.done.store(quiet && idle, Ordering::SeqCst);
         Some(())
     }
 
@@ -277,7 +337,7 @@ impl Device {
         let pause = u64::try_from(self.person.pause.as_millis()).unwrap_or(1_000).max(1);
         self.next_at =
             Instant::now() + Duration::from_millis(self.chance.between(1, 2 * pause + 1));
-        let to = self.person.friends[self.chance.below(self.person.friends.len())].clone();
+        let to = self.whom();
         if self.unanswered.len() >= WINDOW || self.held.contains_key(&to) {
             return Some(());
         }
@@ -296,6 +356,19 @@ impl Device {
         let unanswered = Unanswered { to, body, tries: 0, sent_at: Instant::now(), refused: false };
         self.unanswered.insert(self.count, unanswered);
         self.send(socket, self.count).await
+    }
+
+    /// A friend, or a group.
+    fn whom(&mut self) -> String {
+        let (friends, groups) = (&self.person.friends, self.clubs.all());
+        let at = self.chance.below(friends.len() + groups.len());
+        let group = at.checked_sub(friends.len()).map(|at| groups[at]);
+        if let Some((conv, size)) = group
+            && self.chance.below(size.max(1)) < USUAL_GROUP
+        {
+            return conv.to_owned();
+        }
+        friends[at % friends.len()].clone()
     }
 
     fn cid(&self, number: u64) -> String {
@@ -317,10 +390,15 @@ impl Device {
         if let Some(n) = frame["n"].as_u64() {
             self.news_at = self.heard_at;
             self.head = self.head.max(n);
+            self.company.tally.heard.fetch_add(1, Ordering::Relaxed);
             let (user, device) = self.name();
             if let Some(event) = event(frame) {
-                if let Event::Message { from, seq, .. } = &event {
-                    self.unread = Some((format!("u:{from}"), *seq));
+                if let Event::Message { conv, from, seq, .. } = &event {
+                    let conv = conv.clone().unwrap_or_else(|| format!("u:{from}"));
+                    self.unread = Some((conv, *seq));
+                }
+                if n > self.last {
+                    self.clubs.heard(&event);
                 }
                 self.company.recorder.write(What::Event { user, device, n, event });
             }
@@ -328,6 +406,10 @@ impl Device {
         } else if frame["ev"] == "pong" {
             self.head = self.head.max(frame["d"]["head"].as_u64().unwrap_or(0));
         } else if let Some(id) = frame["re"].as_str() {
+            if self.clubs.answered(id, frame) {
+                self.news_at = self.heard_at;
+                return;
+            }
             let number = id.split('.').next().and_then(|number| number.parse().ok());
             if let Some(number) = number {
                 self.answered(number, frame);
@@ -369,12 +451,27 @@ fn event(frame: &Value) -> Option<Event> {
     let number = |name: &str| d[name].as_u64().unwrap_or(0);
     let (mid, seq, conv) = (text("mid"), number("seq"), text("conv"));
     Some(match frame["ev"].as_str()? {
-        "message" => Event::Message { mid, from: text("from"), seq, body: text("body") },
+        "message" => {
+            let conv = Some(conv).filter(|conv| conv.starts_with("g:"));
+            Event::Message { mid, conv, from: text("from"), seq, body: text("body") }
+        }
         "sent" => Event::Sent { mid, conv, seq, cid: text("cid") },
         "receipt" => Event::Receipt { conv, delivered: number("delivered"), read: number("read") },
         "expired" => Event::Expired { conv, mid, seq },
+        "group" => change(conv, seq, d),
         _ => return None,
     })
+}
+
+/// A change of a group. What it says besides is kept whole.
+fn change(conv: String, seq: u64, d: &Value) -> Event {
+    let text = |name: &str| d[name].as_str().unwrap_or_default().to_owned();
+    let users = d["users"].as_array().map_or(&[][..], Vec::as_slice);
+    let users = users.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut says = d.as_object().cloned().unwrap_or_default();
+    says.retain(|name, _| !["conv", "seq", "by", "change", "users"].contains(&name.as_str()));
+    let says = Value::Object(says).to_string();
+    Event::Group { conv, seq, by: text("by"), change: text("change"), users, says }
 }
 
 async fn write(socket: &mut Socket, frame: &Value) -> Option<()> {

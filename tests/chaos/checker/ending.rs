@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::groups::Fact;
 use super::logs::{Entry, Log, Ranges, Seen};
 use super::messages::{Message, Place};
 use super::{Kind, Pass, Verdict};
@@ -49,10 +50,13 @@ impl Pass {
         for user in 0..self.logs.len() {
             self.walk(user, &expiries);
         }
+        self.end_groups();
         for index in 0..self.messages.all.len() {
-            self.ticked(index);
             self.sender_side(index);
-            self.recipient_side(index, &mut expiries);
+            if !self.messages.all[index].is_post {
+                self.ticked(index);
+                self.recipient_side(index, &mut expiries);
+            }
         }
         for ((from, to, seq), expired) in expiries.iter().filter(|(_, expired)| !expired.known) {
             let names = (self.users.name(*from), self.users.name(*to));
@@ -88,8 +92,18 @@ impl Pass {
         for (n, Entry { at, seen }) in entries {
             match seen {
                 Seen::Message { .. } => self.message(&mut walk, user, (n, at), seen),
+                Seen::Post { .. } => self.post(user, (n, at), seen),
+                Seen::Change { group, seq, change } => {
+                    if self.saw((user, group), (n, at), seq, Fact::Change(change)) {
+                        self.repeats(user, (n, at), group, seq);
+                    }
+                }
                 Seen::Sent { to, place, cid } => {
-                    let again = !walk.mids.insert((false, place.mid));
+                    let mut again = !walk.mids.insert((false, place.mid));
+                    if self.users.is_group(to) {
+                        let fact = Fact::Post { mid: place.mid, from: user };
+                        again |= self.saw((user, to), (n, at), place.seq, fact);
+                    }
                     self.sent(user, (n, at), (to, place, cid), again);
                 }
                 Seen::Receipt { to, delivered, read } => {
@@ -114,7 +128,7 @@ impl Pass {
     fn message(&mut self, walk: &mut Walk, user: usize, (n, at): (u64, u64), seen: Seen) {
         let Seen::Message { from, place, cid, body } = seen else { return };
         let index = self.messages.find(from, cid);
-        let twice = self.tie(user, (n, at), from, (index, place, body));
+        let twice = self.tie(user, (n, at), (from, user), (index, place, body));
         let sender = walk.senders.entry(from).or_default();
         let again = !walk.mids.insert((true, place.mid)) | !sender.seqs.insert(place.seq);
         let overtaken = index.is_some_and(|index| {
@@ -135,12 +149,27 @@ impl Pass {
         }
     }
 
+    fn post(&mut self, user: usize, (n, at): (u64, u64), seen: Seen) {
+        let Seen::Post { group, from, place, cid, body } = seen else { return };
+        let index = self.messages.find(from, cid);
+        self.tie(user, (n, at), (from, group), (index, place, body));
+        let fact = Fact::Post { mid: place.mid, from };
+        if self.saw((user, group), (n, at), place.seq, fact) {
+            self.repeats(user, (n, at), group, place.seq);
+        }
+    }
+
+    fn repeats(&mut self, user: usize, (n, at): (u64, u64), group: usize, seq: u64) {
+        let (name, conv) = (self.users.name(user), self.users.name(group));
+        self.verdict.add(Kind::Duplicated, at, || format!("{n} of {name} repeats {seq} of {conv}"));
+    }
+
     /// Compares a message with what was sent; whether it came before under another number.
     fn tie(
         &mut self,
         user: usize,
         (n, at): (u64, u64),
-        from: usize,
+        (from, to): (usize, usize),
         (index, place, body): (Option<usize>, Place, u64),
     ) -> bool {
         let (name, from) = (self.users.name(user), self.users.name(from));
@@ -149,7 +178,7 @@ impl Pass {
             self.verdict.add(Kind::Unexpected, at, text);
             return false;
         };
-        let wrong = if message.to != user {
+        let wrong = if message.to != to {
             Some("was sent to somebody else")
         } else if message.refused {
             Some("was refused")
@@ -163,7 +192,7 @@ impl Pass {
             self.verdict.add(Kind::Unexpected, at, text);
         }
         compare(&mut self.verdict, message, place, at, || format!("{n} of {name}"));
-        if message.to != user {
+        if message.to != to {
             return false;
         }
         let twice = message.received.is_some();
@@ -204,7 +233,9 @@ impl Pass {
         (n, at): (u64, u64),
         (delivered, read): (u64, u64),
     ) {
-        let newest = self.messages.newest(user, to);
+        // In a group there is one order for all.
+        let is_group = self.users.is_group(to);
+        let newest = self.messages.newest(if is_group { to } else { user }, to);
         let wrong = if delivered < ticks.0 || read < ticks.1 {
             Some("goes back")
         } else if read > delivered {
@@ -221,7 +252,9 @@ impl Pass {
                 || format!("{n} of {}, ticks of {}, {wrong}: {had:?} to {now:?}", names.0, names.1);
             self.verdict.add(Kind::TickRegressed, at, text);
         }
-        if delivered > ticks.0 {
+        if is_group {
+            self.told_of_group((user, to), at, (delivered, read));
+        } else if delivered > ticks.0 {
             self.told.entry((user, to)).or_default().push((delivered, at));
         }
         *ticks = (delivered.max(ticks.0), read.max(ticks.1));
@@ -236,6 +269,10 @@ impl Pass {
             counts.recovered += u64::from(!message.refused && message.received.is_some());
             return;
         };
+        if message.is_post {
+            counts.posts_acknowledged += 1;
+            return;
+        }
         let from = self.users.name(message.from);
         for device in absent(&self.logs[message.from], message.sent) {
             let text = || format!("{from}/{device} was never shown {from}'s own {}", message.cid);
@@ -295,7 +332,8 @@ impl Pass {
     }
 }
 
-/// Reports a message that has another id or place than was told before; keeps the first.
+/// Reports a message that has another id or place than was told before; keeps the first. Of a post only the check mark
+/// counts: that members see it in different places is an anomaly of its own.
 fn compare(
     verdict: &mut Verdict,
     message: &mut Message,
@@ -303,14 +341,15 @@ fn compare(
     at: u64,
     whose: impl FnOnce() -> String,
 ) {
-    if *message.place.get_or_insert(place) != place {
+    let judges = !message.is_post || message.marked_at.is_some();
+    if *message.place.get_or_insert(place) != place && judges {
         let text = || format!("{}: {} has another mid or seq than before", whose(), message.cid);
         verdict.add(Kind::CheckMarkDiffers, at, text);
     }
 }
 
 /// The listed devices that lack what stands under a number; a user without any lacks everything.
-fn absent(log: &Log, n: Option<u64>) -> impl Iterator<Item = &str> {
+pub(super) fn absent(log: &Log, n: Option<u64>) -> impl Iterator<Item = &str> {
     let listed = || log.devices.iter().filter(|(_, device)| device.listed);
     let nobody = listed().next().is_none().then_some("no device");
     let lacks = move |seen: &Ranges| n.is_none_or(|n| !seen.contains(n));

@@ -7,10 +7,40 @@ use super::messages::Place;
 /// An event without its texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
-    Message { from: usize, place: Place, cid: u64, body: u64 },
-    Sent { to: usize, place: Place, cid: u64 },
-    Receipt { to: usize, delivered: u64, read: u64 },
-    Expired { to: usize, place: Place },
+    Message {
+        from: usize,
+        place: Place,
+        cid: u64,
+        body: u64,
+    },
+    /// To a group.
+    Post {
+        group: usize,
+        from: usize,
+        place: Place,
+        cid: u64,
+        body: u64,
+    },
+    /// Of a group; known by the hash of what it says.
+    Change {
+        group: usize,
+        seq: u64,
+        change: u64,
+    },
+    Sent {
+        to: usize,
+        place: Place,
+        cid: u64,
+    },
+    Receipt {
+        to: usize,
+        delivered: u64,
+        read: u64,
+    },
+    Expired {
+        to: usize,
+        place: Place,
+    },
 }
 
 /// What stands under a number.

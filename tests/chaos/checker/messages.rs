@@ -29,13 +29,18 @@ impl Users {
         id
     }
 
-    /// Of `u:<user>`. Any other form is a user that nobody is.
+    /// Of `u:<user>`. A group goes by its whole `g:<group>`; any other form is a user that nobody is.
     pub(super) fn conv(&mut self, conv: &str) -> usize {
         self.id(conv.strip_prefix("u:").unwrap_or(conv))
     }
 
     pub(super) fn name(&self, id: usize) -> &str {
         self.names.get(id).map_or("?", String::as_str)
+    }
+
+    /// No user has such a name.
+    pub(super) fn is_group(&self, id: usize) -> bool {
+        self.name(id).starts_with("g:")
     }
 
     pub(super) fn len(&self) -> usize {
@@ -61,6 +66,8 @@ pub(super) struct Message {
     pub(super) cid: Box<str>,
     pub(super) from: usize,
     pub(super) to: usize,
+    /// Whether it is to a group.
+    pub(super) is_post: bool,
     /// Hash of the device it was sent from.
     pub(super) device: u64,
     /// Hash of what is written.
@@ -71,17 +78,17 @@ pub(super) struct Message {
     /// As the check mark says; without one, as the first event says.
     pub(super) place: Option<Place>,
     pub(super) refused: bool,
-    /// Its number in the recipient's log.
+    /// Its number in the recipient's log; of a post, in that of whoever is looked at first.
     pub(super) received: Option<u64>,
     /// The number of its `sent` in the sender's log.
     pub(super) sent: Option<u64>,
 }
 
 impl Message {
-    /// With hash of device, hash of body and time.
+    /// With hash of device, hash of body and time; `to` with whether it is a group.
     pub(super) fn new(
         from: usize,
-        to: usize,
+        (to, is_post): (usize, bool),
         cid: Box<str>,
         (device, body, invoked_at): (u64, u64, u64),
     ) -> Self {
@@ -89,6 +96,7 @@ impl Message {
             cid,
             from,
             to,
+            is_post,
             device,
             body,
             invoked_at,

@@ -11,7 +11,7 @@ pub(super) fn text(text: &str) -> String {
 }
 
 pub(super) fn message(mid: &str, from: &str, seq: u64, body: &str) -> Event {
-    Event::Message { mid: text(mid), from: text(from), seq, body: text(body) }
+    Event::Message { mid: text(mid), conv: None, from: text(from), seq, body: text(body) }
 }
 
 pub(super) fn sent(mid: &str, conv: &str, seq: u64, cid: &str) -> Event {
