@@ -1,9 +1,12 @@
 //! Tests of the checker: for each promise a history that breaks it, by one small change to a good one.
 
+#[path = "checker/club.rs"]
+mod club;
 #[path = "checker/sample.rs"]
 mod sample;
 
 use super::*;
+use club::{CLUB, change, club, marks, own, post, read as has_read};
 use sample::{
     EXPIRY_MS, History, acked, event, expired, good, invoke, is_event, is_invoke, is_ok, message,
     ok, receipt, refused, run, sent, text,
@@ -12,7 +15,17 @@ use sample::{
 /// Exactly these kinds are found after a change to the good history.
 #[track_caller]
 fn finds(kinds: &[Kind], change: impl FnOnce(&mut History)) -> Verdict {
-    let mut history = good();
+    finds_in(good(), kinds, change)
+}
+
+/// The same after a change to the good history of a group.
+#[track_caller]
+fn club_finds(kinds: &[Kind], change: impl FnOnce(&mut History)) -> Verdict {
+    finds_in(club(), kinds, change)
+}
+
+#[track_caller]
+fn finds_in(mut history: History, kinds: &[Kind], change: impl FnOnce(&mut History)) -> Verdict {
     change(&mut history);
     let verdict = check(history.0);
     let found: Vec<Kind> = verdict.counts_by_kind.keys().copied().collect();
@@ -365,6 +378,7 @@ fn every_kind_has_its_name() {
 #[test]
 fn every_line_is_read_as_it_was_written() {
     let mut history = good();
+    history.0.extend(club().0);
     history.add(What::Healed { id: 1 });
     history.add(What::Whole { id: 1 });
     history.add(What::Closed { user: text("bob"), device: text("laptop"), code: Some(4305) });
@@ -372,7 +386,7 @@ fn every_line_is_read_as_it_was_written() {
         history.0.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
     let tag = |line: &Line| serde_json::to_value(line).unwrap()["what"].to_string();
     let tags: std::collections::BTreeSet<_> = history.0.iter().map(tag).collect();
-    assert_eq!(tags.len(), 11, "{tags:?}");
+    assert_eq!(tags.len(), 12, "{tags:?}");
     assert_eq!(read(file.as_bytes()).unwrap(), history.0);
 }
 
@@ -387,4 +401,195 @@ fn a_line_that_cannot_be_read_is_named() {
     assert!(error(format!("{first}\n{last}\n{torn}").as_bytes()).starts_with("line 3: "));
     assert!(error(b"\xff\n").starts_with("line 1: "));
     assert_eq!(read(&b""[..]).unwrap(), []);
+}
+
+#[test]
+fn a_good_group_is_counted_and_nothing_is_found() {
+    let counts = club_finds(&[], |_| {}).counts;
+    let expected = Counts {
+        invoked: 11,
+        acknowledged: 6,
+        refused: 1,
+        unknown: 4,
+        recovered: 4,
+        delivered: 2 * 4 + 4 + 6,
+        events: 2 * 17 + 10 + 13,
+        connections: 4,
+        groups: 1,
+        posts: 11,
+        posts_acknowledged: 6,
+        posts_refused: 1,
+        posts_delivered: 2 * 4 + 4 + 6,
+        changes: 4,
+        ..Counts::default()
+    };
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn members_see_different_orders() {
+    club_finds(&[Kind::DifferentGroupOrder], |h| {
+        h.replace("carol", 11, &own("m13", 12, "c-3"));
+        h.replace("carol", 12, &post("m12", "alice", 13, "p-5 hello"));
+    });
+    club_finds(&[Kind::DifferentGroupOrder], |h| {
+        h.add(invoke("alice", "tablet", "t-1", CLUB));
+        h.replace("carol", 11, &post("m99", "alice", 12, "t-1 hello"));
+    });
+    let other = change(10, "bob", "left", &["bob"]);
+    club_finds(&[Kind::DifferentGroupOrder], |h| h.replace("carol", 9, &other));
+    let whole = change(8, "alice", "role", &["carol"]);
+    club_finds(&[Kind::DifferentGroupOrder], |h| h.replace("bob", 8, &whole));
+}
+
+#[test]
+fn gap_of_a_member() {
+    club_finds(&[Kind::GroupGap], |h| h.omit("carol", 11));
+    club_finds(&[Kind::GroupGap], |h| h.omit("bob", 8));
+    club_finds(&[Kind::GroupGap], |h| h.omit("carol", 1));
+    club_finds(&[Kind::GroupGap], |h| h.omit("carol", 6));
+    club_finds(&[Kind::Lost, Kind::GroupGap], |h| h.omit("carol", 10));
+}
+
+#[test]
+fn gap_at_the_end_of_what_a_member_has() {
+    club_finds(&[], |h| {
+        h.add(invoke("alice", "phone", "p-7", CLUB));
+        h.tell("alice", 18, &own("m15", 15, "p-7"));
+        h.tell("carol", 14, &post("m15", "alice", 15, "p-7 hello"));
+    });
+    club_finds(&[Kind::GroupGap], |h| {
+        h.add(invoke("alice", "phone", "p-7", CLUB));
+        h.tell("alice", 18, &own("m15", 15, "p-7"));
+    });
+    let updated = change(15, "alice", "updated", &[]);
+    club_finds(&[Kind::GroupGap], |h| h.tell("carol", 14, &updated));
+    club_finds(&[Kind::GroupGap], |h| h.omit("bob", 10));
+}
+
+#[test]
+fn leak_to_who_went_or_never_came() {
+    let last = post("m14", "alice", 14, "p-6 hello");
+    club_finds(&[Kind::GroupLeak], |h| h.tell("bob", 11, &last));
+    club_finds(&[Kind::GroupLeak], |h| h.tell("dave", 1, &last));
+    club_finds(&[Kind::GroupLeak], |h| {
+        for (user, n) in [("alice", 18), ("bob", 11), ("carol", 14)] {
+            h.tell(user, n, &change(15, "alice", "updated", &[]));
+        }
+    });
+}
+
+#[test]
+fn leak_of_what_was_posted_before() {
+    let missed = post("m7", "alice", 7, "p-3 hello");
+    club_finds(&[Kind::GroupLeak], |h| h.insert("carol", 7, &missed));
+}
+
+#[test]
+fn lost_by_a_member() {
+    club_finds(&[Kind::Lost], |h| h.omit("carol", 13));
+    let on_one = |what: &What| is_event(what, "alice", Some("tablet"), 17);
+    club_finds(&[Kind::Lost], |h| h.drop(on_one));
+    club_finds(&[Kind::Lost, Kind::GroupGap], |h| {
+        let added = change(15, "alice", "added", &["dave"]);
+        h.tell("alice", 18, &added);
+        h.tell("carol", 14, &added);
+        h.add(invoke("alice", "phone", "p-7", CLUB));
+        h.add(ok("alice", "p-7", "m16", 16));
+        h.tell("alice", 19, &own("m16", 16, "p-7"));
+        h.tell("carol", 15, &post("m16", "alice", 16, "p-7 hello"));
+    });
+}
+
+#[test]
+fn posts_are_duplicated() {
+    let again = post("m14", "alice", 14, "p-6 hello");
+    club_finds(&[Kind::Duplicated], |h| h.tell("carol", 14, &again));
+    let elsewhere = post("m12", "alice", 15, "p-5 hello");
+    club_finds(&[Kind::Duplicated, Kind::GroupGap], |h| h.tell("carol", 14, &elsewhere));
+    club_finds(&[Kind::Duplicated], |h| h.tell("alice", 18, &own("m14", 14, "p-6")));
+    let left = change(10, "bob", "left", &[]);
+    club_finds(&[Kind::Duplicated], |h| h.tell("carol", 14, &left));
+}
+
+#[test]
+fn posts_are_misordered() {
+    club_finds(&[Kind::Misordered], |h| h.swap_invokes("p-1", "p-2"));
+    club_finds(&[Kind::Misordered], |h| h.swap_invokes("p-5", "p-6"));
+    club_finds(&[], |h| h.swap_invokes("b-1", "p-2"));
+    club_finds(&[Kind::Misordered], |h| {
+        h.replace("carol", 10, &post("m12", "alice", 12, "p-5 hello"));
+        h.replace("carol", 11, &post("m11", "alice", 11, "p-4 hello"));
+    });
+}
+
+#[test]
+fn a_post_is_not_where_its_check_mark_says() {
+    let said = |mid: &str, seq| ok("alice", "p-6", mid, seq);
+    club_finds(&[Kind::CheckMarkDiffers], |h| h.add(said("m14", 15)));
+    club_finds(&[Kind::Lost, Kind::CheckMarkDiffers], |h| {
+        h.each(|what| is_ok(what, "p-6"), |what| *what = said("m14", 15));
+    });
+    club_finds(&[Kind::Lost, Kind::CheckMarkDiffers], |h| {
+        h.each(|what| is_ok(what, "p-6"), |what| *what = said("m15", 14));
+    });
+}
+
+#[test]
+fn unexpected_posts() {
+    let seen = |h: &mut History, cid: &str, from: &str| {
+        let said = post("m15", from, 15, &format!("{cid} hello"));
+        h.tell("alice", 18, &said);
+        h.tell("carol", 14, &said);
+    };
+    club_finds(&[Kind::Unexpected], |h| seen(h, "b-9", "bob"));
+    club_finds(&[Kind::Unexpected], |h| {
+        h.add(invoke("bob", "laptop", "b-9", CLUB));
+        seen(h, "b-9", "bob");
+    });
+    club_finds(&[Kind::Unexpected], |h| h.add(refused("alice", "p-5")));
+    club_finds(&[Kind::Unexpected], |h| {
+        h.replace("carol", 11, &post("m12", "alice", 12, "p-5 hullo"));
+    });
+    club_finds(&[Kind::Unexpected], |h| {
+        h.add(invoke("carol", "laptop", "c-9", "g:other"));
+        h.tell("alice", 18, &post("m15", "carol", 15, "c-9 hello"));
+        h.tell("carol", 14, &own("m15", 15, "c-9"));
+    });
+}
+
+#[test]
+fn ticks_of_a_group_go_back_or_too_far() {
+    for wrong in [marks(4, 4), marks(7, 4), marks(5, 7), marks(99, 5)] {
+        club_finds(&[Kind::TickRegressed], |h| h.replace("alice", 10, &wrong));
+    }
+    club_finds(&[], |h| h.replace("alice", 10, &marks(6, 5)));
+}
+
+#[test]
+fn ticks_of_a_group_come_before_somebody_has_it() {
+    let is_acked = |what: &What, by: &str, to: u64| matches!(what, What::Acked { user, n, .. } if user == by && *n == to);
+    for by in ["bob", "carol"] {
+        club_finds(&[Kind::TickRegressed], |h| h.drop(|what| is_acked(what, by, 5)));
+        let is_read = |what: &What| matches!(what, What::Read { user, .. } if user == by);
+        club_finds(&[Kind::TickRegressed], |h| h.drop(is_read));
+    }
+    club_finds(&[Kind::TickRegressed], |h| h.drop(|what| is_acked(what, "bob", 7)));
+    // What is read is delivered.
+    club_finds(&[], |h| {
+        h.each(|what| is_acked(what, "bob", 7), |what| *what = has_read("bob", 7));
+    });
+}
+
+#[test]
+fn ticks_of_a_group_wait_until_who_lacks_it_is_seen_to_go() {
+    let told_at = |n: u64| {
+        move |h: &mut History| {
+            h.drop(|what| matches!(what, What::Acked { user, n: 7, .. } if user == "bob"));
+            h.omit("alice", 10);
+            h.insert("alice", n, &marks(7, 5));
+        }
+    };
+    club_finds(&[Kind::TickRegressed], told_at(12));
+    club_finds(&[], told_at(13));
 }

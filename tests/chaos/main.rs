@@ -56,5 +56,8 @@ async fn nothing_is_lost_doubled_or_out_of_order_whatever_fails() {
     }
     let counts = judgement.counts();
     assert!(ended.unwrap() >= 8, "too few faults");
+    eprintln!("{counts:?}");
     assert!(counts.acknowledged >= 5_000, "too few messages: {counts:?}");
+    assert!(counts.posts_acknowledged >= 1_000, "too few posts: {counts:?}");
+    assert!(counts.changes >= 50, "too few come and go: {counts:?}");
 }

@@ -19,7 +19,11 @@ pub(super) fn sent(mid: &str, conv: &str, seq: u64, cid: &str) -> Event {
 }
 
 pub(super) fn receipt(delivered: u64, read: u64) -> Event {
-    Event::Receipt { conv: text("u:bob"), delivered, read }
+    ticks("u:bob", delivered, read)
+}
+
+pub(super) fn ticks(conv: &str, delivered: u64, read: u64) -> Event {
+    Event::Receipt { conv: text(conv), delivered, read }
 }
 
 pub(super) fn expired(mid: &str, seq: u64) -> Event {
