@@ -412,14 +412,14 @@ fn a_good_group_is_counted_and_nothing_is_found() {
         refused: 1,
         unknown: 4,
         recovered: 4,
-        delivered: 2 * 4 + 4 + 6,
+        delivered: 2 * 4 + 4 + 7,
         events: 2 * 17 + 10 + 13,
         connections: 4,
         groups: 1,
         posts: 11,
         posts_acknowledged: 6,
         posts_refused: 1,
-        posts_delivered: 2 * 4 + 4 + 6,
+        posts_delivered: 2 * 4 + 4 + 7,
         changes: 4,
         ..Counts::default()
     };

@@ -6,7 +6,7 @@ mod figures;
 #[path = "report/svg.rs"]
 mod svg;
 
-use figures::{Felt, Kind, Pains, Spread};
+use figures::{Felt, Kind, Pains, Spread, Way};
 pub(crate) use figures::{Figures, figures};
 
 /// What the checker found.
@@ -45,6 +45,7 @@ pub(crate) fn markdown(
         repeat(figures),
         found(figures, judged),
         faults(figures),
+        ways(figures),
         waits(figures),
         counts(judged),
     ];
@@ -88,6 +89,12 @@ fn summary(figures: &Figures, judged: &Judged) -> String {
         format!("# Chaos: {}\n\n", many(anomalies, "anomaly", "anomalies")),
         format!("{faults} of {kinds} in {lasted} s{on}.\n{lost}"),
     ];
+    if figures.groups > 0 {
+        let posts = many(figures.posts.acknowledged, "of them was a post", "of them were posts");
+        let groups = many(figures.groups, "group", "groups");
+        let changes = many(figures.changes, "change", "changes");
+        out.push(format!("{posts} to {groups}, with {changes} of these.\n"));
+    }
     if figures.unanswered > 0 {
         let unanswered = many(figures.unanswered, "message was", "messages were");
         out.push(format!("{unanswered} never answered.\n"));
@@ -192,9 +199,35 @@ fn worst(figures: &Figures) -> String {
     table(&head, rows)
 }
 
+/// One to one, and in groups.
+fn ways(figures: &Figures) -> String {
+    if figures.groups == 0 {
+        return String::new();
+    }
+    let counts: [(&str, fn(&Way) -> u64); 4] = [
+        ("messages sent", |way| way.sent),
+        ("acknowledged", |way| way.acknowledged),
+        ("refused for good", |way| way.refused),
+        ("delivered, summed over devices", |way| way.delivered),
+    ];
+    let rows = counts.into_iter().map(|(what, count)| {
+        let (letters, posts) = (count(&figures.letters), count(&figures.posts));
+        vec![what.to_owned(), number(letters), number(posts)]
+    });
+    let changes = ["groups made and changed", "–", &number(figures.changes)].map(str::to_owned);
+    let rows = rows.chain([changes.to_vec()]);
+    format!(
+        "## Groups\n\n\
+         Members come and go while others post: what is posted by who has just gone is refused.\n\n{}",
+        table(&["what", "one to one", "in groups"], rows)
+    )
+}
+
 fn waits(figures: &Figures) -> String {
     let rows = [
         ("all messages", figures.waits),
+        ("one to one", figures.letters.waits),
+        ("posts to groups", figures.posts.waits),
         ("not touched by a fault", figures.calm),
         ("some part in a fault", figures.troubled),
     ];

@@ -38,6 +38,26 @@ fn event(ms: u64) -> Line {
     Line { at: ms * MS, what: What::Event { user, device, n: 1, event } }
 }
 
+fn posted(ms: u64, cid: &str) -> Line {
+    let [user, device, to, body] = ["ann", "phone", "g:club", "hi"].map(str::to_owned);
+    Line { at: ms * MS, what: What::Invoke { user, device, cid: cid.to_owned(), to, body } }
+}
+
+fn heard(ms: u64, event: Event) -> Line {
+    let [user, device] = ["bob", "phone"].map(str::to_owned);
+    Line { at: ms * MS, what: What::Event { user, device, n: 1, event } }
+}
+
+fn message(ms: u64, conv: Option<&str>) -> Line {
+    let [mid, from, body] = ["m", "ann", "hi"].map(str::to_owned);
+    heard(ms, Event::Message { mid, conv: conv.map(str::to_owned), from, seq: 1, body })
+}
+
+fn change(ms: u64, seq: u64) -> Line {
+    let [conv, by, change, says] = ["g:club", "ann", "removed", ""].map(str::to_owned);
+    heard(ms, Event::Group { conv, seq, by, change, users: Vec::new(), says })
+}
+
 fn fault(ms: u64, id: u32, kind: &str, nodes: &[&str]) -> Line {
     let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     let (kind, detail) = (kind.to_owned(), format!("{kind} {}", nodes.join(" ")));
@@ -298,6 +318,44 @@ fn the_report_holds_what_matters() {
     let clean = Judged { anomalies: vec![("lost".to_owned(), 0)], texts: vec![], counts: vec![] };
     let text = markdown(&told(one_fault()), &clean, &[]);
     assert!(text.starts_with("# Chaos: 0 anomalies\n"), "{text}");
+}
+
+#[test]
+fn posts_and_changes_stand_beside_what_goes_to_one() {
+    let mut lines = one_fault();
+    lines.extend([
+        posted(21_000, "p"),
+        posted(21_000, "q"),
+        posted(21_000, "r"),
+        ok(21_100, "p", "n1"),
+        ok(21_300, "q", "n1"),
+        refused(21_050, "r"),
+        message(21_400, None),
+        message(21_400, Some("g:club")),
+        message(21_400, Some("g:club")),
+        change(21_500, 2),
+        change(21_600, 2),
+        change(21_700, 3),
+        change(21_800, 4),
+    ]);
+    let figures = told(lines);
+    assert_eq!((figures.groups, figures.changes), (1, 3));
+    assert_eq!(spread(figures.posts.waits), Some((2, [100, 300, 300, 300])));
+    assert_eq!(spread(figures.letters.waits), Some((4, [20, 2_400, 2_400, 2_400])));
+    let text = markdown(&figures, &judged(), &[]);
+    for part in [
+        "lost 0 of 6 acknowledged.\n2 of them were posts to 1 group, with 3 changes of these.\n",
+        "| messages sent | 4 | 3 |\n",
+        "| acknowledged | 4 | 2 |\n",
+        "| refused for good | 0 | 1 |\n",
+        "| delivered, summed over devices | 1 | 2 |\n",
+        "| groups made and changed | – | 3 |\n",
+        "| posts to groups | 2 | 100 | 300 | 300 | 300 |\n",
+        "| one to one | 4 | 20.0 | 2,400 | 2,400 | 2,400 |\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+    assert!(!markdown(&told(one_fault()), &judged(), &[]).contains("## Groups"));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! All times are microseconds, as in the history. A message waits from its first sending until its check mark; one that
 //! is never answered waits until the history ends; one that is refused was outstanding until then, and has no wait.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::history::{Line, What};
+use crate::history::{Event, Line, What};
 
 /// Microseconds of a second.
 pub(crate) const SECOND: u64 = 1_000_000;
@@ -27,6 +27,14 @@ pub(crate) struct Figures {
     pub(crate) unanswered: u64,
     /// Waits of all messages.
     pub(crate) waits: Option<Spread>,
+    /// What was sent to one other.
+    pub(crate) letters: Way,
+    /// What was posted to groups.
+    pub(crate) posts: Way,
+    /// Groups.
+    pub(crate) groups: usize,
+    /// What changed in them: makings, comings, goings and others.
+    pub(crate) changes: usize,
     /// Waits that no fault touched.
     pub(crate) calm: Option<Spread>,
     /// Waits of which some part lay in a fault.
@@ -39,6 +47,32 @@ pub(crate) struct Figures {
     pub(crate) kinds: Vec<Kind>,
     /// The same for all kinds together.
     pub(crate) together: Kind,
+}
+
+/// One way for messages to go.
+#[derive(Debug, Default)]
+pub(crate) struct Way {
+    pub(crate) sent: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) refused: u64,
+    /// Events with one, summed over devices; repeats included.
+    pub(crate) delivered: u64,
+    pub(crate) waits: Option<Spread>,
+}
+
+impl Way {
+    fn of(messages: &[Message<'_>], is_post: bool, delivered: u64) -> Self {
+        let mut way = Self { delivered, ..Self::default() };
+        let mut waits = Vec::new();
+        for message in messages.iter().filter(|message| message.is_post == is_post) {
+            way.sent += 1;
+            way.acknowledged += u64::from(matches!(message.fate, Fate::Marked(_)));
+            way.refused += u64::from(message.fate == Fate::Refused);
+            waits.extend(message.wait());
+        }
+        way.waits = Spread::of(waits);
+        way
+    }
 }
 
 /// What was run.
@@ -149,6 +183,7 @@ enum Fate<'a> {
 }
 
 struct Message<'a> {
+    is_post: bool,
     invoked: u64,
     end: u64,
     fate: Fate<'a>,
@@ -172,6 +207,7 @@ pub(crate) fn figures(lines: &[Line]) -> Figures {
         figures.count(line);
     }
     figures.fates(&messages);
+    figures.ways(lines, &messages);
     figures.faults = faults(lines, figures.end);
     figures.split_waits(&messages);
     feel(&mut figures.faults, &messages, figures.end);
@@ -218,6 +254,26 @@ impl Figures {
         }
     }
 
+    fn ways(&mut self, lines: &[Line], messages: &[Message<'_>]) {
+        let (mut letters, mut posts) = (0, 0);
+        let (mut groups, mut changes) = (BTreeSet::new(), BTreeSet::new());
+        for line in lines {
+            let What::Event { event, .. } = &line.what else { continue };
+            match event {
+                Event::Message { conv: None, .. } => letters += 1,
+                Event::Message { .. } => posts += 1,
+                Event::Group { conv, seq, .. } => {
+                    groups.insert(conv);
+                    changes.insert((conv, seq));
+                }
+                Event::Sent { .. } | Event::Receipt { .. } | Event::Expired { .. } => {}
+            }
+        }
+        self.letters = Way::of(messages, false, letters);
+        self.posts = Way::of(messages, true, posts);
+        (self.groups, self.changes) = (groups.len(), changes.len());
+    }
+
     fn split_waits(&mut self, messages: &[Message<'_>]) {
         let reach = reach(self.faults.iter().map(|fault| fault.until));
         let (mut calm, mut troubled) = (Vec::new(), Vec::new());
@@ -238,9 +294,10 @@ fn messages(lines: &[Line], end: u64) -> Vec<Message<'_>> {
     let mut messages: Vec<Message<'_>> = Vec::new();
     for line in lines {
         let (user, cid, fate) = match &line.what {
-            What::Invoke { user, cid, .. } => {
+            What::Invoke { user, cid, to, .. } => {
                 places.entry((user, cid)).or_insert_with(|| {
-                    messages.push(Message { invoked: line.at, end, fate: Fate::Unknown });
+                    let (is_post, fate) = (to.starts_with("g:"), Fate::Unknown);
+                    messages.push(Message { is_post, invoked: line.at, end, fate });
                     messages.len() - 1
                 });
                 continue;
