@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! cargo run --release --example chaos -- --minutes 10 --report chaos.md
+//! cargo run --release --example chaos -- --minutes 10 --group-size 1000
 //! cargo run --release --example chaos -- --check chaos.jsonl
 //! ```
 //!
-//! What it is made of is that of the tests (`tests/chaos`). The first checks what it recorded itself; the second checks a
-//! recorded history, of this program or of any other that writes the same lines.
+//! What it is made of is that of the tests (`tests/chaos`). The first checks what it recorded itself; the second does so with
+//! a group most of whose members come only when all is posted; the third checks a recorded history, of this program or of
+//! any other that writes the same lines.
 
 #![allow(clippy::expect_used, reason = "a broken promise is a panic")]
 #![allow(clippy::print_stdout, reason = "a program for the command line")]

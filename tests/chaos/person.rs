@@ -36,8 +36,10 @@ const SILENCE: Duration = Duration::from_secs(12);
 const QUIET: Duration = Duration::from_secs(2);
 /// A reply that does not come for this long: the message is repeated.
 const ANSWER: Duration = Duration::from_secs(8);
-/// A group of so many is written to like a friend; a larger one so much less often that as many get something.
+/// Most members of a usual group.
 pub(crate) const USUAL_GROUP: usize = 12;
+/// A group of so many is written to like a friend; a larger one so much less often that as many get something.
+const REACHED_AT_ONCE: usize = 24;
 /// Sockets that those who were away open at once.
 const AWAY_AT_ONCE: usize = 64;
 
@@ -364,7 +366,7 @@ impl Device {
         let at = self.chance.below(friends.len() + groups.len());
         let group = at.checked_sub(friends.len()).map(|at| groups[at]);
         if let Some((conv, size)) = group
-            && self.chance.below(size.max(1)) < USUAL_GROUP
+            && self.chance.below(size.max(1)) < REACHED_AT_ONCE
         {
             return conv.to_owned();
         }

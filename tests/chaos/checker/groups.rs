@@ -44,8 +44,8 @@ impl Groups {
 /// A group.
 #[derive(Default)]
 pub(super) struct Group {
-    /// As the first who saw it did.
-    order: BTreeMap<u64, Fact>,
+    /// As the first who saw it did, and when.
+    order: BTreeMap<u64, (Fact, u64)>,
     /// Where each post was seen first.
     places: HashMap<u64, u64>,
     /// Where there is a post with a check mark.
@@ -99,7 +99,9 @@ impl Group {
         seq: u64,
         fact: Fact,
     ) -> (bool, bool, bool) {
-        let known = *self.order.entry(seq).or_insert(fact);
+        let known = self.order.entry(seq).or_insert((fact, at));
+        known.1 = at.min(known.1);
+        let known = known.0;
         let view = self.views.entry(user).or_default();
         let mut again = view.entries.get(&seq).is_some_and(|(_, _, seen)| *seen == fact);
         let mut elsewhere = false;
@@ -120,7 +122,7 @@ impl Group {
 
     /// Goes through the order: who comes, who goes.
     fn settle(&mut self, changes: &HashMap<u64, Change>) {
-        for (seq, fact) in &self.order {
+        for (seq, (fact, _)) in &self.order {
             let Fact::Change(hash) = fact else { continue };
             let Some(Change { comes, goes }) = changes.get(hash) else { continue };
             for user in comes {
@@ -187,18 +189,17 @@ impl Pass {
     /// Judges the groups when all logs were gone through.
     pub(super) fn end_groups(&mut self) {
         let mut groups = std::mem::take(&mut self.groups);
-        let marked = self.messages.all.iter().filter(|message| message.marked_at.is_some());
-        for message in marked.filter(|message| message.is_post) {
-            let Some(place) = message.place else { continue };
+        for message in self.messages.all.iter().filter(|message| message.is_post) {
+            let (Some(place), Some(at)) = (message.place, message.marked_at) else { continue };
             let group = groups.all.entry(message.to).or_default();
             let fact = Fact::Post { mid: place.mid, from: message.from };
-            group.order.entry(place.seq).or_insert(fact);
+            group.order.entry(place.seq).or_insert((fact, at));
             group.acknowledged.insert(place.seq);
         }
         for (id, group) in &mut groups.all {
             group.settle(&groups.changes);
             let conv = self.users.name(*id);
-            let is_change = |fact: &&Fact| matches!(fact, Fact::Change(_));
+            let is_change = |(fact, _): &&(Fact, u64)| matches!(fact, Fact::Change(_));
             let changes = group.order.values().filter(is_change).count();
             self.verdict.counts.changes += u64::try_from(changes).unwrap_or(u64::MAX);
             self.verdict.counts.groups += 1;
@@ -290,11 +291,11 @@ fn leaks(verdict: &mut Verdict, group: &Group, conv: &str, users: &Users) {
             }
         }
     }
-    for (seq, fact) in &group.order {
+    for (seq, (fact, at)) in &group.order {
         let Fact::Post { from, .. } = fact else { continue };
         if group.stint(*from, *seq).is_none() {
             let text = || format!("{seq} of {conv} is of {}, who was not in", users.name(*from));
-            verdict.add(Kind::Unexpected, 0, text);
+            verdict.add(Kind::Unexpected, *at, text);
         }
     }
 }
@@ -311,8 +312,9 @@ fn holes(verdict: &mut Verdict, group: &Group, conv: &str, users: &Users) {
             let counts = |seq: u64| seq < newest || !group.acknowledged.contains(&seq);
             let mut missing = (*from..=to.unwrap_or(head)).filter(|seq| !has(*seq));
             if let Some(seq) = missing.find(|seq| counts(*seq)) {
-                let first = view.and_then(|view| view.entries.values().next());
-                let at = first.map_or(0, |(_, at, _)| *at);
+                // What nobody saw was due before what comes next.
+                let next = group.order.range(seq..).next();
+                let at = next.map_or(0, |(_, (_, at))| *at);
                 verdict.add(Kind::GroupGap, at, || format!("{name} lacks {seq} of {conv}"));
             }
         }
