@@ -204,16 +204,14 @@ fn ways(figures: &Figures) -> String {
     if figures.groups == 0 {
         return String::new();
     }
-    let counts: [(&str, fn(&Way) -> u64); 4] = [
-        ("messages sent", |way| way.sent),
-        ("acknowledged", |way| way.acknowledged),
-        ("refused for good", |way| way.refused),
-        ("delivered, summed over devices", |way| way.delivered),
-    ];
-    let rows = counts.into_iter().map(|(what, count)| {
-        let (letters, posts) = (count(&figures.letters), count(&figures.posts));
-        vec![what.to_owned(), number(letters), number(posts)]
-    });
+    let counts = |way: &Way| [way.sent, way.acknowledged, way.refused, way.delivered];
+    let whats =
+        ["messages sent", "acknowledged", "refused for good", "delivered, summed over devices"];
+    let both = counts(&figures.letters).into_iter().zip(counts(&figures.posts));
+    let rows = whats
+        .into_iter()
+        .zip(both)
+        .map(|(what, (letters, posts))| vec![what.to_owned(), number(letters), number(posts)]);
     let changes = ["groups made and changed", "–", &number(figures.changes)].map(str::to_owned);
     let rows = rows.chain([changes.to_vec()]);
     format!(

@@ -145,6 +145,12 @@ impl Group {
         stints.iter().copied().find(|stint| stint.holds(seq))
     }
 
+    /// Whether a tick of a post had to wait for a user: in when it was posted, and not seen to go by who was told.
+    fn counts(&self, user: usize, seq: u64, tick: &Tick) -> bool {
+        let stint = self.stint(user, seq);
+        stint.is_some_and(|stint| stint.to.is_none_or(|to| to > tick.seen))
+    }
+
     /// The number under which a user has a post.
     fn number(&self, user: usize, place: Place) -> Option<u64> {
         let (n, _, fact) = self.views.get(&user)?.entries.get(&place.seq)?;
@@ -258,23 +264,18 @@ impl Pass {
         let read = ticks.iter().find(|tick| tick.marks.1 >= place.seq);
         for (tick, what) in [(delivered, "have"), (read, "have read")] {
             let Some(tick) = tick else { continue };
-            for user in group.stints.keys().filter(|user| **user != message.from) {
-                let stint = group.stint(*user, place.seq);
-                if stint.is_none_or(|stint| stint.to.is_some_and(|to| to <= tick.seen)) {
-                    continue;
-                }
+            let others = group.stints.keys().filter(|user| **user != message.from);
+            for user in others.filter(|user| group.counts(**user, place.seq, tick)) {
                 let read = groups.read_at(*user, message.to, place.seq);
                 let number = group.number(*user, place).filter(|_| what == "have");
                 let devices = self.logs[*user].devices.values();
                 let acked = devices.filter_map(|device| device.acked_at(number?));
-                if acked.chain(read).min().is_none_or(|at| at > tick.at) {
-                    let names = (self.users.name(message.from), self.users.name(*user));
-                    let cid = &message.cid;
-                    let text = || {
-                        format!("{} was told that all {what} {cid}, before {}", names.0, names.1)
-                    };
-                    self.verdict.add(Kind::TickRegressed, tick.at, text);
+                if acked.chain(read).min().is_some_and(|at| at <= tick.at) {
+                    continue;
                 }
+                let names = (self.users.name(message.from), self.users.name(*user));
+                let told = format!("{} was told that all {what} {}", names.0, message.cid);
+                self.verdict.add(Kind::TickRegressed, tick.at, || told + ", before " + names.1);
             }
         }
     }
