@@ -254,7 +254,8 @@ impl Device {
             n,
             resumed,
         });
-        (self.last, self.epoch) = (n, Some(epoch));
+        // Where it goes on from may lie before what it had acknowledged: then it acknowledges that once more.
+        (self.last, self.acked, self.epoch) = (n, n, Some(epoch));
         Some(socket)
     }
 
