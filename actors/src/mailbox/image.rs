@@ -548,7 +548,8 @@ mod tests {
     /// A head as it is written.
     fn head() -> (Head, Tail, Groups) {
         let (_, bytes) = seeds().into_iter().find(|(key, _)| head_of(key).is_some()).unwrap();
-        read_head(&bytes).unwrap()
+        let Whole { head, tail, groups, .. } = read_head(&bytes).unwrap();
+        (head, tail, groups)
     }
 
     #[test]
