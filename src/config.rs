@@ -5,6 +5,7 @@
 //! Never     guesses: an unknown key is an error, and a missing secret has no default.
 //! Fails by  returning all it found wrong at once, so that a file is repaired in one go.
 
+mod auth;
 mod check;
 mod dev;
 mod problem;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use actors::ids::NodeId;
 use serde::Deserialize;
 
+pub use auth::{Auth, Issuer};
 pub use problem::{ConfigError, Problem, Warning};
 
 /// Everything in `cluster.toml`; the same file serves all nodes of a cluster.
@@ -48,6 +50,9 @@ pub struct Config {
     /// Links between nodes.
     #[serde(default)]
     pub link: Link,
+    /// Manners of the HTTP API.
+    #[serde(default)]
+    pub http: Http,
     /// How the process runs and stops.
     #[serde(default)]
     pub process: Process,
@@ -138,24 +143,6 @@ impl Node {
     }
 }
 
-/// Who may come in.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Auth {
-    /// Signs tokens; whoever has it can be any user.
-    pub token_secret: Secret,
-    /// Whether anybody may make an account.
-    #[serde(default)]
-    pub open_registration: bool,
-    /// How long a token is valid.
-    #[serde(default = "token_life", rename = "token_days", deserialize_with = "units::days")]
-    pub token_life: Duration,
-}
-
-const fn token_life() -> Duration {
-    Duration::from_secs(30 * units::DAY)
-}
-
 /// A text that never gets into a log.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -233,10 +220,16 @@ pub struct Limits {
     pub logins_parallel: u32,
     /// Wrong logins of one user from one address a minute.
     pub login_failures_per_minute: u32,
+    /// Wrong logins of one user from all addresses a minute.
+    pub login_failures_per_user_per_minute: u32,
     /// Logins and registrations from one address a minute; loopback is exempt.
     pub logins_per_address_per_minute: u32,
     /// Most HTTP requests being worked on by one node.
     pub http_requests_in_flight_max: u32,
+    /// HTTP requests of one user each second, on average.
+    pub http_requests_per_second: u32,
+    /// HTTP requests from one address each second, on average; loopback is exempt.
+    pub http_requests_per_address_per_second: u32,
     /// Messages one user may send over HTTP each second, on average.
     pub http_messages_per_second: u32,
     /// How long an HTTP request may wait for a majority.
@@ -260,8 +253,11 @@ impl Default for Limits {
             frames_burst: 4_000,
             logins_parallel: 0,
             login_failures_per_minute: 10,
+            login_failures_per_user_per_minute: 60,
             logins_per_address_per_minute: 120,
             http_requests_in_flight_max: 1_024,
+            http_requests_per_second: 400,
+            http_requests_per_address_per_second: 2_000,
             http_messages_per_second: 200,
             http_timeout: Duration::from_secs(5),
         }
@@ -340,6 +336,14 @@ impl Default for Link {
     fn default() -> Self {
         Self { probe: Duration::from_millis(150), suspect: Duration::from_millis(600) }
     }
+}
+
+/// Manners of the HTTP API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Web pages of these origins may call it from a browser; `*`: all.
+    pub cors_origins: Vec<String>,
 }
 
 /// How the process runs and stops.

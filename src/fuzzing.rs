@@ -6,7 +6,7 @@
 //! Fails by  panicking, or by taking more memory than the bytes are worth: that is what is looked for.
 
 use crate::config::Config;
-use crate::{client, gateway, rest};
+use crate::{auth, client, gateway, rest};
 
 /// Reads bytes as a client's frame and as a node's, in both formats; answers whether they were one.
 #[must_use]
@@ -20,7 +20,7 @@ pub fn http(bytes: &[u8]) -> bool {
     rest::fuzz(bytes)
 }
 
-/// Reads bytes as `cluster.toml`, and says what is wrong with it; answers whether nothing is.
+/// Reads bytes as `cluster.toml` and as the keys of an issuer, and says what is wrong with it; answers whether nothing is.
 #[must_use]
 pub fn config(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
@@ -30,9 +30,10 @@ pub fn config(bytes: &[u8]) -> bool {
             config.replicas() <= config.ids().count()
         }
         Err(error) => {
+            let keys = auth::fuzz(bytes);
             let told = error.to_string();
             let _report = format!("{told}{:?}", miette::Report::new(error));
-            false
+            keys
         }
     }
 }

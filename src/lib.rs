@@ -28,7 +28,7 @@
 //! | [`gateway`] | one port for sockets and HTTP; one socket: bytes ↔ frames ↔ session rules |
 //! | [`rest`] | register, login, and what else clients ask by HTTP |
 //! | [`admin`] | health, metrics, where things are; on a listener of its own |
-//! | [`auth`] | passwords and tokens |
+//! | [`auth`] | passwords, tokens, and the keys of the operator's own issuer |
 //! | [`codes`] | why something is refused, in the protocol's words |
 //! | `fuzzing` | runs all that reads a client's or an operator's bytes, for `fuzz/` and its twin among the tests |
 //! | [`client`] | the client that examples, tests and the load generator share |

@@ -23,7 +23,7 @@ use rand::Rng;
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Recorder};
-use crate::auth::Tokens;
+use crate::auth::{KeysRefused, Tokens};
 use crate::config::{self, Config, UnknownNode};
 use crate::gateway::{self, GatewayEnv, Roll, Sessions};
 use crate::rest::{self, Rest, Seats};
@@ -35,6 +35,9 @@ pub enum NodeError {
     /// The configuration has no such node.
     #[error(transparent)]
     Unknown(#[from] UnknownNode),
+    /// The keys of the operator's issuer cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysRefused),
     /// The data directory or another part was refused.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -71,7 +74,7 @@ impl NodeError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Unknown(_) => 2,
+            Self::Unknown(_) | Self::Keys(_) => 2,
             Self::Start(StartError::Store(_)) | Self::Superseded { .. } => 3,
             _ => 1,
         }
@@ -95,6 +98,7 @@ async fn serve(
     mut stop: oneshot::Receiver<()>,
 ) -> Result<(), NodeError> {
     let (me, own) = config.node(name).map(|(id, node)| (id, node.clone()))?;
+    let tokens = Arc::new(Tokens::of(&config)?);
     let clients = listen(own.listen)?;
     let operator = listen(own.admin_listen)?;
     let links = listen(own.cluster_listen)?;
@@ -104,10 +108,12 @@ async fn serve(
     let roll = Roll::new(started);
     let doorkeeper = Doorkeeper::start(&node, &roll).await?;
     let view = Arc::new(View::new(config.clone(), me, &node, Arc::clone(&roll)));
+    let key_watch = Arc::clone(&tokens);
+    let key_watch = tokio::spawn(async move { key_watch.watch().await });
     let crashing = tokio::spawn(crash_when_told(node.router().clone()));
     let (closing, closed) = watch::channel(false);
     let watching = tokio::spawn(view.clone().keep(node.store().journal.clone()));
-    let routes = routes(&config, &own, &node, &roll, &view, started)?;
+    let routes = routes(&config, &own, &node, &roll, &view, &tokens, started)?;
     let (client_routes, admin_routes) = routes;
     let seats = Seats::new(config.limits.connections_max);
     for runtime in node.runtimes() {
@@ -131,6 +137,7 @@ async fn serve(
         drain(&config, &node, &roll, &view, &closing).await;
     }
     watching.abort();
+    key_watch.abort();
     crashing.abort();
     admin_served.abort();
     doorkeeper.stop(None);
@@ -265,14 +272,14 @@ fn routes(
     node: &chat::Node,
     roll: &Arc<Roll>,
     view: &Arc<View>,
+    tokens: &Arc<Tokens>,
     started: std::time::Instant,
 ) -> Result<(Routes, Routes), NodeError> {
     let other = |error: String| NodeError::Other(error);
     let limits = &config.limits;
-    let tokens = Arc::new(Tokens::new(config.auth.token_secret.reveal(), &config.cluster.name));
     let env = Arc::new(GatewayEnv {
         homes: Arc::new(node.router().clone()),
-        tokens: Arc::clone(&tokens) as Arc<dyn gateway::Tokens>,
+        tokens: Arc::clone(tokens) as Arc<dyn gateway::Tokens>,
         roll: Arc::clone(roll),
         limits: gateway::Limits {
             frame_bytes_max: limits.frame_bytes_max as usize,
@@ -297,7 +304,8 @@ fn routes(
         started,
     });
     let homes = Arc::new(node.router().clone());
-    let rest = Rest::new(config, homes, tokens).map_err(|error| other(error.to_string()))?;
+    let rest =
+        Rest::new(config, homes, Arc::clone(tokens)).map_err(|error| other(error.to_string()))?;
     let ready = Arc::clone(view);
     let client_routes = rest::router(
         Arc::new(rest),

@@ -37,7 +37,7 @@ const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids", "mutant"
 
 /// Which rooms a room of the node may name.
 const NODE: &[(&str, &[&str])] = &[
-    ("fuzzing", &["client", "config", "gateway", "rest"]),
+    ("fuzzing", &["auth", "client", "config", "gateway", "rest"]),
     ("cli", &[]),
     ("node", &["admin", "auth", "config", "gateway", "rest"]),
     ("gateway", &["auth", "codes", "config"]),

@@ -336,6 +336,15 @@ pub enum Question {
         /// Who asks.
         by: UserId,
     },
+    /// Make the mailbox, unless there is one: another issuer let its user in.
+    Open,
+    /// Put this password hash (PHC string) in the place of that one; `Conflict` when it is another by now.
+    Password {
+        /// The one that was verified.
+        old: Box<str>,
+        /// The one from now on.
+        new: Box<str>,
+    },
 }
 
 /// The answer to a question.

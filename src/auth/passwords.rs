@@ -165,6 +165,30 @@ mod tests {
     }
 
     #[test]
+    fn so_many_are_worked_on_at_once_and_none_where_others_would_wait() {
+        runtime().block_on(async {
+            let passwords = Passwords::new(2).unwrap();
+            let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let here = std::thread::current().id();
+            let mut all = tokio::task::JoinSet::new();
+            for _ in 0..6 {
+                let (passwords, now, most) = (passwords.clone(), now.clone(), most.clone());
+                let job = move || {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    let _busy = hash(b"correct horse")?;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Ok(std::thread::current().id())
+                };
+                all.spawn(async move { passwords.work(job).await });
+            }
+            for thread in all.join_all().await {
+                assert_ne!(thread.unwrap(), here);
+            }
+            assert!(most.load(Ordering::SeqCst) <= 2, "{most:?}");
+        });
+    }
+
+    #[test]
     fn past_the_queue_callers_are_told_to_come_back() {
         runtime().block_on(async {
             let mut passwords = Passwords::new(1).unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rookery::auth::Tokens;
 use rookery::config::Config;
 
 use super::{Failure, Outcome, say};
@@ -14,6 +15,10 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
 /// Says that the configuration is good, or what is wrong with it.
 pub(crate) fn run(path: &Path) -> Outcome {
     let config = load(path)?;
+    // What only a look at its files can tell: the keys of the issuer.
+    if let Err(refused) = Tokens::of(&config) {
+        return Err(Failure::configuration(format!("{}: {refused}", path.display())));
+    }
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }

@@ -1,5 +1,7 @@
 //! Check: what a configuration may say beyond the ranges of its numbers; every clash is named here.
 
+mod auth;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,6 +21,8 @@ pub(super) fn check(config: &Config) -> Findings {
     limits(&mut findings, config);
     storage(&mut findings, config);
     timing(&mut findings, config);
+    auth::check(&mut findings, &config.auth);
+    http(&mut findings, config);
     findings
 }
 
@@ -75,19 +79,28 @@ fn cluster(findings: &mut Findings, config: &Config) {
         let what = format!("must be 16 to 256 bytes, not {}", cookie.len());
         findings.wrong("cluster.cookie", what);
     }
-    let secret = config.auth.token_secret.reveal();
-    if !(32..=1_024).contains(&secret.len()) {
-        let what = format!("must be 32 to 1024 bytes, not {}", secret.len());
-        findings.wrong("auth.token_secret", what);
+    placeholder(findings, "cluster.cookie", cookie);
+}
+
+/// What stands in a file that everybody has is no secret.
+fn placeholder(findings: &mut Findings, key: &str, secret: &str) {
+    if secret.starts_with(PLACEHOLDER) {
+        let what = "is the example's, which everybody knows: put in `openssl rand -hex 32`";
+        findings.unwise(key, what);
     }
-    let command = "openssl rand -hex 32";
-    for (key, secret) in [("cluster.cookie", cookie), ("auth.token_secret", secret)] {
-        if secret.starts_with(PLACEHOLDER) {
-            let what = format!("is the example's, which everybody knows: put in `{command}`");
-            findings.unwise(key, what);
+}
+
+fn http(findings: &mut Findings, config: &Config) {
+    for (i, origin) in (1..).zip(&config.http.cors_origins) {
+        let plain = is_url(origin) && origin.matches('/').count() == 2;
+        if origin != "*" && !plain {
+            let what = format!(
+                "must be an origin as browsers send it, such as \"https://chat.example.org\" \
+                 (no path, no slash at the end), or \"*\", not {origin:?}"
+            );
+            findings.wrong(format!("http.cors_origins[{i}]"), what);
         }
     }
-    findings.days("auth.token_days", config.auth.token_life);
 }
 
 /// A name that goes into node names, file names and tokens.
@@ -272,9 +285,20 @@ fn limits(findings: &mut Findings, config: &Config) {
         ("limits.login_failures_per_minute", limits.login_failures_per_minute),
         ("limits.logins_per_address_per_minute", limits.logins_per_address_per_minute),
         ("limits.http_requests_in_flight_max", limits.http_requests_in_flight_max),
+        ("limits.login_failures_per_user_per_minute", limits.login_failures_per_user_per_minute),
+        ("limits.http_requests_per_second", limits.http_requests_per_second),
+        (
+            "limits.http_requests_per_address_per_second",
+            limits.http_requests_per_address_per_second,
+        ),
         ("limits.http_messages_per_second", limits.http_messages_per_second),
     ] {
         findings.within(key, value);
+    }
+    if limits.http_messages_per_second > limits.http_requests_per_second {
+        let what =
+            "is never reached: a user may send only limits.http_requests_per_second requests";
+        findings.unwise("limits.http_messages_per_second", what);
     }
     findings.within("limits.http_timeout_s", limits.http_timeout.as_secs());
 }

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::ranges;
 
 /// Keys whose values are told to nobody.
-const SECRETS: [&str; 2] = ["cookie", "token_secret"];
+const SECRETS: [&str; 3] = ["cookie", "token_secret", "old_secrets"];
 
 /// What `check` has to say about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,8 +148,7 @@ impl<'a> Page<'a> {
     fn shown(&self, key: &str, span: &Range<usize>) -> String {
         const SHOWN_MAX: usize = 60;
         let text = self.text.get(span.clone()).unwrap_or_default();
-        let name = key.rsplit('.').next().unwrap_or_default();
-        if SECRETS.contains(&name) || text.len() > SHOWN_MAX || text.contains('\n') {
+        if is_secret(key) || text.len() > SHOWN_MAX || text.contains('\n') {
             return "what it is".to_owned();
         }
         text.to_owned()
@@ -196,22 +195,46 @@ fn allowed(key: &str) -> Option<String> {
         "listen" | "admin_listen" | "cluster_listen" => {
             Some("an IP address and a port, such as \"127.0.0.1:8080\"".to_owned())
         }
-        _ if SECRETS.contains(&name) => Some("text in quotes".to_owned()),
+        "old_secrets" => Some("a list of texts in quotes".to_owned()),
+        _ if is_secret(key) => Some("text in quotes".to_owned()),
         _ => None,
     }
 }
 
+/// Whether what stands behind a key is told to nobody: `auth.token_secret`, `auth.old_secrets[2]`.
+fn is_secret(key: &str) -> bool {
+    SECRETS.contains(&split_index(key.rsplit('.').next().unwrap_or_default()).0)
+}
+
 /// The text with its secrets starred out, byte for byte: reports end up in logs.
 fn masked(text: &str) -> String {
-    let mask = |line: &str| match line.split_once('=') {
-        Some((key, value)) if SECRETS.contains(&key.trim()) => {
-            let stars =
-                value.bytes().map(|b| if b"\r\n".contains(&b) { char::from(b) } else { '*' });
-            format!("{key}={}", stars.collect::<String>())
-        }
-        _ => line.to_owned(),
-    };
-    text.split_inclusive('\n').map(mask).collect()
+    let mut shown = String::with_capacity(text.len());
+    // A list may go over several lines, and a report shows those around the one that is wrong.
+    let mut inside = false;
+    for line in text.split_inclusive('\n') {
+        let value = match line.split_once('=') {
+            _ if inside => line,
+            Some((key, value)) if SECRETS.contains(&key.trim()) => {
+                shown.push_str(key);
+                shown.push('=');
+                inside = value.trim_start().starts_with('[');
+                value
+            }
+            _ => {
+                shown.push_str(line);
+                continue;
+            }
+        };
+        shown.extend(value.bytes().map(|b| if b"\r\n".contains(&b) { char::from(b) } else { '*' }));
+        inside = inside && !closes(value);
+    }
+    shown
+}
+
+/// Whether a line ends a list of texts: a bracket inside a text or a comment does not. When in doubt it does not, either.
+fn closes(line: &str) -> bool {
+    let behind = line.rfind(['"', '\'']).map_or(line, |at| &line[at..]);
+    behind.split('#').next().is_some_and(|behind| behind.contains(']'))
 }
 
 /// `node[2]` → `node` and the second, counted from 0.

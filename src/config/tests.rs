@@ -47,7 +47,13 @@ fn the_committed_example_shows_exactly_the_defaults() {
     assert_eq!(config.raft, bare.raft);
     assert_eq!(config.link, bare.link);
     assert_eq!(config.process, bare.process);
+    assert_eq!(config.http, bare.http);
     assert_eq!(config.auth.token_life, bare.auth.token_life);
+    assert_eq!(config.auth.session, bare.auth.session);
+    assert_eq!(config.auth.login, bare.auth.login);
+    assert_eq!(config.auth.own_tokens, bare.auth.own_tokens);
+    assert_eq!(config.auth.old_secrets, bare.auth.old_secrets);
+    assert_eq!(config.auth.issuer, bare.auth.issuer);
     assert_eq!(config.cluster.shards, bare.cluster.shards);
     assert_eq!(config.cluster.replicas, bare.cluster.replicas);
     assert_eq!(config.nodes[0], bare.nodes[0]);
@@ -238,6 +244,100 @@ fn the_report_underlines_the_line() {
     miette::NarratableReportHandler::new().render_report(&mut report, &error).unwrap();
     assert!(report.contains("limits.window"), "{report}");
     assert!(report.contains("window = 0"), "{report}");
+}
+
+#[test]
+fn the_issuer_that_is_shown_is_understood() {
+    let (_, shown) = EXAMPLE.split_once("# [auth.issuer]").unwrap();
+    let (shown, _) = shown.split_once("\n\n").unwrap();
+    let shown: String =
+        shown.lines().map(|line| format!("{}\n", &line[line.len().min(2)..])).collect();
+    let one_key = shown.lines().filter(|line| !line.starts_with("public_key")).collect::<Vec<_>>();
+    let issuer = |lines: &str| format!("[auth.issuer]\n{lines}\n\n[mailbox]");
+    let text = example("[mailbox]", &issuer(&one_key.join("\n")));
+    let config = Config::parse("my.toml", &text).unwrap();
+    let full = config.auth.issuer.unwrap();
+    assert_eq!(full.issuer.as_deref(), Some("https://id.example.org"));
+    let text = example("[mailbox]", &issuer("jwks = 'issuer/jwks.json'"));
+    let bare = Config::parse("my.toml", &text).unwrap();
+    let warned: Vec<_> = bare.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(warned, ["cluster.cookie", "auth.token_secret", "auth.issuer"]);
+    let bare = bare.auth.issuer.unwrap();
+    assert_eq!((full.leeway, full.reload), (bare.leeway, bare.reload));
+    assert_eq!((full.user_claim, full.jwks), (bare.user_claim, bare.jwks));
+    let both = Config::parse("my.toml", &example("[mailbox]", &issuer(&shown))).unwrap_err();
+    assert!(both.to_string().contains("auth.issuer.jwks: is there beside public_key"), "{both}");
+}
+
+#[test]
+fn an_issuer_that_cannot_be_is_refused() {
+    let check = |lines: &str, key: &str, says: &str| {
+        check("[mailbox]", &format!("[auth.issuer]\n{lines}\n[mailbox]"), key, says);
+    };
+    // A key that is not there is told at the table around it.
+    check("audience = 'chat'", "auth.issuer", "public_key");
+    let text = example("[mailbox]", "[auth.issuer]\njwks='a'\nleeway_s = 601\n[mailbox]");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    assert!(error.contains("auth.issuer.leeway_s: must be 0 to 600, not 601"), "{error}");
+    let text = example("[mailbox]", "[auth.issuer]\njwks='a'\nuser_claim = ''\n[mailbox]");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    assert!(error.contains("auth.issuer.user_claim: must not be empty"), "{error}");
+}
+
+#[test]
+fn a_cluster_that_nobody_could_enter_is_refused() {
+    let own = "own_tokens = true ";
+    check(own, "own_tokens = false ", "auth.own_tokens", "nobody could come in");
+    let text = example(own, "own_tokens = false ");
+    let text = text.replace("[mailbox]", "[auth.issuer]\njwks = 'a'\naudience = 'b'\n[mailbox]");
+    let error = Config::parse("my.toml", &text).unwrap_err().to_string();
+    assert!(error.contains("auth.login: must be false with"), "{error}");
+    assert!(error.contains("auth.open_registration: must be false with"), "{error}");
+    let text = text.replace("login = true ", "login = false ");
+    let text = text.replace("open_registration = true", "open_registration = false");
+    Config::parse("my.toml", &text).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn old_secrets_are_as_good_as_the_one_that_signs() {
+    let old = "old_secrets = [] ";
+    let to = "old_secrets = [\"0123456789\"] ";
+    check(old, to, "auth.old_secrets[1]", "32 to 1024 bytes, not 10");
+    let to = "old_secrets = [\"change-me-token-secret-of-the-example\"] ";
+    check(old, to, "auth.old_secrets[1]", "is there already");
+    let many: Vec<_> = (0..9).map(|i| format!("\"{i:032}\"")).collect();
+    let to = format!("old_secrets = [{}] ", many.join(", "));
+    check(old, &to, "auth.old_secrets", "at most 8 secrets, not 9");
+    check(old, "old_secrets = \"x\" ", "auth.old_secrets", "a list of texts in quotes");
+}
+
+#[test]
+fn origins_are_as_browsers_send_them() {
+    let none = "cors_origins = [] ";
+    for good in ["*", "https://chat.example.org", "http://localhost:3000"] {
+        let text = example(none, &format!("cors_origins = [\"{good}\"] "));
+        Config::parse("my.toml", &text).unwrap_or_else(|error| panic!("{error}"));
+    }
+    for bad in ["https://chat.example.org/", "chat.example.org", "https://a/b", ""] {
+        let to = format!("cors_origins = [\"{bad}\"] ");
+        check(none, &to, "http.cors_origins[1]", "as browsers send it");
+    }
+}
+
+#[test]
+fn the_report_shows_no_secret_of_a_list_of_lines() {
+    let list = "old_secrets = [ # ]\n  \"hush]hush-1\",\n  \"hush-hush-2\"\n]\nlogin = 5 #";
+    let text = example("old_secrets = [] ", list).replacen("login = true ", "# ", 1);
+    let error = Config::parse("my.toml", &text).unwrap_err();
+    let short =
+        Config::parse("my.toml", &text.replacen("login = 5", "login = true", 1)).unwrap_err();
+    for error in [error, short] {
+        let mut report = String::new();
+        miette::NarratableReportHandler::new().render_report(&mut report, &error).unwrap();
+        assert!(!format!("{report}{error}").contains("hush"), "{report}{error}");
+        let last = report.contains("auth.login: ");
+        assert_eq!(report.contains("login = 5"), last, "what is no secret is shown: {report}");
+    }
 }
 
 #[test]

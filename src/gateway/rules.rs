@@ -218,9 +218,7 @@ impl Connection {
             NotAdmitted::Token(TokenRefused::Expired) => {
                 (Code::Unauthenticated, Goodbye::TokenExpired)
             }
-            NotAdmitted::Token(TokenRefused::Invalid) => {
-                (Code::Unauthenticated, Goodbye::AuthenticationFailed)
-            }
+            NotAdmitted::Token(_) => (Code::Unauthenticated, Goodbye::AuthenticationFailed),
             NotAdmitted::TooMany => (Code::Forbidden, Goodbye::TooManyConnections),
         };
         acts.push(refuse(id, Error::new(code, why.to_string())));

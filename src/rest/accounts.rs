@@ -1,24 +1,24 @@
-//! Accounts: making one, and logging in: a password for a token.
+//! Accounts: making one, logging in: a password for a token; renewing that, and changing the password.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use actors::clock;
 use actors::ids::UserId;
 use actors::message::Refusal;
 use actors::packet::{Answer, Question};
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::brakes::household;
 use super::problem::{Code, Problem};
-use super::{Peer, Rest, input};
-use crate::auth::Verdict;
+use super::{Rest, input, peer_of};
+use crate::auth::{Issued, Verdict};
 
 /// Longest password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 256;
@@ -40,6 +40,21 @@ pub(super) struct Login {
     password: String,
 }
 
+/// Two passwords, as sent.
+#[derive(Deserialize)]
+struct ChangeDraft<'a> {
+    #[serde(borrow)]
+    old: Option<&'a RawValue>,
+    #[serde(borrow)]
+    new: Option<&'a RawValue>,
+}
+
+/// The password that is, and the one that shall be.
+pub(super) struct Change {
+    old: String,
+    new: String,
+}
+
 /// What a client gets for it.
 #[derive(Serialize)]
 struct Admitted {
@@ -51,7 +66,6 @@ struct Admitted {
 /// `POST /v1/register`
 pub(super) async fn register(
     State(rest): State<Arc<Rest>>,
-    peer: Option<Extension<Peer>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
@@ -59,13 +73,11 @@ pub(super) async fn register(
         let detail = "this cluster takes no registrations; ask its operator for an account";
         return Err(Problem::new(Code::Forbidden, detail));
     }
+    let from = peer_of(&request).map(household);
     let bytes = input::json(request, rest.body_max).await?;
     let login = login_of(&bytes)?;
-    if login.password.len() < PASSWORD_BYTES_MIN {
-        let must = format!("must be {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes");
-        return Err(Problem::field("password", &must));
-    }
-    slow_address(&rest, address(peer))?;
+    long_enough("password", &login.password)?;
+    rest.brakes.login(from)?;
     let hash = rest.passwords.hash(login.password).await?;
     let question = Question::Register(hash.clone());
     match rest.homes.ask(&login.user, question, rest.timeout).await {
@@ -74,40 +86,101 @@ pub(super) async fn register(
         Err(Refusal::Taken) if credentials(&rest, &login.user).await? == Some(hash) => {}
         Err(refusal) => return Err(refusal.into()),
     }
-    admit(&rest, &login.user, StatusCode::CREATED)
+    let issued = rest.tokens.issue(&login.user, rest.token_life)?;
+    Ok(admit(&login.user, issued, StatusCode::CREATED))
 }
 
 /// `POST /v1/login`
 pub(super) async fn login(
     State(rest): State<Arc<Rest>>,
-    peer: Option<Extension<Peer>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
+    let passwords = "this cluster takes no passwords; get a token from its operator";
+    rest.takes_passwords(passwords)?;
+    let from = peer_of(&request).map(household);
     let bytes = input::json(request, rest.body_max).await?;
     let login = login_of(&bytes)?;
-    let address = address(peer);
-    slow_address(&rest, address)?;
-    let guess = (login.user.clone(), address);
-    let brake = &rest.login_failures;
-    brake.take(&guess, clock::wall()).map_err(|wait| {
-        let detail = "too many wrong passwords; wait a little";
-        Problem::new(Code::RateLimited, detail).after(wait)
-    })?;
-    let verdict = judge(&rest, &login.user, login.password).await;
-    // Only wrong passwords are guesses.
-    if !matches!(verdict, Ok(Verdict::Wrong)) {
-        brake.give_back(&guess);
-    }
-    match verdict? {
-        Verdict::Right => admit(&rest, &login.user, StatusCode::OK),
-        Verdict::Wrong => Err(Problem::new(Code::Unauthenticated, "wrong user or password")),
+    match judge(&rest, &login.user, login.password, from).await? {
+        Some(_) => {
+            let issued = rest.tokens.issue(&login.user, rest.token_life)?;
+            Ok(admit(&login.user, issued, StatusCode::OK))
+        }
+        None => Err(Problem::new(Code::Unauthenticated, "wrong user or password")),
     }
 }
 
-async fn judge(rest: &Rest, user: &UserId, password: String) -> Result<Verdict, Problem> {
+/// `POST /v1/token`: a new token for one that is still good.
+pub(super) async fn renew(
+    State(rest): State<Arc<Rest>>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let caller = rest.caller(request.headers()).await?;
+    let issued = rest.tokens.renew(&caller, rest.token_life, rest.session)?;
+    Ok(admit(&caller.user, issued, StatusCode::OK))
+}
+
+/// `POST /v1/password`: another password for who knows the one that is. Tokens stay good: none can be called back.
+pub(super) async fn password(
+    State(rest): State<Arc<Rest>>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    rest.takes_passwords("this cluster takes no passwords; there is none to change")?;
+    let user = rest.caller(request.headers()).await?.user;
+    let from = peer_of(&request).map(household);
+    let bytes = input::json(request, rest.body_max).await?;
+    let Change { old, new } = change_of(&bytes)?;
+    let Some(old) = judge(&rest, &user, old, from).await? else {
+        // The token is good, so this is no 401: clients would throw it away.
+        let detail = "`old` is not the password of this user";
+        return Err(Problem::new(Code::Forbidden, detail).of("old"));
+    };
+    let new = rest.passwords.hash(new).await?;
+    match rest.homes.ask(&user, Question::Password { old, new }, rest.timeout).await {
+        Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(Refusal::Conflict) => {
+            let detail = "the password was changed by another request meanwhile";
+            Err(Problem::new(Code::Conflict, detail))
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+impl Rest {
+    fn takes_passwords(&self, detail: &'static str) -> Result<(), Problem> {
+        if self.login { Ok(()) } else { Err(Problem::new(Code::Forbidden, detail)) }
+    }
+}
+
+/// Compares a password with the stored hash, which it returns if it is right. Slows who guesses.
+async fn judge(
+    rest: &Rest,
+    user: &UserId,
+    password: String,
+    from: Option<IpAddr>,
+) -> Result<Option<Box<str>>, Problem> {
+    rest.brakes.login(from)?;
+    let guess = rest.brakes.guess(user, from)?;
+    let judged = compare(rest, user, password).await;
+    // Only wrong passwords are guesses.
+    if !matches!(judged, Ok(None)) {
+        guess.give_back();
+    }
+    judged
+}
+
+async fn compare(
+    rest: &Rest,
+    user: &UserId,
+    password: String,
+) -> Result<Option<Box<str>>, Problem> {
     let stored = credentials(rest, user).await?;
-    Ok(rest.passwords.verify(stored, password).await?)
+    match rest.passwords.verify(stored.clone(), password).await? {
+        Verdict::Right => Ok(stored),
+        Verdict::Wrong => Ok(None),
+    }
 }
 
 /// The stored hash of a user's password; none for an unknown user and for one without a password.
@@ -128,41 +201,34 @@ pub(super) fn login_of(bytes: &[u8]) -> Result<Login, Problem> {
     let user = input::text("user", draft.user)?;
     let user = input::name("user", UserId::parse(&user))?;
     let password = input::text("password", draft.password)?;
-    if password.len() > PASSWORD_BYTES_MAX {
-        let must = format!("must be {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes");
-        return Err(Problem::field("password", &must));
-    }
+    short_enough("password", &password)?;
     Ok(Login { user, password })
 }
 
-fn admit(rest: &Rest, user: &UserId, status: StatusCode) -> Result<Response, Problem> {
-    let issued = rest.tokens.issue(user, rest.token_life)?;
+pub(super) fn change_of(bytes: &[u8]) -> Result<Change, Problem> {
+    let draft: ChangeDraft<'_> = input::object(bytes)?;
+    let old = input::text("old", draft.old)?;
+    let new = input::text("new", draft.new)?;
+    short_enough("old", &old)?;
+    short_enough("new", &new)?;
+    long_enough("new", &new)?;
+    Ok(Change { old, new })
+}
+
+fn short_enough(field: &'static str, password: &str) -> Result<(), Problem> {
+    if password.len() <= PASSWORD_BYTES_MAX { Ok(()) } else { Err(wrong_length(field)) }
+}
+
+fn long_enough(field: &'static str, password: &str) -> Result<(), Problem> {
+    if password.len() >= PASSWORD_BYTES_MIN { Ok(()) } else { Err(wrong_length(field)) }
+}
+
+fn wrong_length(field: &'static str) -> Problem {
+    Problem::field(field, &format!("must be {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes"))
+}
+
+fn admit(user: &UserId, issued: Issued, status: StatusCode) -> Response {
     let admitted =
         Admitted { user: user.to_string(), token: issued.token, expires_at: issued.expires_at.0 };
-    Ok((status, [(CACHE_CONTROL, "no-store")], Json(admitted)).into_response())
-}
-
-/// Where a request comes from; of IPv6 the part that one household has.
-fn address(peer: Option<Extension<Peer>>) -> Option<IpAddr> {
-    let Extension(Peer(peer)) = peer?;
-    Some(match peer.ip().to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & (u128::MAX << 64)).into()),
-        v4 => v4,
-    })
-}
-
-fn slow_address(rest: &Rest, address: Option<IpAddr>) -> Result<(), Problem> {
-    // Behind a proxy on this machine all clients come from loopback.
-    let Some(address) = address.filter(|ip| !ip.is_loopback() && *ip != loopback_net()) else {
-        return Ok(());
-    };
-    rest.logins_per_address.take(&address, clock::wall()).map_err(|wait| {
-        let detail = "too many logins and registrations from this address; wait a little";
-        Problem::new(Code::RateLimited, detail).after(wait)
-    })
-}
-
-/// What `address` makes of `::1`.
-const fn loopback_net() -> IpAddr {
-    IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)
+    (status, [(CACHE_CONTROL, "no-store")], Json(admitted)).into_response()
 }

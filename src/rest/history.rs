@@ -82,7 +82,7 @@ pub(super) async fn conversations(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
-    let user = rest.tokens.verify(input::bearer(request.headers())?)?.user;
+    let user = rest.caller(request.headers()).await?.user;
     let before = number(&params, "cursor", u64::MAX >> 11)?.map(Number);
     let limit = limit(&params)?;
     let question = Question::Talks { before, limit };
@@ -103,7 +103,7 @@ pub(super) async fn page(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
-    let user = rest.tokens.verify(input::bearer(request.headers())?)?.user;
+    let user = rest.caller(request.headers()).await?.user;
     let conv = conv.parse::<Conversation>();
     let conv = conv.map_err(|_| Problem::field("conv", "must be u:<user> or g:<group>"))?;
     let wanted = Wanted { conv: Some(conv), ..wanted(&params)? };
@@ -118,7 +118,7 @@ pub(super) async fn search(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
-    let user = rest.tokens.verify(input::bearer(request.headers())?)?.user;
+    let user = rest.caller(request.headers()).await?.user;
     let from = params.get("from").map(|from| input::name("from", UserId::parse(from)));
     let wanted = Wanted { from: from.transpose()?, ..wanted(&params)? };
     let question = Question::History(Box::new(wanted));
@@ -132,7 +132,7 @@ pub(super) async fn one(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
-    let user = rest.tokens.verify(input::bearer(request.headers())?)?.user;
+    let user = rest.caller(request.headers()).await?.user;
     let mid = input::name("mid", MessageId::parse(&mid))?;
     let wanted = Wanted { mid: Some(mid), limit: 1, ..Wanted::default() };
     let answer = ask(&rest, &user, Question::History(Box::new(wanted))).await?;
@@ -149,7 +149,7 @@ pub(super) async fn group_log(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
-    let by = rest.tokens.verify(input::bearer(request.headers())?)?.user;
+    let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let wanted = Box::new(wanted(&params)?);
     let owner = UserId::of_group(&group);

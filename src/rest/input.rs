@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use actors::ids::Cid;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::problem::{Code, Problem};
 
+/// Names a request that may be repeated, in place of a `cid` in its body (draft-ietf-httpapi-idempotency-key-header).
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// A body must have arrived whole after this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a body that is too large so much is read and thrown away, so that the client is still there for the answer.
@@ -29,6 +32,36 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
         return Err(missing());
     }
     Ok(token.trim())
+}
+
+/// Takes the key out of `Idempotency-Key: …`, with or without the quotes that the draft wants around it.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<Cid>, Problem> {
+    let mut all = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (first, second) = (all.next(), all.next());
+    let Some(key) = first else { return Ok(None) };
+    let key = key.to_str().unwrap_or_default().trim();
+    let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    match (Cid::parse(key), second) {
+        (Ok(key), None) => Ok(Some(key)),
+        (_, Some(_)) => Err(Problem::field("Idempotency-Key", "must be there once")),
+        (Err(bad), None) => {
+            Err(Problem::field("Idempotency-Key", &format!("must be {}", bad.shape)))
+        }
+    }
+}
+
+/// The `cid` of the body, or the key of the head; if both are there, they must be the same.
+pub(super) fn cid(raw: Option<&RawValue>, key: Option<Cid>) -> Result<Cid, Problem> {
+    let own = optional_text("cid", raw)?.map(|cid| name("cid", Cid::parse(&cid))).transpose()?;
+    match (own, key) {
+        (Some(own), Some(key)) if own != key => {
+            Err(Problem::field("cid", "is not what `Idempotency-Key` says; send one of them"))
+        }
+        (Some(cid), _) | (None, Some(cid)) => Ok(cid),
+        (None, None) => {
+            Err(Problem::field("cid", "is missing; `Idempotency-Key` would do in its place"))
+        }
+    }
 }
 
 /// Reads a JSON body of at most `max` bytes.

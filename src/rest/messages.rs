@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use actors::clock;
 use actors::ids::{Cid, Conversation, DeviceId, Kind, MessageId, UserId};
 use actors::message::{self, Accepted, Content, Refusal};
 use axum::Json;
@@ -53,12 +52,11 @@ pub(super) async fn send(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
-    let from = rest.tokens.verify(input::bearer(request.headers())?)?.user;
-    rest.messages_per_user.take(&from, clock::wall()).map_err(|wait| {
-        Problem::new(Code::RateLimited, "too many messages; wait a little").after(wait)
-    })?;
+    let from = rest.caller(request.headers()).await?.user;
+    rest.brakes.message(&from)?;
+    let key = input::idempotency_key(request.headers())?;
     let bytes = input::json(request, rest.body_max).await?;
-    let send = compose(rest.message_body_max, from, &bytes)?;
+    let send = compose(rest.message_body_max, from, key, &bytes)?;
     let to = send.to.clone();
     let sent = rest.homes.send_once(send, rest.timeout).await;
     let Accepted { mid, seq, at, dup } = sent.map_err(|refusal| match (refusal, &to) {
@@ -78,6 +76,7 @@ pub(super) async fn send(
 pub(super) fn compose(
     body_max: usize,
     from: UserId,
+    key: Option<Cid>,
     bytes: &[u8],
 ) -> Result<message::Send, Problem> {
     let draft: Draft<'_> = input::object(bytes)?;
@@ -85,7 +84,7 @@ pub(super) fn compose(
     let to = to.parse::<Conversation>();
     // The form of the whole is more help here than that of its part.
     let to = to.map_err(|_| Problem::field("to", "must be u:<user> or g:<group>"))?;
-    let cid = input::text("cid", draft.cid)?;
+    let cid = input::cid(draft.cid, key)?;
     let kind = input::text("kind", draft.kind)?;
     let body = input::text("body", draft.body)?;
     if body.len() > body_max {
@@ -104,7 +103,7 @@ pub(super) fn compose(
         from,
         device: input::name("device", DeviceId::parse(DEVICE))?,
         to,
-        cid: input::name("cid", Cid::parse(&cid))?,
+        cid,
         content: Arc::new(content),
     })
 }

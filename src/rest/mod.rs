@@ -1,14 +1,19 @@
 //! Rest: the HTTP API for clients: accounts, sending, and who is there; the socket begins here, too.
 //!
-//! Owns      the brakes on logins and on sending, which die with the process.
-//! Promises  every refusal is a problem (RFC 9457) with the protocol's code; every request ends within its time-out.
+//! Owns      the brakes on logins, on sending and on all requests, which die with the process.
+//! Promises  every refusal is a problem (RFC 9457) with the protocol's code and the request's id; every request ends within
+//!           its time-out; nothing private is left in a cache.
 //! Never     serves what is the operator's; reads a body without a bound.
 //! Fails by  answering `unavailable` while a home has no majority; a client repeats with the same `cid`.
 
 mod accounts;
+mod brakes;
+mod callers;
+mod etag;
 mod health;
 mod history;
 mod input;
+mod manners;
 mod messages;
 mod presence;
 mod problem;
@@ -36,8 +41,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::auth::{Brake, PasswordRefused, Passwords, Tokens};
+use crate::auth::{PasswordRefused, Passwords, Tokens};
 use crate::config::Config;
+use brakes::Brakes;
+use callers::Settled;
 
 pub use health::Ready;
 pub use problem::{Code, Problem};
@@ -74,15 +81,17 @@ pub struct Rest {
     homes: Arc<dyn Homes>,
     tokens: Arc<Tokens>,
     passwords: Passwords,
+    brakes: Brakes,
+    settled: Settled,
     open_registration: bool,
+    login: bool,
     token_life: Duration,
+    session: Duration,
+    cors_origins: Vec<String>,
     timeout: Duration,
     body_max: usize,
     message_body_max: usize,
     places: Arc<Semaphore>,
-    login_failures: Brake,
-    logins_per_address: Brake,
-    messages_per_user: Brake,
 }
 
 impl Rest {
@@ -93,21 +102,23 @@ impl Rest {
         tokens: Arc<Tokens>,
     ) -> Result<Self, PasswordRefused> {
         let limits = &config.limits;
-        let per_minute = |n: u32| Brake::new(Duration::from_secs(60) / n.max(1), n);
-        let messages = limits.http_messages_per_second.max(1);
+        let auth = &config.auth;
+        let session = if auth.session.is_zero() { Duration::MAX } else { auth.session };
         Ok(Self {
             homes,
             tokens,
             passwords: Passwords::new(config.logins_parallel())?,
-            open_registration: config.auth.open_registration,
-            token_life: config.auth.token_life,
+            brakes: Brakes::new(limits),
+            settled: Settled::default(),
+            open_registration: auth.open_registration,
+            login: auth.login,
+            token_life: auth.token_life.min(session),
+            session: auth.session,
+            cors_origins: config.http.cors_origins.clone(),
             timeout: limits.http_timeout,
             body_max: limits.frame_bytes_max as usize,
             message_body_max: limits.body_bytes_max as usize,
             places: Arc::new(Semaphore::new(limits.http_requests_in_flight_max as usize)),
-            login_failures: per_minute(limits.login_failures_per_minute),
-            logins_per_address: per_minute(limits.logins_per_address_per_minute),
-            messages_per_user: Brake::new(Duration::from_secs(1) / messages, messages * 2),
         })
     }
 
@@ -122,22 +133,38 @@ impl Rest {
 
 /// Everything on the clients' listener.
 pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
+    let cors = manners::cors(&rest.cors_origins);
     let routes = Router::new()
         .route("/v1/register", post(accounts::register))
         .route("/v1/login", post(accounts::login))
+        .route("/v1/token", post(accounts::renew))
+        .route("/v1/password", post(accounts::password))
         .route("/v1/messages", post(messages::send).get(history::search))
         .route("/v1/messages/{mid}", get(history::one))
         .route("/v1/conversations", get(history::conversations))
         .route("/v1/conversations/{conv}/messages", get(history::page))
         .route("/v1/groups/{group}/messages", get(history::group_log))
-        .route("/v1/users/{user}/presence", get(presence::get))
+        .route("/v1/users/{user}/presence", get(presence::get));
+    let routes = calls(routes, &rest)
         .with_state(rest)
+        // How many of these come is the gateway's to say.
         .route("/v1/socket", get(move |request| async move { upgrade(request) }))
         .merge(health_routes(ready));
-    finish(routes)
+    let routes = finish(routes);
+    match cors {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
 }
 
-/// Refuses in our own words what no route takes, and counts all.
+/// What all calls of clients have in common: addresses are slowed, and what is still the same is not sent again.
+fn calls(routes: Router<Arc<Rest>>, rest: &Arc<Rest>) -> Router<Arc<Rest>> {
+    routes
+        .route_layer(middleware::from_fn(etag::etag))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(rest), brakes::slow))
+}
+
+/// Refuses in our own words what no route takes, counts all, and gives every answer its id.
 pub(crate) fn finish(routes: Router) -> Router {
     routes
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
@@ -146,6 +173,7 @@ pub(crate) fn finish(routes: Router) -> Router {
             problem.status(StatusCode::METHOD_NOT_ALLOWED)
         })
         .layer(middleware::from_fn(count))
+        .layer(middleware::from_fn(manners::manners))
 }
 
 /// Counts requests and measures how long they take, by route and never by path.
@@ -153,6 +181,7 @@ async fn count(path: Option<MatchedPath>, request: Request<Body>, next: Next) ->
     let route = path.map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
     let start = clock::monotonic();
     let response = next.run(request).await;
+    tracing::debug!(route, status = response.status().as_u16(), "answered");
     let status = response.status().as_u16().to_string();
     metrics::counter!("rookery_http_requests_total", "route" => route.clone(), "status" => status)
         .increment(1);
@@ -174,7 +203,13 @@ pub(crate) fn fuzz(bytes: &[u8]) -> bool {
     headers.extend(HeaderValue::from_bytes(bytes).map(|value| (AUTHORIZATION, value)));
     let tokens = Tokens::new("0123456789abcdef0123456789abcdef", "chat");
     let token = input::bearer(&headers).is_ok_and(|token| tokens.verify(token).is_ok());
+    headers.extend(HeaderValue::from_bytes(bytes).map(|value| (input::IDEMPOTENCY_KEY, value)));
+    headers.extend(HeaderValue::from_bytes(bytes).map(|value| (manners::REQUEST_ID, value)));
+    let named = manners::request_id(&headers).as_bytes() == bytes;
     let login = accounts::login_of(bytes).map(|_| ()).map_err(IntoResponse::into_response);
-    let send = messages::compose(bytes.len(), from, bytes).map_err(IntoResponse::into_response);
-    token || login.is_ok() || send.is_ok()
+    let change = accounts::change_of(bytes).map(|_| ()).map_err(IntoResponse::into_response);
+    let key = input::idempotency_key(&headers).ok().flatten();
+    let send = messages::compose(bytes.len(), from, key, bytes);
+    let send = send.map_err(IntoResponse::into_response);
+    token || named || login.is_ok() || change.is_ok() || send.is_ok()
 }

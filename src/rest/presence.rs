@@ -30,7 +30,7 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
-    let by = rest.tokens.verify(input::bearer(&headers)?)?.user;
+    let by = rest.caller(&headers).await?.user;
     let user = input::name("user", UserId::parse(&user))?;
     let asked = rest.homes.ask(&user, Question::Presence { by }, rest.timeout).await;
     let answer = asked.map_err(|refusal| match refusal {

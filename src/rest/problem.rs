@@ -10,9 +10,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::auth::{PasswordRefused, SigningFailed, TokenRefused};
+use crate::auth::{NotRenewed, PasswordRefused, SigningFailed, TokenRefused};
 
 pub use crate::codes::Code;
+
+/// The type of a problem's body.
+pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The status that goes with a code when no other is more exact.
 const fn status(code: Code) -> StatusCode {
@@ -116,7 +119,7 @@ impl IntoResponse for Problem {
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, json).into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, PROBLEM);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -156,7 +159,9 @@ impl From<TokenRefused> for Problem {
             TokenRefused::Expired => {
                 "Bearer error=\"invalid_token\", error_description=\"expired\""
             }
-            TokenRefused::Invalid => "Bearer error=\"invalid_token\"",
+            TokenRefused::Invalid | TokenRefused::Unfit | TokenRefused::Early => {
+                "Bearer error=\"invalid_token\""
+            }
         };
         let problem = Self::new(Code::Unauthenticated, refused.to_string());
         Self { challenge: Some(challenge), ..problem }
@@ -173,6 +178,16 @@ impl From<PasswordRefused> for Problem {
                 tracing::error!(error = %refused, "a password cannot be judged");
                 Self::internal()
             }
+        }
+    }
+}
+
+impl From<NotRenewed> for Problem {
+    fn from(refused: NotRenewed) -> Self {
+        match refused {
+            NotRenewed::Foreign => Self::new(Code::Forbidden, refused.to_string()),
+            NotRenewed::TooOld => Self::new(Code::Unauthenticated, refused.to_string()),
+            NotRenewed::Failed(failed) => failed.into(),
         }
     }
 }

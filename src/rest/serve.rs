@@ -24,10 +24,10 @@ use tower::Service;
 const BACKLOG: i32 = 4_096;
 /// Kernel buffer for what was not yet read by a client: a slow one is noticed early.
 const SEND_BUFFER: usize = 32 << 10;
-/// Longest head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Most headers of a request.
-const HEADERS_MAX: usize = 64;
+/// Longest head of a request that is read at all, in bytes; from half of it on it is refused in words (`manners`).
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Most headers that are read at all.
+const HEADERS_MAX: usize = 128;
 /// A head must have arrived after this time, also counted from the answer before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// After the stop, so long for requests under way.

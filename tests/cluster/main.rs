@@ -10,11 +10,14 @@
 
 mod harness;
 mod ports;
+#[path = "../../src/auth/signer.rs"]
+mod signer;
 mod socket;
 mod traffic;
 mod web;
 
 mod agreement;
+mod auth;
 mod command_line;
 mod crowd;
 mod damage;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request};
+use hyper::{HeaderMap, Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Value,
     pub(crate) text: String,
+    pub(crate) headers: HeaderMap,
 }
 
 /// Sends a request and waits for its answer.
@@ -27,7 +28,21 @@ pub(crate) async fn call(
     token: Option<&str>,
     body: Option<&Value>,
 ) -> Result<Answer, String> {
+    call_with(method, url, token, body, &[]).await
+}
+
+/// The same with more headers.
+pub(crate) async fn call_with(
+    method: Method,
+    url: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+    headers: &[(&str, &str)],
+) -> Result<Answer, String> {
     let mut request = Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
@@ -39,10 +54,15 @@ pub(crate) async fn call(
     let exchange = async {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request).await.map_err(|error| format!("{error:?}"))?;
-        let status = response.status().as_u16();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), text })
+        Ok(Answer {
+            status,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            text,
+            headers,
+        })
     };
     tokio::time::timeout(WITHIN, exchange).await.map_err(|_| format!("no answer from {url}"))?
 }

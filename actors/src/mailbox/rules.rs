@@ -160,6 +160,16 @@ impl Mailbox {
         self.password = Some(hash);
     }
 
+    /// Puts a password hash in the place of `old`. Repeating a change that was made is done; `Conflict` when the password
+    /// is another by now.
+    pub fn change_password(&mut self, old: &str, new: Box<str>) -> Result<(), Refusal> {
+        if self.password.as_ref() != Some(&new) && self.password.as_deref() != Some(old) {
+            return Err(Refusal::Conflict);
+        }
+        self.password = Some(new);
+        Ok(())
+    }
+
     /// Takes a message in. A repeated `(sender, cid)` is answered again, never stored again.
     pub fn append(
         &mut self,

@@ -15,6 +15,7 @@ use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Resume
 use crate::packet::{Enclosed, Envelope, Start};
 use crate::shard::state::{Batch, CLOCK_STEP_MAX, State};
 
+mod account;
 mod own;
 
 use own::{copied, used};

@@ -129,6 +129,18 @@ pub enum Change {
         /// The epoch of its mailbox, should it be made.
         epoch: Epoch,
     },
+    /// Make the mailbox of a user whom another issuer let in, unless there is one.
+    Open {
+        /// The epoch the mailbox gets if it is new.
+        epoch: Epoch,
+    },
+    /// Put one password hash in the place of another, which must be the one that is there.
+    Password {
+        /// The PHC string that was verified.
+        old: Box<str>,
+        /// The PHC string from now on.
+        new: Box<str>,
+    },
 }
 
 /// What became of a command.

@@ -256,7 +256,9 @@ impl State {
         let now = self.now();
         match &change {
             Change::Register { .. } if self.knows(&user) => return Err(Refusal::Taken),
-            Change::Register { epoch, .. } | Change::Connect { epoch, .. }
+            Change::Register { epoch, .. }
+            | Change::Connect { epoch, .. }
+            | Change::Open { epoch }
                 if !self.knows(&user) =>
             {
                 self.create(&user, *epoch);
@@ -277,6 +279,8 @@ impl State {
                 outcome = Outcome::Accepted(mailbox.append(*send, mid, now, &mut effects)?);
             }
             Change::Register { password, .. } => mailbox.set_password(password),
+            Change::Open { .. } => {}
+            Change::Password { old, new } => mailbox.change_password(&old, new)?,
             Change::Connect { device, .. } => mailbox.ensure_device(&device, now)?,
             Change::Acknowledge { device, n } => {
                 mailbox.acknowledge(&device, n, now, &mut effects);

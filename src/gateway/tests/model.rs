@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
+use crate::auth::By;
 use crate::gateway::{
     Format, GatewayEnv, Homes, Limits, Roll, TokenRefused, Tokens, Verified, serve,
 };
@@ -170,8 +171,8 @@ impl Tokens for Doorkeeper {
         let user = UserId::parse("alice").unwrap();
         let expires_at = |ms| clock::wall().after(Duration::from_millis(ms));
         match token {
-            "good" => Ok(Verified { user, expires_at: expires_at(3_600_000) }),
-            "short" => Ok(Verified { user, expires_at: expires_at(50) }),
+            "good" => Ok(Verified { user, expires_at: expires_at(3_600_000), by: By::Issuer }),
+            "short" => Ok(Verified { user, expires_at: expires_at(50), by: By::Issuer }),
             "expired" => Err(TokenRefused::Expired),
             "broken" => panic!("on purpose"),
             _ => Err(TokenRefused::Invalid),

@@ -1,7 +1,9 @@
 //! Tests of the HTTP API: each call and each refusal, against homes that are played.
 
 mod accounts;
+mod manners;
 mod messages;
+mod passwords;
 mod presence;
 mod serving;
 
@@ -30,6 +32,8 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 struct Played {
     accounts: Mutex<BTreeMap<UserId, Box<str>>>,
     sent: Mutex<Vec<message::Send>>,
+    /// For whom a mailbox was asked for.
+    opened: Mutex<Vec<UserId>>,
     asks: Result<(), Refusal>,
     sends: Result<Accepted, Refusal>,
     /// Applies a registration but says it was taken, as after a lost answer.
@@ -43,6 +47,7 @@ impl Default for Played {
         Self {
             accounts: Mutex::default(),
             sent: Mutex::default(),
+            opened: Mutex::default(),
             asks: Ok(()),
             sends: Ok(accepted),
             forgetful: false,
@@ -65,6 +70,18 @@ impl Homes for Played {
                 accounts.insert(user.clone(), hash);
                 if self.forgetful { Err(Refusal::Taken) } else { Ok(Answer::Done) }
             }
+            (Ok(()), Question::Open) => {
+                self.opened.lock().unwrap().push(user.clone());
+                Ok(Answer::Done)
+            }
+            (Ok(()), Question::Password { old, new }) => match accounts.get_mut(user) {
+                Some(hash) if *hash == old => {
+                    *hash = new;
+                    Ok(Answer::Done)
+                }
+                Some(_) => Err(Refusal::Conflict),
+                None => Err(Refusal::NotFound),
+            },
             (Ok(()), Question::Credentials) => match accounts.get(user) {
                 Some(hash) => Ok(Answer::Credentials(Some(hash.clone()))),
                 None => Err(Refusal::NotFound),
@@ -95,6 +112,7 @@ impl Homes for Played {
 /// The API in front of played homes, with settings appended to those of a development cluster.
 struct Stage {
     router: Router,
+    rest: Arc<Rest>,
     homes: Arc<Played>,
     token: String,
 }
@@ -103,7 +121,7 @@ fn stage_with(homes: Played, change: impl Fn(&mut Config)) -> Stage {
     let text = Config::dev(1, 8080, std::path::Path::new("data"), SECRET, "0123456789abcdef");
     let mut config = Config::parse("dev.toml", &text).unwrap();
     change(&mut config);
-    let tokens = Arc::new(Tokens::new(SECRET, "dev"));
+    let tokens = Arc::new(Tokens::of(&config).unwrap());
     let alice = UserId::parse("alice").unwrap();
     let token = tokens.issue(&alice, Duration::from_secs(60)).unwrap().token;
     let homes = Arc::new(homes);
@@ -112,7 +130,8 @@ fn stage_with(homes: Played, change: impl Fn(&mut Config)) -> Stage {
         let from = super::peer_of(&request).map_or("nowhere".to_owned(), |p| p.to_string());
         (StatusCode::IM_A_TEAPOT, from).into_response()
     });
-    Stage { router: router(rest, Arc::new(|| true), upgrade), homes, token }
+    let router = router(Arc::clone(&rest), Arc::new(|| true), upgrade);
+    Stage { router, rest, homes, token }
 }
 
 fn stage() -> Stage {
@@ -128,7 +147,12 @@ struct Reply {
 
 impl Stage {
     async fn ask(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().call(request).await.unwrap();
+        self.ask_of(self.router.clone(), request).await
+    }
+
+    /// Asks another router than that of the API.
+    async fn ask_of(&self, mut router: Router, request: Request<Body>) -> Reply {
+        let response = router.call(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes)
@@ -137,9 +161,13 @@ impl Stage {
     }
 
     async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {
+        self.post_as(&self.token, path, body).await
+    }
+
+    async fn post_as(&self, token: &str, path: &str, body: impl Into<Body>) -> Reply {
         let request = Request::post(path)
             .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .body(body.into());
         self.ask(request.unwrap()).await
     }
@@ -163,6 +191,8 @@ impl Reply {
         assert_eq!(self.body["status"], status, "{}", self.body);
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         assert!(self.body["title"].is_string() && self.body["retry"].is_boolean());
+        assert_eq!(self.body["request_id"], self.headers["x-request-id"].to_str().unwrap());
+        assert_eq!(self.headers[header::CACHE_CONTROL], "no-store");
         let detail = self.body["detail"].as_str().unwrap();
         assert!(detail.contains(says), "{detail}");
         self

@@ -83,6 +83,17 @@ impl Home {
             Question::Presence { .. } => Err(Refusal::NotFound),
             // Answered by the lane, which knows who is connected.
             Question::Sessions => Ok(Answer::Sessions(Vec::new())),
+            Question::Open if mailbox.is_some() => Ok(Answer::Done),
+            Question::Open => {
+                let change = Change::Open { epoch: Epoch::new(wall, chance) };
+                self.propose(replica, user, change, Asked::Question(session, request), out);
+                return;
+            }
+            Question::Password { old, new } => {
+                let change = Change::Password { old, new };
+                self.propose(replica, user, change, Asked::Question(session, request), out);
+                return;
+            }
             Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),
             Question::Register(password) => {
                 let change = Change::Register { epoch: Epoch::new(wall, chance), password };

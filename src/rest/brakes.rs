@@ -1,0 +1,143 @@
+//! Brakes: how often a user and an address may do what, and what they hear when it was too often.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::clock;
+use actors::ids::UserId;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::{Code, Problem};
+use super::{Rest, peer_of};
+use crate::auth::Brake;
+use crate::config::Limits;
+
+/// All brakes on HTTP; the socket has its own.
+pub(super) struct Brakes {
+    guesses: Brake,
+    guesses_of_user: Brake,
+    logins: Brake,
+    messages: Brake,
+    requests: Brake,
+    requests_of_address: Brake,
+}
+
+/// A password that is looked at. Only a wrong one is a guess; any other is to be given back.
+pub(super) struct Guess<'a> {
+    brakes: &'a Brakes,
+    user: &'a UserId,
+    from: Option<IpAddr>,
+}
+
+impl Guess<'_> {
+    /// It was none.
+    pub(super) fn give_back(self) {
+        self.brakes.guesses.give_back(&(self.user, self.from));
+        self.brakes.guesses_of_user.give_back(self.user);
+    }
+}
+
+impl Brakes {
+    /// Takes the limits of the configuration.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let per_minute = |n: u32| Brake::new(Duration::from_secs(60) / n.max(1), n);
+        let per_second = |n: u32| {
+            let n = n.max(1);
+            Brake::new(Duration::from_secs(1) / n, n.saturating_mul(2))
+        };
+        Self {
+            guesses: per_minute(limits.login_failures_per_minute),
+            guesses_of_user: per_minute(limits.login_failures_per_user_per_minute),
+            logins: per_minute(limits.logins_per_address_per_minute),
+            messages: per_second(limits.http_messages_per_second),
+            requests: per_second(limits.http_requests_per_second),
+            requests_of_address: per_second(limits.http_requests_per_address_per_second),
+        }
+    }
+
+    /// A password of `user` is about to be looked at.
+    pub(super) fn guess<'a>(
+        &'a self,
+        user: &'a UserId,
+        from: Option<IpAddr>,
+    ) -> Result<Guess<'a>, Problem> {
+        let now = clock::wall();
+        let slowed = |wait| limited("too many wrong passwords; wait a little", wait);
+        self.guesses.take(&(user, from), now).map_err(slowed)?;
+        if let Err(wait) = self.guesses_of_user.take(user, now) {
+            self.guesses.give_back(&(user, from));
+            return Err(slowed(wait));
+        }
+        Ok(Guess { brakes: self, user, from })
+    }
+
+    /// Somebody wants to log in or to register.
+    pub(super) fn login(&self, from: Option<IpAddr>) -> Result<(), Problem> {
+        let detail = "too many logins and registrations from this address; wait a little";
+        take_of_address(&self.logins, from, detail)
+    }
+
+    /// Somebody asks for anything at all.
+    pub(super) fn address(&self, from: Option<IpAddr>) -> Result<(), Problem> {
+        let detail = "too many requests from this address; wait a little";
+        take_of_address(&self.requests_of_address, from, detail)
+    }
+
+    /// A user asks for anything at all.
+    pub(super) fn request(&self, user: &UserId) -> Result<(), Problem> {
+        let slowed = |wait| limited("too many requests of this user; wait a little", wait);
+        self.requests.take(user, clock::wall()).map_err(slowed)
+    }
+
+    /// A user sends a message.
+    pub(super) fn message(&self, user: &UserId) -> Result<(), Problem> {
+        let slowed = |wait| limited("too many messages; wait a little", wait);
+        self.messages.take(user, clock::wall()).map_err(slowed)
+    }
+}
+
+fn take_of_address(
+    brake: &Brake,
+    from: Option<IpAddr>,
+    detail: &'static str,
+) -> Result<(), Problem> {
+    // Behind a proxy on this machine all clients come from loopback.
+    let Some(from) = from.filter(|ip| !ip.is_loopback() && *ip != loopback_net()) else {
+        return Ok(());
+    };
+    brake.take(&from, clock::wall()).map_err(|wait| limited(detail, wait))
+}
+
+fn limited(detail: &'static str, wait: Duration) -> Problem {
+    Problem::new(Code::RateLimited, detail).after(wait)
+}
+
+/// Where a request comes from; of IPv6 the part that one household has.
+pub(super) fn household(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & (u128::MAX << 64)).into()),
+        v4 => v4,
+    }
+}
+
+/// What `household` makes of `::1`.
+const fn loopback_net() -> IpAddr {
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+}
+
+/// Slows addresses, whatever they ask for.
+pub(super) async fn slow(
+    State(rest): State<Arc<Rest>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    match rest.brakes.address(peer_of(&request).map(household)) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
