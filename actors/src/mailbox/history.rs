@@ -116,3 +116,7 @@ impl Mailbox {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

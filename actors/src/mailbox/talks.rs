@@ -27,7 +27,7 @@ pub enum Part {
 }
 
 /// Which conversation each entry belongs to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Talks {
     head: Head,
     ids: BTreeMap<Conversation, u32>,
@@ -57,6 +57,20 @@ pub struct Found<'a> {
     pub last: Option<Number>,
 }
 
+impl PartialEq for Talks {
+    /// Compares what both have noted: a replica whose checkpoint is from before conversations were noted begins later.
+    fn eq(&self, other: &Self) -> bool {
+        let from = self.head.gone.max(other.head.gone);
+        let noted = |talks: &Self| {
+            let rows = talks.back(None, from, Number(u64::MAX));
+            rows.map(|(n, part)| (n, part, talks.conv_of(n).cloned())).collect::<Vec<_>>()
+        };
+        noted(self) == noted(other)
+    }
+}
+
+impl Eq for Talks {}
+
 impl Talks {
     pub(super) fn restore(head: Head, rows: VecDeque<u32>) -> Self {
         let ids = (1..).zip(&head.names).map(|(id, conv)| (conv.clone(), id)).collect();
@@ -78,7 +92,7 @@ impl Talks {
     }
 
     /// Rows from number `start` on.
-    pub(super) fn from_row(&self, start: u64) -> impl Iterator<Item = &u32> {
+    pub(super) fn rows_from(&self, start: u64) -> impl Iterator<Item = &u32> {
         let skip = usize::try_from(start.saturating_sub(self.first())).unwrap_or(usize::MAX);
         self.rows.range(skip.min(self.rows.len())..)
     }
@@ -142,6 +156,13 @@ impl Talks {
             let wanted = id.is_none_or(|id| id == Some(of));
             wanted.then_some((Number(first + (from + at) as u64), part))
         })
+    }
+
+    /// The conversation of an entry.
+    fn conv_of(&self, n: Number) -> Option<&Conversation> {
+        let at = usize::try_from(n.0.checked_sub(self.first())?).ok()?;
+        let (id, _) = read(*self.rows.get(at)?)?;
+        self.head.names.get(id as usize - 1)
     }
 
     /// The conversations whose newest entry is before a number, newest first.

@@ -156,6 +156,7 @@ pub enum Outcome {
 
 /// What a command did besides changing the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 pub enum Happened {
     /// Something about one mailbox.
     Mailbox(UserId, Effect),

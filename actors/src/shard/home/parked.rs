@@ -43,13 +43,13 @@ impl Parked {
     }
 
     /// Gives the post back when too many wait.
-    fn push(&mut self, post: Post) -> Result<(), Post> {
+    fn push(&mut self, post: Post) -> Option<Post> {
         if self.count >= PARKED_MAX {
-            return Err(post);
+            return Some(post);
         }
         self.count += 1;
         self.queues.entry(post.0.user.clone()).or_default().push_back(post);
-        Ok(())
+        None
     }
 
     /// The oldest post of the group whose turn it is.
@@ -91,7 +91,7 @@ impl Home {
     ) {
         if self.parked.is_empty() && self.has_room(replica, now) {
             self.let_in(replica, (ask, mid), out);
-        } else if let Err((ask, _)) = self.parked.push((ask, mid))
+        } else if let Some((ask, _)) = self.parked.push((ask, mid))
             && let Ask::Send { place, .. } = ask.ask
         {
             let (to, result) = (ask.user, Err(Refusal::Overloaded));
@@ -153,10 +153,10 @@ mod tests {
     fn groups_take_turns_and_each_keeps_its_order() {
         let mut parked = Parked::default();
         for count in 1..=3 {
-            parked.push(post("large", count)).unwrap();
+            assert!(parked.push(post("large", count)).is_none());
         }
-        parked.push(post("small", 1)).unwrap();
-        parked.push(post("tiny", 1)).unwrap();
+        assert!(parked.push(post("small", 1)).is_none());
+        assert!(parked.push(post("tiny", 1)).is_none());
         let turns: Vec<String> = std::iter::from_fn(|| parked.pop())
             .map(|(ask, mid)| format!("{} {}", ask.user, mid.0))
             .collect();
@@ -168,11 +168,11 @@ mod tests {
     fn only_so_many_wait() {
         let mut parked = Parked::default();
         for count in 1..=u32::try_from(PARKED_MAX).unwrap() {
-            parked.push(post("club", count)).unwrap();
+            assert!(parked.push(post("club", count)).is_none());
         }
-        assert!(parked.push(post("club", 1)).is_err());
+        assert!(parked.push(post("club", 1)).is_some());
         parked.pop();
-        assert!(parked.push(post("club", 1)).is_ok());
+        assert!(parked.push(post("club", 1)).is_none());
     }
 
     #[test]
