@@ -26,6 +26,7 @@ mod devices;
 mod failover;
 mod greeting;
 mod groups;
+mod history;
 mod limits;
 mod msgpack;
 mod presence;

@@ -212,6 +212,16 @@ impl Socket {
         }
     }
 
+    /// The next message in a conversation; skips all else.
+    pub(crate) async fn event_about(&mut self, conv: &str) -> Value {
+        loop {
+            let event = self.next_event().await;
+            if event["ev"] == "message" && event["d"]["conv"] == conv {
+                return event;
+            }
+        }
+    }
+
     /// All durable events up to `caught_up`.
     pub(crate) async fn backlog(&mut self) -> Vec<Value> {
         let mut backlog = Vec::new();
