@@ -231,6 +231,14 @@ impl rest::Homes for Router {
         Box::pin(self.ask(user, question, within))
     }
 
+    fn unknown_of(
+        &self,
+        users: Vec<actors::ids::UserId>,
+        within: Duration,
+    ) -> Pending<'_, Result<Option<actors::ids::UserId>, Refusal>> {
+        Box::pin(self.unknown_of(users, within))
+    }
+
     fn send_once(
         &self,
         send: message::Send,

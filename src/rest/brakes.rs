@@ -17,12 +17,17 @@ use super::{Rest, peer_of};
 use crate::auth::Brake;
 use crate::config::Limits;
 
+/// Groups a user may make at once, and each second after that; as on a socket.
+const GROUPS_AT_ONCE: u32 = 100;
+const GROUPS_PER_SECOND: u32 = 5;
+
 /// All brakes on HTTP; the socket has its own.
 pub(super) struct Brakes {
     guesses: Brake,
     guesses_of_user: Brake,
     logins: Brake,
     messages: Brake,
+    groups: Brake,
     requests: Brake,
     requests_of_address: Brake,
 }
@@ -55,6 +60,7 @@ impl Brakes {
             guesses_of_user: per_minute(limits.login_failures_per_user_per_minute),
             logins: per_minute(limits.logins_per_address_per_minute),
             messages: per_second(limits.http_messages_per_second),
+            groups: Brake::new(Duration::from_secs(1) / GROUPS_PER_SECOND, GROUPS_AT_ONCE),
             requests: per_second(limits.http_requests_per_second),
             requests_of_address: per_second(limits.http_requests_per_address_per_second),
         }
@@ -92,6 +98,12 @@ impl Brakes {
     pub(super) fn request(&self, user: &UserId) -> Result<(), Problem> {
         let slowed = |wait| limited("too many requests of this user; wait a little", wait);
         self.requests.take(user, clock::wall()).map_err(slowed)
+    }
+
+    /// A user makes a group.
+    pub(super) fn group(&self, user: &UserId) -> Result<(), Problem> {
+        let slowed = |wait| limited("too many new groups; wait a little", wait);
+        self.groups.take(user, clock::wall()).map_err(slowed)
     }
 
     /// A user sends a message.

@@ -10,6 +10,7 @@ mod accounts;
 mod brakes;
 mod callers;
 mod etag;
+mod groups;
 mod health;
 mod history;
 mod input;
@@ -38,7 +39,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{PasswordRefused, Passwords, Tokens};
@@ -64,6 +65,13 @@ pub trait Homes: Send + Sync {
         question: Question,
         within: Duration,
     ) -> Pending<'a, Result<Answer, Refusal>>;
+
+    /// One of these users whom nobody knows, if there is any.
+    fn unknown_of(
+        &self,
+        users: Vec<UserId>,
+        within: Duration,
+    ) -> Pending<'_, Result<Option<UserId>, Refusal>>;
 
     /// Sends one message outside any stream, in the same way.
     fn send_once(
@@ -143,7 +151,13 @@ pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
         .route("/v1/messages/{mid}", get(history::one))
         .route("/v1/conversations", get(history::conversations))
         .route("/v1/conversations/{conv}/messages", get(history::page))
+        .route("/v1/groups", post(groups::create).get(groups::list))
+        .route("/v1/groups/{group}", get(groups::info).patch(groups::update))
+        .route("/v1/groups/{group}/leave", post(groups::leave))
+        .route("/v1/groups/{group}/members", post(groups::add))
+        .route("/v1/groups/{group}/members/{user}", put(groups::set_role).delete(groups::remove))
         .route("/v1/groups/{group}/messages", get(history::group_log))
+        .route("/v1/groups/{group}/receipts", get(groups::receipts))
         .route("/v1/users/{user}/presence", get(presence::get));
     let routes = calls(routes, &rest)
         .with_state(rest)

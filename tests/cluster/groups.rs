@@ -282,3 +282,70 @@ async fn a_group_loses_nothing_when_nodes_are_killed() {
     mids.dedup();
     assert_eq!(mids.len(), 3 * EACH as usize, "each once");
 }
+
+#[tokio::test]
+async fn all_that_a_socket_does_with_groups_http_does_too() {
+    let cluster = shared().await;
+    let (ann, bob, cat) =
+        (cluster.user("ann").await, cluster.user("bob").await, cluster.user("cat").await);
+    let url = cluster.url("c");
+    let ask = |method: Method, path: String, user: &User, body: Option<Value>| {
+        let (url, token) = (format!("{url}{path}"), user.token.clone());
+        async move {
+            let answer = web::call(method, &url, Some(&token), body.as_ref()).await.unwrap();
+            (answer.status, answer.body)
+        }
+    };
+    let mut b = Socket::login(&cluster.url("a"), &bob.token, "phone").await;
+    let make = json!({"title": "Rest", "members": [bob.name], "cid": "make"});
+    let (status, made) = ask(Method::POST, "/v1/groups".into(), &ann, Some(make.clone())).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(ask(Method::POST, "/v1/groups".into(), &ann, Some(make)).await.1, made, "once");
+    let group = made["group"].as_str().unwrap();
+    let (conv, path) = (format!("g:{group}"), format!("/v1/groups/{group}"));
+    assert_eq!(next(&mut b, &conv).await["d"]["change"], "created");
+    // Who may what is as on the socket.
+    let members = format!("{path}/members");
+    let users = json!({"users": [cat.name]});
+    let (status, refused) = ask(Method::POST, members.clone(), &bob, Some(users.clone())).await;
+    assert_eq!((status, &refused["code"]), (403, &json!("forbidden")));
+    assert_eq!(ask(Method::POST, members.clone(), &ann, Some(users)).await, (200, json!({})));
+    let nobody = json!({"users": ["nobody-at-all"]});
+    let (status, refused) = ask(Method::POST, members.clone(), &ann, Some(nobody)).await;
+    assert_eq!((status, &refused["code"]), (404, &json!("not_found")));
+    assert!(refused["detail"].as_str().unwrap().contains("nobody-at-all"), "{refused}");
+    let bobs = format!("{members}/{}", bob.name);
+    let admin = json!({"role": "admin"});
+    assert_eq!(ask(Method::PUT, bobs.clone(), &ann, Some(admin)).await.0, 200);
+    let title = json!({"title": "Rested", "status": "zzz"});
+    assert_eq!(ask(Method::PATCH, path.clone(), &bob, Some(title)).await.0, 200);
+    let (_, info) = ask(Method::GET, path.clone(), &cat, None).await;
+    assert_eq!(
+        (&info["title"], &info["status"], &info["count"]),
+        (&json!("Rested"), &json!("zzz"), &json!(3))
+    );
+    assert_eq!(info["members"][1], json!({"user": bob.name, "role": "admin"}));
+    let (_, receipts) = ask(Method::GET, format!("{path}/receipts"), &cat, None).await;
+    assert_eq!(receipts["receipts"].as_array().map(Vec::len), Some(3));
+    assert_eq!(ask(Method::DELETE, bobs, &ann, None).await.0, 200);
+    for change in ["added", "role", "updated", "removed"] {
+        assert_eq!(next(&mut b, &conv).await["d"]["change"], change);
+    }
+    assert_eq!(ask(Method::POST, format!("{path}/leave"), &cat, None).await.0, 200);
+    assert_eq!(ask(Method::GET, path.clone(), &cat, None).await.0, 403);
+    let (_, groups) = ask(Method::GET, "/v1/groups".into(), &ann, None).await;
+    assert_eq!(groups["groups"][0]["group"], json!(group));
+    // Bad input.
+    for (method, path, body) in [
+        (Method::POST, "/v1/groups".to_owned(), json!({"title": "", "cid": "x"})),
+        (Method::POST, "/v1/groups".to_owned(), json!({"title": "t"})),
+        (Method::POST, members.clone(), json!({"users": []})),
+        (Method::PUT, format!("{members}/{}", ann.name), json!({"role": "king"})),
+        (Method::PATCH, path.clone(), json!({})),
+    ] {
+        let (status, refused) = ask(method, path, &ann, Some(body)).await;
+        assert_eq!((status, &refused["code"]), (400, &json!("bad_request")), "{refused}");
+    }
+    let long = json!({"title": "x".repeat(257), "cid": "x"});
+    assert_eq!(ask(Method::POST, "/v1/groups".into(), &ann, Some(long)).await.0, 413);
+}

@@ -50,7 +50,8 @@ async fn chats_are_listed_with_what_is_new_in_them() {
     let mut b = Socket::login(&cluster.url("b"), &bob.token, "phone").await;
     let mut c = Socket::login(&other, &cat.token, "phone").await;
     let made = json!({"title": "Club", "members": [bob.name, cat.name], "cid": "make"});
-    let group = a.request("group.create", made).await.unwrap()["group"].as_str().unwrap().to_owned();
+    let group =
+        a.request("group.create", made).await.unwrap()["group"].as_str().unwrap().to_owned();
     let club = format!("g:{group}");
     b.event("group").await;
     for cid in ["c1", "c2", "c3"] {
@@ -83,7 +84,10 @@ async fn chats_are_listed_with_what_is_new_in_them() {
     let list = get(&url, "/v1/conversations", &ann).await;
     let chats = list["conversations"].as_array().unwrap();
     let chat = chats.iter().find(|chat| chat["conv"] == bob.conv()).expect("ann wrote to bob");
-    assert_eq!((&chat["read"], &chat["unread"], &chat["last"]["cid"]), (&json!(2), &json!(0), &json!("c3")));
+    assert_eq!(
+        (&chat["read"], &chat["unread"], &chat["last"]["cid"]),
+        (&json!(2), &json!(0), &json!("c3"))
+    );
     assert_eq!(chat["last"]["from"], ann.name);
 }
 
@@ -140,7 +144,11 @@ async fn pages_are_cut_where_they_are_asked_to_be() {
     let foreign = format!("/v1/messages/{}", mids[3]);
     assert_eq!(refused(&url, &foreign, &cat).await, (404, "not_found".to_owned()));
     for wrong in ["?limit=0", "?limit=201", "?before=x", "?since_ms=-1", "?offset=99999999999"] {
-        assert_eq!(refused(&url, &format!("{path}{wrong}"), &bob).await.1, "bad_request", "{wrong}");
+        assert_eq!(
+            refused(&url, &format!("{path}{wrong}"), &bob).await.1,
+            "bad_request",
+            "{wrong}"
+        );
     }
     let odd = "/v1/conversations/bob/messages";
     assert_eq!(refused(&url, odd, &bob).await, (400, "bad_request".to_owned()));
@@ -156,7 +164,8 @@ async fn a_groups_order_is_read_from_where_one_came_in() {
     let url = cluster.url("c");
     let mut a = Socket::login(&cluster.url("a"), &ann.token, "phone").await;
     let made = json!({"title": "Log", "members": [bob.name], "cid": "make"});
-    let group = a.request("group.create", made).await.unwrap()["group"].as_str().unwrap().to_owned();
+    let group =
+        a.request("group.create", made).await.unwrap()["group"].as_str().unwrap().to_owned();
     let club = format!("g:{group}");
     for i in 2..=6 {
         a.send(&club, &format!("p{i}"), &format!("p{i}")).await;

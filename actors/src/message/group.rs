@@ -7,6 +7,11 @@ use crate::ids::{Seq, Timestamp, UserId};
 /// Members a group may have.
 pub const MEMBERS_MAX: usize = 1_024;
 
+/// Bytes of a title.
+pub const TITLE_BYTES_MAX: usize = 256;
+/// Bytes of an icon, and of a status.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
 /// What a user asks a group to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {

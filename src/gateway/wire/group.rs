@@ -1,17 +1,14 @@
 //! Group: requests about groups, and what they are answered with.
 
 use actors::ids::{Cid, Conversation, GroupId, Seq, UserId};
-use actors::message::group::{Call, Info, MEMBERS_MAX, News, Progress};
+use actors::message::group::{
+    Call, Info, MEMBERS_MAX, News, Progress, TEXT_BYTES_MAX, TITLE_BYTES_MAX,
+};
 
 use super::raw::Raw;
 use super::request::{Request, fields, parsed, text, whole, wrong};
 use super::writer::Writer;
 use super::{Code, Error};
-
-/// Bytes of a title.
-const TITLE_BYTES_MAX: usize = 256;
-/// Bytes of an icon, and of a status.
-const TEXT_BYTES_MAX: usize = 1024;
 
 /// What a client asks about groups.
 #[derive(Debug, PartialEq, Eq)]

@@ -98,6 +98,16 @@ impl Homes for Played {
         Box::pin(async { answer })
     }
 
+    fn unknown_of(
+        &self,
+        users: Vec<UserId>,
+        _within: Duration,
+    ) -> Pending<'_, Result<Option<UserId>, Refusal>> {
+        let accounts = self.accounts.lock().unwrap();
+        let unknown = users.into_iter().find(|user| !accounts.contains_key(user));
+        Box::pin(async move { Ok(unknown) })
+    }
+
     fn send_once(
         &self,
         send: message::Send,

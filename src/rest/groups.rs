@@ -1,0 +1,301 @@
+//! Groups: the calls of the socket once more, over HTTP, by the same rules.
+
+use std::sync::Arc;
+
+use actors::ids::{GroupId, UserId};
+use actors::message::Refusal;
+use actors::message::group::{Call, Info, MEMBERS_MAX, TEXT_BYTES_MAX, TITLE_BYTES_MAX};
+use actors::packet::{Answer, Question};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::problem::{Code, Problem};
+use super::{Rest, input};
+
+/// What a body may hold; each call takes its own part of it.
+#[derive(Deserialize)]
+struct Draft<'a> {
+    #[serde(borrow)]
+    title: Option<&'a RawValue>,
+    #[serde(borrow)]
+    icon: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    members: Option<&'a RawValue>,
+    #[serde(borrow)]
+    users: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cid: Option<&'a RawValue>,
+    #[serde(borrow)]
+    role: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct Made {
+    group: String,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    group: String,
+    title: Box<str>,
+    role: &'static str,
+}
+
+#[derive(Serialize)]
+struct Member {
+    user: String,
+    role: &'static str,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    group: String,
+    title: Box<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icon: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Box<str>>,
+    members: Vec<Member>,
+    created_at: u64,
+    count: usize,
+}
+
+#[derive(Serialize)]
+struct Mark {
+    user: String,
+    delivered: u64,
+    read: u64,
+}
+
+/// Nothing to tell but that it is done.
+#[derive(Serialize)]
+struct Done {}
+
+const fn role(admin: bool) -> &'static str {
+    if admin { "admin" } else { "member" }
+}
+
+/// `POST /v1/groups`
+pub(super) async fn create(
+    State(rest): State<Arc<Rest>>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(request.headers()).await?.user;
+    rest.brakes.group(&by)?;
+    let key = input::idempotency_key(request.headers())?;
+    let bytes = input::json(request, rest.body_max).await?;
+    let draft: Draft<'_> = input::object(&bytes)?;
+    let title = title(&input::text("title", draft.title)?)?;
+    let members = draft.members.map(|raw| names("members", raw)).transpose()?.unwrap_or_default();
+    let group = GroupId::made_by(&by, &input::cid(draft.cid, key)?);
+    let others = members.iter().filter(|user| **user != by).cloned().collect();
+    known(&rest, others, "members").await?;
+    ask(&rest, &group, by, Call::Create { title, members }).await?;
+    Ok((StatusCode::CREATED, Json(Made { group: group.to_string() })).into_response())
+}
+
+/// `GET /v1/groups`
+pub(super) async fn list(
+    State(rest): State<Arc<Rest>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(&headers).await?.user;
+    let groups = match rest.homes.ask(&by, Question::Groups, rest.timeout).await {
+        Ok(Answer::Groups(groups)) => groups,
+        Ok(_) | Err(Refusal::NotFound) => Vec::new(),
+        Err(refusal) => return Err(refusal.into()),
+    };
+    let listed = groups.into_iter().map(|(group, title, admin)| Listed {
+        group: group.to_string(),
+        title,
+        role: role(admin),
+    });
+    let groups: Vec<Listed> = listed.collect();
+    Ok(Json(serde_json::json!({ "groups": groups })).into_response())
+}
+
+/// `GET /v1/groups/{group}`
+pub(super) async fn info(
+    State(rest): State<Arc<Rest>>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(&headers).await?.user;
+    let group = input::name("group", GroupId::parse(&group))?;
+    let Answer::Group(_, info) = question(&rest, &group, Question::GroupInfo { by }).await? else {
+        return Err(Problem::internal());
+    };
+    let Info { title, icon, status, members, created_at } = *info;
+    let count = members.len();
+    let member =
+        |(user, admin): (UserId, bool)| Member { user: user.to_string(), role: role(admin) };
+    let members = members.into_iter().map(member).collect();
+    let (group, created_at) = (group.to_string(), created_at.0);
+    Ok(Json(Shown { group, title, icon, status, members, created_at, count }).into_response())
+}
+
+/// `GET /v1/groups/{group}/receipts`
+pub(super) async fn receipts(
+    State(rest): State<Arc<Rest>>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(&headers).await?.user;
+    let group = input::name("group", GroupId::parse(&group))?;
+    let Answer::Progress(members) = question(&rest, &group, Question::Progress { by }).await?
+    else {
+        return Err(Problem::internal());
+    };
+    let mark = |member: actors::message::group::Progress| Mark {
+        user: member.user.to_string(),
+        delivered: member.delivered.0,
+        read: member.read.0,
+    };
+    let receipts: Vec<Mark> = members.into_iter().map(mark).collect();
+    Ok(Json(serde_json::json!({ "receipts": receipts })).into_response())
+}
+
+/// `PATCH /v1/groups/{group}`
+pub(super) async fn update(
+    State(rest): State<Arc<Rest>>,
+    Path(group): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(request.headers()).await?.user;
+    let group = input::name("group", GroupId::parse(&group))?;
+    let bytes = input::json(request, rest.body_max).await?;
+    let draft: Draft<'_> = input::object(&bytes)?;
+    let text = |name, raw| input::optional_text(name, raw);
+    let bounded_text =
+        |name, raw| text(name, raw)?.map(|text| bounded(name, &text, TEXT_BYTES_MAX)).transpose();
+    let new_title = text("title", draft.title)?.map(|text| title(&text)).transpose()?;
+    let (icon, status) = (bounded_text("icon", draft.icon)?, bounded_text("status", draft.status)?);
+    if new_title.is_none() && icon.is_none() && status.is_none() {
+        return Err(Problem::field("title", "or icon or status must be there"));
+    }
+    ask(&rest, &group, by, Call::Update { title: new_title, icon, status }).await
+}
+
+/// `POST /v1/groups/{group}/members`
+pub(super) async fn add(
+    State(rest): State<Arc<Rest>>,
+    Path(group): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(request.headers()).await?.user;
+    let group = input::name("group", GroupId::parse(&group))?;
+    let bytes = input::json(request, rest.body_max).await?;
+    let draft: Draft<'_> = input::object(&bytes)?;
+    let users = draft.users.map(|raw| names("users", raw)).transpose()?.unwrap_or_default();
+    if users.is_empty() {
+        return Err(Problem::field("users", "must be a list of at least one user"));
+    }
+    known(&rest, users.clone(), "users").await?;
+    ask(&rest, &group, by, Call::Add(users)).await
+}
+
+/// `DELETE /v1/groups/{group}/members/{user}`
+pub(super) async fn remove(
+    State(rest): State<Arc<Rest>>,
+    Path((group, user)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(&headers).await?.user;
+    let group = input::name("group", GroupId::parse(&group))?;
+    let user = input::name("user", UserId::parse(&user))?;
+    ask(&rest, &group, by, Call::Remove(vec![user])).await
+}
+
+/// `PUT /v1/groups/{group}/members/{user}`
+pub(super) async fn set_role(
+    State(rest): State<Arc<Rest>>,
+    Path((group, user)): Path<(String, String)>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(request.headers()).await?.user;
+    let group = input::name("group", GroupId::parse(&group))?;
+    let user = input::name("user", UserId::parse(&user))?;
+    let bytes = input::json(request, rest.body_max).await?;
+    let draft: Draft<'_> = input::object(&bytes)?;
+    let admin = match input::text("role", draft.role)?.as_str() {
+        "admin" => true,
+        "member" => false,
+        _ => return Err(Problem::field("role", "must be admin or member")),
+    };
+    ask(&rest, &group, by, Call::Role { user, admin }).await
+}
+
+/// `POST /v1/groups/{group}/leave`
+pub(super) async fn leave(
+    State(rest): State<Arc<Rest>>,
+    Path(group): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(&headers).await?.user;
+    let group = input::name("group", GroupId::parse(&group))?;
+    ask(&rest, &group, by, Call::Leave).await
+}
+
+async fn ask(rest: &Rest, group: &GroupId, by: UserId, call: Call) -> Result<Response, Problem> {
+    question(rest, group, Question::Group { by, call: Box::new(call) }).await?;
+    Ok(Json(Done {}).into_response())
+}
+
+async fn question(rest: &Rest, group: &GroupId, question: Question) -> Result<Answer, Problem> {
+    let asked = rest.homes.ask(&UserId::of_group(group), question, rest.timeout).await;
+    asked.map_err(|refusal| match refusal {
+        Refusal::NotFound => {
+            Problem::new(Code::NotFound, format!("no such group: {group}")).of("group")
+        }
+        refusal => refusal.into(),
+    })
+}
+
+/// Refuses names that nobody has; each costs as much as a request.
+async fn known(rest: &Rest, users: Vec<UserId>, field: &'static str) -> Result<(), Problem> {
+    match rest.homes.unknown_of(users, rest.timeout).await? {
+        None => Ok(()),
+        Some(user) => Err(Problem::new(Code::NotFound, format!("no such user: {user}")).of(field)),
+    }
+}
+
+fn title(title: &str) -> Result<Box<str>, Problem> {
+    if title.trim().is_empty() {
+        return Err(Problem::field("title", "must be a text that is not empty"));
+    }
+    bounded("title", title, TITLE_BYTES_MAX)
+}
+
+fn bounded(name: &'static str, text: &str, max: usize) -> Result<Box<str>, Problem> {
+    if text.len() > max {
+        let detail = format!("`{name}` has at most {max} bytes");
+        return Err(Problem::new(Code::TooLarge, detail).of(name));
+    }
+    Ok(text.into())
+}
+
+fn names(field: &'static str, raw: &RawValue) -> Result<Vec<UserId>, Problem> {
+    let names: Result<Vec<String>, _> = serde_json::from_str(raw.get());
+    let names = names.map_err(|_| Problem::field(field, "must be a list of users"))?;
+    if names.len() > MEMBERS_MAX {
+        let detail = format!("`{field}` has at most {MEMBERS_MAX} users");
+        return Err(Problem::new(Code::TooLarge, detail).of(field));
+    }
+    names.iter().map(|name| input::name(field, UserId::parse(name))).collect()
+}
