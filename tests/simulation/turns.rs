@@ -70,7 +70,7 @@ impl Node {
             Lane::Imported(shard, number) => self.imported(shard, number, around),
             Lane::Warmed(shard, life, user, read) => self.warmed(shard, life, &user, read, around),
             Lane::RunRead(shard, user, entries, read) => {
-                let Some(hosted) = self.shards.get(&shard) else { return };
+                let Some(hosted) = self.shards.get_mut(&shard) else { return };
                 let mut out = Vec::new();
                 hosted.home.run_loaded(&hosted.replica, &user, &entries, read, &mut out);
                 self.carry_out(shard, out, around);
