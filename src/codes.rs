@@ -89,6 +89,7 @@ impl From<Refusal> for Code {
             Refusal::NotFound | Refusal::NoSuchMember => Self::NotFound,
             Refusal::Conflict | Refusal::Taken | Refusal::LastAdmin => Self::Conflict,
             Refusal::MailboxFull => Self::MailboxFull,
+            Refusal::Gone => Self::Gone,
             Refusal::TooManyDevices | Refusal::NotAMember | Refusal::NotAnAdmin => Self::Forbidden,
             Refusal::GroupFull => Self::TooLarge,
             Refusal::Unavailable => Self::Unavailable,
@@ -126,6 +127,7 @@ mod tests {
             Refusal::NoSuchMember,
             Refusal::GroupFull,
             Refusal::LastAdmin,
+            Refusal::Gone,
         ] {
             assert_eq!(Code::from(refusal).retry(), refusal.retry(), "{refusal:?}");
         }

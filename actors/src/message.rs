@@ -288,6 +288,9 @@ pub enum Refusal {
     /// The group has as many members as one may have.
     #[error("a group has at most 1024 members")]
     GroupFull,
+    /// Whoever had this name is gone for good, and the name stays theirs.
+    #[error("this user has left for good")]
+    Gone,
     /// Somebody must be an admin: make another one first.
     #[error("the last admin stays one; make another member an admin first")]
     LastAdmin,

@@ -345,6 +345,8 @@ pub enum Question {
         /// The one from now on.
         new: Box<str>,
     },
+    /// Forget the user for good.
+    Erase,
 }
 
 /// The answer to a question.

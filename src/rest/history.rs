@@ -46,6 +46,20 @@ struct Message<'a> {
     client: Option<&'a RawValue>,
 }
 
+/// A message in a copy of all there is.
+#[derive(Serialize)]
+pub(super) struct Exported<'a> {
+    r#type: &'static str,
+    #[serde(flatten)]
+    message: Message<'a>,
+}
+
+/// A message as it stands in a copy of all there is.
+pub(super) fn exported<'a>(entry: &'a Entry, user: &'a UserId) -> Option<Exported<'a>> {
+    let message = message(entry, user, Numbered::Yes)?;
+    Some(Exported { r#type: "message", message })
+}
+
 /// A chat.
 #[derive(Serialize)]
 struct Chat<'a> {

@@ -14,6 +14,7 @@ mod groups;
 mod health;
 mod history;
 mod input;
+mod leaving;
 mod manners;
 mod messages;
 mod presence;
@@ -39,7 +40,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{PasswordRefused, Passwords, Tokens};
@@ -158,6 +159,8 @@ pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
         .route("/v1/groups/{group}/members/{user}", put(groups::set_role).delete(groups::remove))
         .route("/v1/groups/{group}/messages", get(history::group_log))
         .route("/v1/groups/{group}/receipts", get(groups::receipts))
+        .route("/v1/account", delete(leaving::erase))
+        .route("/v1/export", get(leaving::export))
         .route("/v1/users/{user}/presence", get(presence::get));
     let routes = calls(routes, &rest)
         .with_state(rest)

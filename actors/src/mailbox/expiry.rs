@@ -40,7 +40,7 @@ impl Mailbox {
         if due > self.slowest() { due } else { Number(0) }
     }
 
-    fn expire_to(&mut self, n: Number, effects: &mut Vec<Effect>) {
+    pub(super) fn expire_to(&mut self, n: Number, effects: &mut Vec<Effect>) {
         for row in self.ledger.between(self.delivered.max(self.log.low()), n) {
             let delivered = self.peers.get(&row.from).is_some_and(|p| row.seq <= p.delivered);
             if !delivered {

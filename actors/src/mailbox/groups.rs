@@ -70,6 +70,9 @@ impl Membership {
 impl Mailbox {
     /// The next entry of a group. Envelopes come once each and in order; the shard sees to that.
     pub fn hear(&mut self, what: &What, cid: Option<&Cid>, now: Now, effects: &mut Vec<Effect>) {
+        if self.erased {
+            return;
+        }
         match what {
             What::Post { group, mid, from, device, seq, at, content } => {
                 let Some(known) = self.groups.get_mut(group) else { return };

@@ -110,13 +110,14 @@ struct Groups {
     group: Option<Box<Group>>,
 }
 
-/// What stands behind the groups: which conversations there are, the runs of their rows, and, of a group, where its members
-/// came in.
+/// What stands behind the groups: which conversations there are, the runs of their rows, of a group where its members came
+/// in, and whether the owner wanted to be forgotten.
 #[derive(Default, Serialize, Deserialize)]
 struct Index {
     talks: talks::Head,
     rows: Kept,
     joined: BTreeMap<UserId, Seq>,
+    erased: bool,
 }
 
 /// A head, and what stands behind it.
@@ -329,7 +330,7 @@ fn groups(mailbox: &Mailbox) -> Groups {
 
 fn index(mailbox: &Mailbox, rows: Kept) -> Index {
     let joined = mailbox.group.as_ref().map_or_else(BTreeMap::new, |group| group.joined().clone());
-    Index { talks: mailbox.talks.head().clone(), rows, joined }
+    Index { talks: mailbox.talks.head().clone(), rows, joined, erased: mailbox.erased }
 }
 
 /// Bytes of what stands last in a head.
@@ -435,11 +436,11 @@ impl Opening {
         let (cids, values) = split(values, tail.cids.firsts().count())?;
         let runs = index.as_ref().map_or(0, |index| index.rows.firsts().count());
         let (noted, log) = split(values, runs)?;
-        let (talks, kept, joined) = match index {
-            None => (Talks::from(h.head), Kept::default(), BTreeMap::new()),
-            Some(Index { talks, rows, joined }) => {
+        let (talks, kept, joined, erased) = match index {
+            None => (Talks::from(h.head), Kept::default(), BTreeMap::new(), false),
+            Some(Index { talks, rows, joined, erased }) => {
                 let noted = read_rows(&rows, talks.first(), noted)?;
-                (Talks::restore(talks, noted), rows, joined)
+                (Talks::restore(talks, noted), rows, joined, erased)
             }
         };
         groups.group.iter_mut().for_each(|group| group.restore(&joined, Seq(h.head.0)));
@@ -477,6 +478,7 @@ impl Opening {
             groups: groups.groups,
             group: groups.group,
             talks,
+            erased,
         };
         Ok((mailbox, stored))
     }

@@ -22,6 +22,7 @@ use crate::ids::UserId;
 
 pub mod cids;
 pub mod desk;
+mod erase;
 mod expiry;
 pub mod groups;
 pub mod history;

@@ -130,6 +130,8 @@ pub struct Mailbox {
     pub(super) group: Option<Box<Group>>,
     /// Which conversation each entry belongs to.
     pub(super) talks: Talks,
+    /// Whether its owner wanted to be forgotten.
+    pub(super) erased: bool,
 }
 
 impl Mailbox {
@@ -152,6 +154,7 @@ impl Mailbox {
             groups: BTreeMap::new(),
             group: None,
             talks: Talks::default(),
+            erased: false,
         }
     }
 
@@ -229,6 +232,9 @@ impl Mailbox {
 
     /// Takes in what another mailbox sent. Envelopes come exactly once and in order; the shard sees to that.
     pub fn receive(&mut self, enclosed: Enclosed, now: Now, effects: &mut Vec<Effect>) {
+        if self.erased {
+            return;
+        }
         match enclosed {
             Enclosed::Sent { mid, conv, seq, at, cid, device, content } => {
                 if let Conversation::User(user) = &conv {

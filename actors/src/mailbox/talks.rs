@@ -137,6 +137,13 @@ impl Talks {
         }
     }
 
+    /// All entries are gone, and with whom the owner spoke is nobody's business any more.
+    pub(super) fn forget_names(&mut self) {
+        debug_assert!(self.rows.is_empty(), "rows have names");
+        self.head.names.clear();
+        self.ids.clear();
+    }
+
     /// The entries of one conversation, or of all, between two numbers (without them), newest first.
     pub fn back(
         &self,

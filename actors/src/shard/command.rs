@@ -141,6 +141,8 @@ pub enum Change {
         /// The PHC string from now on.
         new: Box<str>,
     },
+    /// Forget the owner.
+    Erase,
 }
 
 /// What became of a command.

@@ -272,6 +272,13 @@ impl State {
         }
         let shards = self.shards;
         let mailbox = self.touch(&user).ok_or(Refusal::NotFound)?;
+        let passes = matches!(
+            change,
+            Change::Acknowledge { .. } | Change::Read { .. } | Change::Expire | Change::Erase
+        );
+        if mailbox.is_erased() && !passes {
+            return Err(Refusal::Gone);
+        }
         let mut effects = Vec::new();
         let mut outcome = Outcome::Done;
         match change {
@@ -288,6 +295,7 @@ impl State {
             Change::Read { conv, seq } => mailbox.read(&conv, seq, &mut effects),
             Change::RemoveDevice(device) => mailbox.remove_device(&device, now, &mut effects)?,
             Change::Expire => mailbox.expire(now, &mut effects),
+            Change::Erase => mailbox.erase(&mut effects),
             Change::Group { by, call, .. } => {
                 mailbox.call(&by, &call, shards, now, &mut effects)?;
             }

@@ -35,6 +35,19 @@ impl Home {
         out: &mut Vec<Output>,
     ) {
         let mailbox = replica.state().mailbox(&user);
+        let own = matches!(
+            question,
+            Question::Devices
+                | Question::Groups
+                | Question::Talks { .. }
+                | Question::History(_)
+                | Question::Open
+        );
+        if own && mailbox.is_some_and(Mailbox::is_erased) {
+            let answer = Err(Refusal::Gone);
+            out.push(Output::Tell(session, Tell::Answer { request, answer }));
+            return;
+        }
         let answer = match question {
             Question::Devices => {
                 let answer = mailbox.map(|mailbox| Answer::Devices(mailbox.devices()));
@@ -52,6 +65,11 @@ impl Home {
             Question::Cids { uses, all } => {
                 let asked = AskedCids { user, session, request, uses, all };
                 self.cids(replica, asked, out);
+                return;
+            }
+            Question::Erase => {
+                let asked = Asked::Question(session, request);
+                self.propose(replica, user, Change::Erase, asked, out);
                 return;
             }
             Question::Talks { .. } | Question::History(_) | Question::GroupLog { .. } => {
