@@ -9,6 +9,7 @@ mod auth;
 mod check;
 mod dev;
 mod problem;
+mod push;
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 
 pub use auth::{Auth, Issuer};
 pub use problem::{ConfigError, Problem, Warning};
+pub use push::Push;
 
 /// Everything in `cluster.toml`; the same file serves all nodes of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -53,6 +55,8 @@ pub struct Config {
     /// Manners of the HTTP API.
     #[serde(default)]
     pub http: Http,
+    /// Who is told of devices that sleep through messages; nobody, if left out.
+    pub push: Option<Push>,
     /// How the process runs and stops.
     #[serde(default)]
     pub process: Process,

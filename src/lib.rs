@@ -28,6 +28,7 @@
 //! | [`gateway`] | one port for sockets and HTTP; one socket: bytes ↔ frames ↔ session rules |
 //! | [`rest`] | register, login, and what else clients ask by HTTP |
 //! | [`admin`] | health, metrics, where things are; on a listener of its own |
+//! | [`push`] | tells the operator's push service of devices that sleep through messages |
 //! | [`auth`] | passwords, tokens, and the keys of the operator's own issuer |
 //! | [`codes`] | why something is refused, in the protocol's words |
 //! | `fuzzing` | runs all that reads a client's or an operator's bytes, for `fuzz/` and its twin among the tests |
@@ -52,4 +53,5 @@ pub mod config;
 pub mod fuzzing;
 pub mod gateway;
 pub mod node;
+pub mod push;
 pub mod rest;

@@ -12,7 +12,7 @@ use actors::mailbox::rules::Policy;
 use actors::node::{self as chat, Health, StartError};
 use actors::router::{Peer, Router};
 use actors::shard::home::Quota;
-use actors::shard::lane::Settings;
+use actors::shard::lane::{self, Settings};
 use actors::shard::replica::Pace;
 use actors::store::{DiskTrust, Durability, StoreError, StoreOptions};
 use actors::user::rules::Limits as UserLimits;
@@ -26,6 +26,7 @@ use crate::admin::{self, Recorder};
 use crate::auth::{KeysRefused, Tokens};
 use crate::config::{self, Config, UnknownNode};
 use crate::gateway::{self, GatewayEnv, Roll, Sessions};
+use crate::push;
 use crate::rest::{self, Rest, Seats};
 use observed::View;
 
@@ -102,7 +103,8 @@ async fn serve(
     let clients = listen(own.listen)?;
     let operator = listen(own.admin_listen)?;
     let links = listen(own.cluster_listen)?;
-    let node = chat::Node::start(options(&config, me, &own, links)).await?;
+    let push = teller(&config)?;
+    let node = chat::Node::start(options(&config, me, &own, (links, push))).await?;
     let mut health = node.health();
     let started = clock::monotonic();
     let roll = Roll::new(started);
@@ -210,11 +212,23 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, NodeError> {
     rest::bind(address).map_err(|source| NodeError::Listen { address, source })
 }
 
+/// Who is told of devices that sleep through messages, if anybody.
+fn teller(config: &Config) -> Result<Option<lane::Push>, NodeError> {
+    let Some(push) = &config.push else { return Ok(None) };
+    let settings = push::Settings {
+        url: push.url.clone(),
+        secret: push.secret.reveal().to_owned(),
+        timeout: push.timeout,
+    };
+    let tell = push::start(&settings).map_err(|error| NodeError::Other(error.to_string()))?;
+    Ok(Some(lane::Push { after: push.after, tell }))
+}
+
 fn options(
     config: &Config,
     me: actors::ids::NodeId,
     own: &config::Node,
-    listener: std::net::TcpListener,
+    (listener, push): (std::net::TcpListener, Option<lane::Push>),
 ) -> chat::Options {
     let mut store = StoreOptions::new(Arc::new(|error: StoreError| {
         tracing::error!(%error, "the disk failed; stopping at once, nothing is answered from memory");
@@ -244,6 +258,7 @@ fn options(
         checkpoint_every: config.storage.checkpoint,
         memory_budget: usize::try_from(config.storage.memory_budget).unwrap_or(usize::MAX),
         wall: clock::wall,
+        push,
     };
     let members = config.nodes.iter();
     chat::Options {

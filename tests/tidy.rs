@@ -39,11 +39,12 @@ const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids", "mutant"
 const NODE: &[(&str, &[&str])] = &[
     ("fuzzing", &["auth", "client", "config", "gateway", "rest"]),
     ("cli", &[]),
-    ("node", &["admin", "auth", "config", "gateway", "rest"]),
+    ("node", &["admin", "auth", "config", "gateway", "push", "rest"]),
     ("gateway", &["auth", "codes", "config"]),
     ("admin", &["rest"]),
     ("rest", &["auth", "codes", "config"]),
     ("client", &[]),
+    ("push", &[]),
     ("auth", &["config"]),
     ("codes", &[]),
     ("config", &[]),

@@ -42,6 +42,7 @@ async fn start(data: &tempfile::TempDir, wall: fn() -> Timestamp) -> Node {
         checkpoint_every: Duration::from_secs(5),
         memory_budget: 64 << 20,
         wall,
+        push: None,
     };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -1,6 +1,7 @@
 //! Check: what a configuration may say beyond the ranges of its numbers; every clash is named here.
 
 mod auth;
+mod push;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Config) -> Findings {
     timing(&mut findings, config);
     auth::check(&mut findings, &config.auth);
     http(&mut findings, config);
+    push::check(&mut findings, config.push.as_ref());
     findings
 }
 

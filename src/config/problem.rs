@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::ranges;
 
 /// Keys whose values are told to nobody.
-const SECRETS: [&str; 3] = ["cookie", "token_secret", "old_secrets"];
+const SECRETS: [&str; 4] = ["cookie", "token_secret", "old_secrets", "secret"];
 
 /// What `check` has to say about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +196,9 @@ fn allowed(key: &str) -> Option<String> {
             Some("an IP address and a port, such as \"127.0.0.1:8080\"".to_owned())
         }
         "old_secrets" => Some("a list of texts in quotes".to_owned()),
+        "push_after" | "timeout" => {
+            Some("a whole number and its unit in quotes, such as \"20s\" or \"500ms\"".to_owned())
+        }
         _ if is_secret(key) => Some("text in quotes".to_owned()),
         _ => None,
     }

@@ -299,6 +299,7 @@ impl Node {
                     self.leader_gets(from, packet, around);
                 }
                 Output::Regard(..) | Output::IsThere(..) => unreachable!("nobody looks"),
+                Output::Wake(_) => unreachable!("nobody is to be woken"),
                 Output::Load(user, chunks) => self.load(shard, user, chunks, around),
                 Output::LoadRun(user, run, read) => {
                     self.disk_does(At::LoadRun(shard, user, run, read), around);

@@ -2,6 +2,9 @@
 //!
 //! Pure: the numbers are chosen from what is in memory (`talks`), the entries looked at when they are there.
 
+use std::collections::BTreeMap;
+
+use super::log::Found;
 use super::rules::Mailbox;
 use super::talks::Part;
 use crate::ids::{Conversation, Number, Seq, Timestamp};
@@ -85,13 +88,52 @@ impl Mailbox {
         list.iter().map(talk).collect()
     }
 
+    /// The conversations with messages of others after one number, up to another: the first and the newest of each.
+    #[must_use]
+    pub fn theirs(&self, after: Number, last: Number) -> BTreeMap<&Conversation, (Number, Number)> {
+        self.talks.theirs(after, last)
+    }
+
+    /// An entry that came before this moment, and all before it did.
+    #[must_use]
+    pub fn came_before(&self, moment: Timestamp) -> Number {
+        self.talks.before(moment)
+    }
+
+    /// When an entry came; of one that lies on disk, when the newest did.
+    #[must_use]
+    pub fn came(&self, n: Number) -> Timestamp {
+        let found = match self.log.read(Number(n.0.saturating_sub(1)), 1, 0) {
+            Found::Entries(entries) => entries.first().filter(|entry| entry.n == n).map(|e| e.at),
+            Found::OnDisk(_) => None,
+        };
+        found.unwrap_or(self.log.newest_at())
+    }
+
+    /// Messages of others in a conversation that the owner has not read.
+    #[must_use]
+    pub fn unread(&self, conv: &Conversation) -> u64 {
+        match conv {
+            Conversation::User(user) => {
+                let peer = self.peer(user);
+                peer.received.0.saturating_sub(peer.read.0)
+            }
+            Conversation::Group(group) => {
+                let Some(known) = self.groups.get(group) else { return 0 };
+                let marks = known.marks();
+                let behind = marks.received.0.saturating_sub(marks.had.read.0);
+                self.talks.theirs_among(conv, behind)
+            }
+        }
+    }
+
     /// What follows from the watermarks of a conversation.
     fn marks_of(&self, talk: Talk) -> Talk {
         match &talk.conv {
             Conversation::User(user) => {
                 let peer = self.peers.get(user).copied().unwrap_or_default();
                 Talk {
-                    unread: peer.received.0.saturating_sub(peer.read.0),
+                    unread: self.unread(&talk.conv),
                     received: peer.received,
                     read: peer.read,
                     sent_delivered: peer.sent_delivered,
@@ -102,9 +144,8 @@ impl Mailbox {
             Conversation::Group(group) => {
                 let Some(known) = self.groups.get(group) else { return talk };
                 let marks = known.marks();
-                let behind = marks.received.0.saturating_sub(marks.had.read.0);
                 Talk {
-                    unread: self.talks.theirs_among(&talk.conv, behind),
+                    unread: self.unread(&talk.conv),
                     received: marks.received,
                     read: marks.had.read,
                     sent_delivered: marks.sent.delivered,

@@ -1,7 +1,7 @@
 //! Questions: what a mailbox can be asked; nothing here changes it.
 
 use super::rules::{Device, Mailbox, Peer};
-use crate::ids::{DeviceId, Number, Timestamp, UserId};
+use crate::ids::{DeviceId, Epoch, Number, Timestamp, UserId};
 use crate::mailbox::cids::Cids;
 use crate::mailbox::groups::Membership;
 use crate::mailbox::log::Log;
@@ -67,6 +67,12 @@ impl Mailbox {
     #[must_use]
     pub fn last_seen(&self) -> Option<Timestamp> {
         self.devices.iter().map(|device| device.seen).max()
+    }
+
+    /// Which life of the log its numbers count.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// The password hash, for users who have one.

@@ -205,6 +205,23 @@ impl Talks {
         list
     }
 
+    /// The conversations with messages of others after one number, up to another: the first and the newest of each.
+    #[must_use]
+    pub fn theirs(&self, after: Number, last: Number) -> BTreeMap<&Conversation, (Number, Number)> {
+        let first = self.first();
+        let clamp = |n: u64| {
+            usize::try_from(n.saturating_sub(first)).unwrap_or(usize::MAX).min(self.rows.len())
+        };
+        let (from, to) = (clamp(after.0 + 1), clamp(last.0 + 1));
+        let mut found: BTreeMap<&Conversation, (Number, Number)> = BTreeMap::new();
+        for (at, row) in self.rows.range(from.min(to)..to).enumerate() {
+            let Some((id, Part::Theirs)) = read(*row) else { continue };
+            let n = Number(first + (from + at) as u64);
+            found.entry(&self.head.names[id as usize - 1]).or_insert((n, n)).1 = n;
+        }
+        found
+    }
+
     /// How many messages of others there are among the newest `count` entries of a conversation.
     #[must_use]
     pub fn theirs_among(&self, conv: &Conversation, count: u64) -> u64 {

@@ -168,6 +168,12 @@ impl State {
         self.slots.keys()
     }
 
+    /// The users behind this one, in order.
+    pub fn users_after(&self, after: Option<&UserId>) -> impl Iterator<Item = &UserId> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.slots.range::<UserId, _>((start, Bound::Unbounded)).map(|(user, _)| user)
+    }
+
     /// Applies one batch. Every mailbox it touches must be in memory (`missing`).
     pub fn apply(
         &mut self,

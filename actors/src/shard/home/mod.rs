@@ -10,6 +10,7 @@ mod history;
 mod parked;
 mod passing;
 mod presence;
+mod push;
 mod questions;
 mod reading;
 
@@ -20,6 +21,7 @@ use heard::Heard;
 use history::Searches;
 use parked::Parked;
 pub use presence::{may_see, presence_of, was_there_lately};
+pub use push::Notice;
 use questions::AskedCids;
 
 use super::post::{Parcel, Post};
@@ -95,6 +97,8 @@ pub enum Output {
     Load(UserId, u16),
     /// Read this run of the log from disk, then call `run_loaded`.
     LoadRun(UserId, Sealed, For),
+    /// Tell the operator that a device sleeps.
+    Wake(Box<Notice>),
 }
 
 /// What a run of a log is read for.
@@ -147,6 +151,7 @@ pub struct Home {
     parked: Parked,
     heard: Heard,
     searches: Searches,
+    push: push::Push,
     open: Vec<AskedCids>,
     expire_due: Duration,
     taken_due: Duration,
@@ -172,6 +177,7 @@ impl Home {
             parked: Parked::default(),
             heard: Heard::default(),
             searches: Searches::default(),
+            push: push::Push::default(),
             open: Vec::new(),
             expire_due: Duration::ZERO,
             taken_due: Duration::ZERO,
@@ -434,6 +440,7 @@ impl Home {
         for event in happened {
             match event {
                 Happened::Mailbox(user, Effect::Logged(entry)) => {
+                    self.push.logged(&user, &entry, now);
                     logged.entry(user).or_default().push(entry);
                 }
                 Happened::Mailbox(user, Effect::DeviceGone(device)) => {

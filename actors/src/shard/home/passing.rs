@@ -25,6 +25,7 @@ impl Home {
         self.heard.tick(now);
         self.ask_again(replica, out);
         self.unpark(replica, now, out);
+        self.wake(replica, now, out);
         let full = replica.state().outbox().weight() >= OUTBOX_FULL;
         if (full || now >= self.taken_due) && self.post.has_taken() {
             self.taken_due = now + TAKEN_EVERY;

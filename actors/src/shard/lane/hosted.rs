@@ -231,8 +231,10 @@ impl State {
         hosted.watchers = Watchers::new(now);
         if new.serves {
             tracing::debug!(%shard, term = new.term, "leads");
-            hosted.home =
-                Home::new(self.router.shards(), self.settings.quota, self.settings.policy);
+            let (quota, policy) = (self.settings.quota, self.settings.policy);
+            let push_after = self.settings.push.as_ref().map(|push| push.after);
+            let home = Home::new(self.router.shards(), quota, policy);
+            hosted.home = home.telling(push_after);
             self.announce = true;
         }
         self.router.serves(shard, new.term, new.serves);
@@ -287,6 +289,11 @@ impl State {
                 }
                 Output::Load(user, chunks) => self.load(shard, &user, chunks),
                 Output::LoadRun(user, run, read) => self.load_run(shard, user, run, read),
+                Output::Wake(notice) => {
+                    if let Some(push) = &self.settings.push {
+                        (push.tell)(*notice);
+                    }
+                }
             }
             self.schedule();
         }

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
-use super::home::{For, Quota};
+use super::home::{For, Notice, Quota};
 use super::replica::{Pace, Role};
 use crate::clock;
 use crate::ids::{NodeId, ShardId, Timestamp, UserId};
@@ -80,6 +80,17 @@ pub struct Settings {
     pub memory_budget: usize,
     /// What the wall clock says; for leaders, who put it into what they propose.
     pub wall: fn() -> Timestamp,
+    /// Who is told of devices that sleep through messages; nobody, if none.
+    pub push: Option<Push>,
+}
+
+/// Who is told of devices that sleep through messages.
+#[derive(Clone)]
+pub struct Push {
+    /// How long a device has to acknowledge a message.
+    pub after: Duration,
+    /// Called on a lane's thread: must not wait.
+    pub tell: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
 /// Where a lane's shards come from.

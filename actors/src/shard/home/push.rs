@@ -1,0 +1,262 @@
+//! Push: which devices sleep through messages of others, so that the operator can wake them.
+//!
+//! Owns      nothing that must survive: who is to be looked at when, and what was told lately.
+//! Promises  a device that has not acknowledged a message in time is told of, once per conversation until it
+//!           acknowledges it; never too early, and at most an eighth of that time (and a tick) too late.
+//! Never     names a sender or a body.
+//! Fails by  forgetting: the next leader looks once at all users to whom something came lately, and what it tells again
+//!           has the same number.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Home, Output};
+use crate::ids::{Conversation, DeviceId, Epoch, Number, Timestamp, UserId};
+use crate::mailbox::rules::Mailbox;
+use crate::message::{Entry, What};
+use crate::shard::replica::Replica;
+
+/// Of a conversation that a device was told of and has not acknowledged, newer messages are told after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// A new leader looks for messages that came at most so long ago: older ones have been told.
+const LOOK_BACK: Duration = Duration::from_secs(3_600);
+/// Users looked at in one tick.
+const AT_ONCE: usize = 256;
+/// The time between two looks of a new leader at users who may have to be read from disk, one of them each.
+const SCAN_EVERY: Duration = Duration::from_millis(250);
+/// Conversations of which it is kept that they were told; others may be told again too early.
+const TOLD_MAX: usize = 50_000;
+/// Moments are rounded up to this part of the time a device has, so that a user who gets many messages is looked at
+/// a few times and not once for each.
+const STEPS: u32 = 8;
+
+/// A device sleeps through messages of one conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whose.
+    pub user: UserId,
+    /// Which device.
+    pub device: DeviceId,
+    /// Where they were written.
+    pub conv: Conversation,
+    /// The first of them that was not told before.
+    pub n: Number,
+    /// Messages in this conversation that the user has not read on any device.
+    pub unread: u64,
+    /// When `n` came.
+    pub since: Timestamp,
+    /// The log that `n` counts.
+    pub epoch: Epoch,
+    /// When the device was last heard.
+    pub seen: Timestamp,
+    /// How far it has acknowledged.
+    pub acked: Number,
+}
+
+/// Entries of a log: those after the first up to the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    after: Number,
+    last: Number,
+}
+
+/// What was told of a conversation to a device.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    upto: Number,
+    at: Duration,
+}
+
+/// What to do about a conversation.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Tell,
+    Later(Duration),
+    Nothing,
+}
+
+/// Who is to be looked at when, and what was told.
+#[derive(Default)]
+pub(super) struct Push {
+    /// How long a device has; none: nobody is told.
+    after: Option<Duration>,
+    /// What is to be looked at, by steps of time.
+    marks: BTreeMap<(u64, UserId), Span>,
+    told: BTreeMap<(UserId, DeviceId, Conversation), Told>,
+    /// The user up to whom the first look has come, until it is done.
+    scan: Option<Option<UserId>>,
+    scan_due: Duration,
+    forget_due: Duration,
+}
+
+impl Push {
+    fn new(after: Option<Duration>) -> Self {
+        Self { after, scan: after.map(|_| None), ..Self::default() }
+    }
+
+    fn step(&self) -> Duration {
+        (self.after.unwrap_or_default() / STEPS).max(Duration::from_millis(1))
+    }
+
+    /// Has these entries looked at, not before `at`.
+    fn mark(&mut self, user: UserId, span: Span, at: Duration) {
+        let step = self.step().as_millis();
+        let due = u64::try_from(at.as_millis().div_ceil(step)).unwrap_or(u64::MAX);
+        let known = self.marks.entry((due, user)).or_insert(span);
+        known.after = known.after.min(span.after);
+        known.last = known.last.max(span.last);
+    }
+
+    /// An entry has come.
+    pub(super) fn logged(&mut self, user: &UserId, entry: &Entry, now: Duration) {
+        let Some(after) = self.after else { return };
+        // A group has a mailbox, too, and no devices.
+        let is_message = matches!(entry.what, What::Message { .. } | What::Post { .. });
+        if is_message && user.group().is_none() {
+            let span = Span { after: Number(entry.n.0 - 1), last: entry.n };
+            // A moment is in whole milliseconds, and this one must not be rounded down.
+            self.mark(user.clone(), span, now + after + Duration::from_millis(1));
+        }
+    }
+
+    /// The next user to be looked at by now.
+    fn take_due(&mut self, now: Duration) -> Option<(UserId, Span)> {
+        let step = self.step().as_millis();
+        let first = self.marks.first_entry()?;
+        if u128::from(first.key().0) * step > now.as_millis() {
+            return None;
+        }
+        let ((_, user), span) = first.remove_entry();
+        Some((user, span))
+    }
+
+    fn verdict(told: Option<&Told>, acked: Number, newest: Number, now: Duration) -> Verdict {
+        match told {
+            Some(told) if acked < told.upto && newest <= told.upto => Verdict::Nothing,
+            Some(told) if acked < told.upto && now < told.at + AGAIN_AFTER => {
+                Verdict::Later(told.at + AGAIN_AFTER)
+            }
+            _ => Verdict::Tell,
+        }
+    }
+
+    /// Looks at what has come for a user, of whose devices `acked` knows more than the mailbox.
+    fn look(
+        &mut self,
+        (user, mailbox): (&UserId, &Mailbox),
+        acked: impl Fn(&DeviceId) -> Number,
+        span: Span,
+        now: Duration,
+    ) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for device in mailbox.devices() {
+            let acked = device.acked.max(acked(&device.device));
+            for (conv, (first, newest)) in mailbox.theirs(span.after.max(acked), span.last) {
+                let key = (user.clone(), device.device.clone(), conv.clone());
+                let told = self.told.get(&key);
+                let upto = told.map_or(Number(0), |told| told.upto);
+                match Self::verdict(told, acked, newest, now) {
+                    Verdict::Nothing => continue,
+                    Verdict::Later(at) => {
+                        let span = Span { after: upto.max(span.after), last: newest };
+                        self.mark(user.clone(), span, at);
+                        continue;
+                    }
+                    Verdict::Tell => {}
+                }
+                let n = if first > upto { first } else { newest };
+                if self.told.len() < TOLD_MAX || told.is_some() {
+                    self.told.insert(key, Told { upto: newest, at: now });
+                }
+                notices.push(Notice {
+                    user: user.clone(),
+                    device: device.device.clone(),
+                    conv: conv.clone(),
+                    n,
+                    unread: mailbox.unread(conv),
+                    since: mailbox.came(n),
+                    epoch: mailbox.epoch(),
+                    seen: device.last_seen,
+                    acked,
+                });
+            }
+        }
+        notices
+    }
+
+    /// What came lately for a user, seen by a new leader, and how old the newest of it is.
+    fn lately(mailbox: &Mailbox, wall: Timestamp) -> Option<(Span, Duration)> {
+        let age = wall.since(mailbox.log().newest_at());
+        let back = u64::try_from(LOOK_BACK.as_millis()).unwrap_or(u64::MAX);
+        let floor = mailbox.came_before(Timestamp(wall.0.saturating_sub(back)));
+        let last = mailbox.log().head();
+        (age <= LOOK_BACK && floor < last).then_some((Span { after: floor, last }, age))
+    }
+
+    /// Newer messages are told from then on whatever was told before.
+    fn forget(&mut self, now: Duration) {
+        if now >= self.forget_due {
+            self.forget_due = now + AGAIN_AFTER / 10;
+            self.told.retain(|_, told| now < told.at + AGAIN_AFTER);
+        }
+    }
+}
+
+impl Home {
+    /// The same home, which tells of devices that have not acknowledged a message for so long.
+    #[must_use]
+    pub fn telling(mut self, push_after: Option<Duration>) -> Self {
+        self.push = Push::new(push_after);
+        self
+    }
+
+    /// Tells of the devices that have had their time.
+    pub(super) fn wake(&mut self, replica: &Replica, now: Duration, out: &mut Vec<Output>) {
+        if self.push.after.is_none() {
+            return;
+        }
+        self.push.forget(now);
+        self.scan(replica, now, out);
+        for _ in 0..AT_ONCE {
+            let Some((user, span)) = self.push.take_due(now) else { return };
+            let state = replica.state();
+            if let Some(mailbox) = state.mailbox(&user) {
+                let acked = |device: &DeviceId| {
+                    let known = self.acked.get(&(user.clone(), device.clone()));
+                    known.copied().unwrap_or_default()
+                };
+                let notices = self.push.look((&user, mailbox), acked, span, now);
+                out.extend(notices.into_iter().map(|notice| Output::Wake(Box::new(notice))));
+            } else if let Some(chunks) = state.cold(&user) {
+                out.push(Output::Load(user.clone(), chunks));
+                let again = now + self.push.step();
+                self.push.mark(user, span, again);
+            }
+        }
+    }
+
+    /// A new leader looks once at everybody: what waited to be told is known to nobody any more.
+    fn scan(&mut self, replica: &Replica, now: Duration, out: &mut Vec<Output>) {
+        let (Some(from), Some(after)) = (self.push.scan.take(), self.push.after) else { return };
+        if now < self.push.scan_due {
+            self.push.scan = Some(from);
+            return;
+        }
+        self.push.scan_due = now + SCAN_EVERY;
+        let (state, mut last) = (replica.state(), from.clone());
+        for user in state.users_after(from.as_ref()).take(AT_ONCE) {
+            if let Some(chunks) = state.cold(user).filter(|_| user.group().is_none()) {
+                out.push(Output::Load(user.clone(), chunks));
+                self.push.scan = Some(last);
+                return;
+            }
+            let mailbox = state.mailbox(user).filter(|_| user.group().is_none());
+            let lately = mailbox.and_then(|mailbox| Push::lately(mailbox, state.now().wall));
+            if let Some((span, age)) = lately {
+                self.push.mark(user.clone(), span, now + after.saturating_sub(age));
+            }
+            last = Some(user.clone());
+        }
+        self.push.scan = (last != from).then_some(last);
+    }
+}
