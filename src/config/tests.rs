@@ -383,3 +383,41 @@ fn nodes_are_numbered_from_one_in_their_order() {
     let error = config.node("z").unwrap_err().to_string();
     assert_eq!(error, "no [[node]] is named \"z\"; there are a, b, c");
 }
+
+const PUSH: &str = "[push]\nurl = \"http://127.0.0.1:9000/push\"\nsecret = \"0123456789abcdef\"\n";
+
+#[test]
+fn a_push_service_has_an_address_a_secret_and_spans() {
+    let with = |more: &str| format!("{EXAMPLE}\n{PUSH}{more}");
+    let config = Config::parse("my.toml", &with("")).unwrap();
+    let push = config.push.clone().unwrap();
+    assert_eq!((push.after, push.timeout), (Duration::from_secs(20), Duration::from_secs(5)));
+    assert!(config.warnings.iter().all(|warning| !warning.key.starts_with("push")));
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    let parsed = Config::parse("my.toml", &with("push_after = \"2m\"\ntimeout = \"1500ms\"\n"));
+    let push = parsed.unwrap().push.unwrap();
+    assert_eq!((push.after, push.timeout), (Duration::from_secs(120), Duration::from_millis(1500)));
+    assert_eq!(Config::parse("my.toml", EXAMPLE).unwrap().push, None, "off unless it is there");
+
+    let refused = |text: &str, key: &str, says: &str| {
+        let error = Config::parse("my.toml", text).expect_err(text).to_string();
+        assert!(error.contains(&format!(": {key}: ")) && error.contains(says), "{error}");
+        assert!(!error.contains("0123456789abcdef"), "{error}");
+    };
+    let span = "must be a whole number and its unit in quotes, such as \"20s\"";
+    for wrong in ["\"20\"", "\"s\"", "\"-1s\"", "\"1.5s\"", "\"20 s\"", "20"] {
+        refused(&with(&format!("push_after = {wrong}\n")), "push.push_after", span);
+    }
+    refused(&with("push_after = \"99ms\"\n"), "push.push_after", "100ms to 3600s, not 99ms");
+    refused(&with("timeout = \"61s\"\n"), "push.timeout", "100ms to 60s, not 61s");
+    for wrong in ["https://push.example", "127.0.0.1:9000", "http://0.0.0.0:1/", ""] {
+        let text = with("").replace("http://127.0.0.1:9000/push", wrong);
+        refused(&text, "push.url", "https is not spoken: put a proxy in between");
+    }
+    let short = with("").replace("0123456789abcdef", "short");
+    refused(&short, "push.secret", "16 to 1024 bytes, not 5");
+    refused(&with("").replace("secret = \"0123456789abcdef\"", ""), "push", "secret");
+    let far = with("").replace("127.0.0.1:9000", "push.example:9000");
+    let far = Config::parse("my.toml", &far).unwrap();
+    assert!(far.warnings.iter().any(|warning| warning.key == "push.url"));
+}

@@ -108,7 +108,8 @@ impl Queue {
         }
         self.tickets += 1;
         self.put(self.tickets, Waiting { notice, since: now, tries: 0, due: now });
-        let oldest = *self.waiting.first_key_value().filter(|_| self.waiting.len() > WAITING_MAX)?.0;
+        let oldest =
+            *self.waiting.first_key_value().filter(|_| self.waiting.len() > WAITING_MAX)?.0;
         self.drop(oldest);
         Some("dropped")
     }

@@ -31,6 +31,7 @@ mod leaving;
 mod limits;
 mod msgpack;
 mod presence;
+mod push;
 mod rejoin;
 mod sending;
 mod sizes;

@@ -260,3 +260,263 @@ impl Home {
         self.push.scan = (last != from).then_some(last);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::{Cid, Kind, MessageId};
+    use crate::mailbox::rules::{Effect, Now, Policy};
+    use crate::message::{Content, Send};
+
+    const AFTER: Duration = Duration::from_secs(20);
+    const TICK: Duration = Duration::from_millis(500);
+    const BIRTH: Timestamp = Timestamp(1_000_000_000);
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn device(name: &str) -> DeviceId {
+        DeviceId::parse(name).unwrap()
+    }
+
+    fn conv(name: &str) -> Conversation {
+        Conversation::User(user(name))
+    }
+
+    /// Bob's mailbox, those who sleep through it, and what was told when.
+    struct Bench {
+        mailbox: Mailbox,
+        push: Push,
+        now: Duration,
+        messages: Vec<(Conversation, Number, Duration)>,
+        told: Vec<(Notice, Duration)>,
+    }
+
+    impl Bench {
+        fn new(devices: &[&str]) -> Self {
+            let mut mailbox = Mailbox::new(user("bob"), Epoch(1));
+            let push = Push::new(Some(AFTER));
+            let now = Now { wall: BIRTH, cautious: BIRTH, policy: Policy::default() };
+            for name in devices {
+                mailbox.ensure_device(&device(name), now).unwrap();
+            }
+            Self { mailbox, push, now: Duration::ZERO, messages: Vec::new(), told: Vec::new() }
+        }
+
+        fn wall(&self) -> Now {
+            let wall = BIRTH.after(self.now);
+            Now { wall, cautious: wall, policy: Policy::default() }
+        }
+
+        fn message(&mut self, from: &str) {
+            let (cid, kind) = (format!("c{}", self.messages.len()), Kind::parse("text").unwrap());
+            let content = Content { kind, body: "hi".into(), reply_to: None, client: None };
+            let send = Send {
+                from: user(from),
+                device: device("phone"),
+                to: conv("bob"),
+                cid: Cid::parse(&cid).unwrap(),
+                content: Arc::new(content),
+            };
+            let (mut effects, now) = (Vec::new(), self.wall());
+            let mid = MessageId(self.messages.len() as u128);
+            self.mailbox.append(send, mid, now, &mut effects).unwrap();
+            for effect in effects {
+                let Effect::Logged(entry) = effect else { continue };
+                self.messages.push((conv(from), entry.n, self.now));
+                self.push.logged(&user("bob"), &entry, self.now);
+            }
+        }
+
+        fn acknowledge(&mut self, name: &str, n: u64) {
+            let now = self.wall();
+            self.mailbox.acknowledge(&device(name), Number(n), now, &mut Vec::new());
+        }
+
+        fn tick(&mut self) {
+            self.push.forget(self.now);
+            while let Some((user, span)) = self.push.take_due(self.now) {
+                let who = (&user, &self.mailbox);
+                let notices = self.push.look(who, |_| Number(0), span, self.now);
+                self.told.extend(notices.into_iter().map(|notice| (notice, self.now)));
+            }
+        }
+
+        fn pass(&mut self, span: Duration) {
+            let until = self.now + span;
+            while self.now < until {
+                self.now += TICK;
+                self.tick();
+            }
+        }
+
+        /// Device, conversation and number of what was told.
+        fn told(&mut self) -> Vec<(String, String, u64)> {
+            let told = std::mem::take(&mut self.told);
+            told.iter()
+                .map(|(one, _)| (one.device.to_string(), one.conv.to_string(), one.n.0))
+                .collect()
+        }
+
+        #[track_caller]
+        fn check(&mut self, expected: &[(&str, &str, u64)]) {
+            let told = self.told();
+            let told: Vec<(&str, &str, u64)> =
+                told.iter().map(|(d, c, n)| (d.as_str(), c.as_str(), *n)).collect();
+            assert_eq!(told, expected);
+        }
+    }
+
+    #[test]
+    fn a_device_is_told_of_when_its_time_is_over_and_once_for_each_conversation() {
+        let mut bench = Bench::new(&["laptop", "phone"]);
+        bench.pass(TICK * 3);
+        for from in ["ann", "ann", "cat", "ann"] {
+            bench.message(from);
+        }
+        bench.acknowledge("laptop", 2);
+        bench.pass(AFTER);
+        bench.check(&[]);
+        bench.pass(AFTER / STEPS);
+        let seen: Vec<(u64, Timestamp)> =
+            bench.told.iter().map(|(one, _)| (one.unread, one.since)).collect();
+        let came = BIRTH.after(TICK * 3);
+        assert_eq!(seen, [(3, came), (1, came), (3, came), (1, came)]);
+        let all = [("laptop", "u:ann", 4), ("laptop", "u:cat", 3)];
+        bench.check(&[all[0], all[1], ("phone", "u:ann", 1), ("phone", "u:cat", 3)]);
+        bench.message("ann");
+        bench.pass(AFTER * 2);
+        bench.check(&[]);
+        bench.acknowledge("phone", 4);
+        bench.message("ann");
+        bench.pass(AFTER * 2);
+        bench.check(&[("phone", "u:ann", 6)]);
+    }
+
+    #[test]
+    fn newer_messages_are_told_after_ten_minutes_and_old_ones_never_again() {
+        let mut bench = Bench::new(&["phone"]);
+        bench.message("ann");
+        bench.pass(AFTER * 2);
+        bench.check(&[("phone", "u:ann", 1)]);
+        bench.message("ann");
+        bench.pass(AGAIN_AFTER - AFTER * 2);
+        bench.check(&[]);
+        bench.pass(AFTER * 2);
+        bench.check(&[("phone", "u:ann", 2)]);
+        bench.pass(AGAIN_AFTER * 3);
+        bench.check(&[]);
+        bench.message("ann");
+        bench.pass(AFTER * 2);
+        bench.check(&[("phone", "u:ann", 3)]);
+    }
+
+    #[test]
+    fn what_an_acknowledgement_on_its_way_covers_is_not_told() {
+        let mut bench = Bench::new(&["phone"]);
+        bench.message("ann");
+        bench.now += AFTER * 2;
+        let (bob, span) = bench.push.take_due(bench.now).unwrap();
+        let told = bench.push.look((&bob, &bench.mailbox), |_| Number(1), span, bench.now);
+        assert_eq!(told, []);
+    }
+
+    #[test]
+    fn a_new_leader_tells_by_the_same_numbers_and_nothing_that_is_old() {
+        let mut bench = Bench::new(&["phone"]);
+        for from in ["ann", "cat", "ann"] {
+            bench.message(from);
+        }
+        bench.pass(AFTER * 2);
+        bench.check(&[("phone", "u:ann", 1), ("phone", "u:cat", 2)]);
+        let lately = |bench: &Bench| Push::lately(&bench.mailbox, bench.wall().wall);
+        let (span, age) = lately(&bench).unwrap();
+        assert_eq!(age, AFTER * 2);
+        bench.push = Push::new(Some(AFTER));
+        bench.push.mark(user("bob"), span, bench.now);
+        bench.pass(AFTER);
+        bench.check(&[("phone", "u:ann", 1), ("phone", "u:cat", 2)]);
+        bench.now += LOOK_BACK + TICK;
+        assert_eq!(lately(&bench), None);
+        assert_eq!(lately(&Bench::new(&[])), None, "nothing ever came");
+    }
+
+    #[test]
+    fn without_a_service_nothing_is_kept() {
+        let mut bench = Bench::new(&["phone"]);
+        bench.push = Push::default();
+        bench.message("ann");
+        assert!(bench.push.marks.is_empty());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Message(u8),
+        Acknowledge(bool, u64),
+        Pass(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0..3u8).prop_map(Step::Message),
+            2 => (any::<bool>(), 0..40u64).prop_map(|(laptop, n)| Step::Acknowledge(laptop, n)),
+            3 => (0..60u64).prop_map(Step::Pass),
+            1 => (300..700u64).prop_map(Step::Pass),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// However messages and acknowledgements come: nobody is told too early, or of what they have, or again before
+        /// they acknowledged it or ten minutes have passed; and in the end nothing unacknowledged was left untold.
+        #[test]
+        fn who_sleeps_is_told_in_time_and_once(steps in steps()) {
+            let mut bench = Bench::new(&["laptop", "phone"]);
+            let mut told: BTreeMap<(DeviceId, Conversation), Vec<(Number, Number, Duration)>> =
+                BTreeMap::new();
+            let end = [Step::Pass((AGAIN_AFTER + AFTER * 3).as_secs())];
+            for step in steps.into_iter().chain(end) {
+                let ticks = match step {
+                    Step::Message(from) => {
+                        bench.message(["ann", "cat", "dan"][usize::from(from)]);
+                        0
+                    }
+                    Step::Acknowledge(laptop, n) => {
+                        bench.acknowledge(if laptop { "laptop" } else { "phone" }, n);
+                        0
+                    }
+                    Step::Pass(secs) => secs * 2,
+                };
+                for _ in 0..ticks {
+                    bench.pass(TICK);
+                    for (one, at) in std::mem::take(&mut bench.told) {
+                        let mut of = bench.messages.iter().filter(|(conv, ..)| *conv == one.conv);
+                        let newest = of.clone().map(|(_, n, _)| *n).max().unwrap();
+                        let (_, _, came) = of.find(|(_, n, _)| *n == one.n).expect("of this conversation");
+                        prop_assert!(*came + AFTER <= at, "too early");
+                        prop_assert!(one.n > bench.mailbox.device(&one.device).unwrap().acked);
+                        let before = told.entry((one.device.clone(), one.conv.clone())).or_default();
+                        if let Some((n, _, then)) = before.last() {
+                            prop_assert!(one.n > *n, "again");
+                            prop_assert!(one.acked >= *n || at >= *then + AGAIN_AFTER, "too often");
+                        }
+                        before.push((one.n, newest, at));
+                    }
+                }
+            }
+            for name in ["laptop", "phone"] {
+                let acked = bench.mailbox.device(&device(name)).unwrap().acked;
+                for (conv, n, came) in bench.messages.iter().filter(|(_, n, _)| *n > acked) {
+                    let told = told.get(&(device(name), conv.clone()));
+                    let mut told = told.into_iter().flatten();
+                    prop_assert!(told.any(|(_, newest, at)| newest >= n && *at >= *came + AFTER), "{name} was not told of {n}");
+                }
+            }
+        }
+    }
+}
