@@ -5,9 +5,11 @@
 
 mod presence;
 mod push;
+mod questions;
 
 pub use presence::{Presence, Regard, Typing};
 pub use push::Push;
+pub use questions::{Answer, Question};
 
 use std::sync::Arc;
 
@@ -18,10 +20,7 @@ use crate::ids::{
     BootId, Cid, Conversation, DeviceId, GroupId, MessageId, NodeId, Number, Seq, SessionId,
     ShardId, Timestamp, UserId,
 };
-use crate::message::history::{Talk, Wanted};
-use crate::message::{
-    Accepted, CidUse, Content, DeviceInfo, Entry, Position, Refusal, Resume, Send, What, group,
-};
+use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Send, What};
 
 /// One thing a node says to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,125 +273,6 @@ pub struct Place {
     pub life: u32,
     /// 1, 2, 3 … within a life.
     pub count: u32,
-}
-
-/// A question with one answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Question {
-    /// Which devices are there?
-    Devices,
-    /// Remove this device.
-    RemoveDevice(DeviceId),
-    /// Make an account with this password hash (PHC string).
-    Register(Box<str>),
-    /// What is the account's password hash?
-    Credentials,
-    /// Which sockets does the user have, and where? For operators.
-    Sessions,
-    /// Which of these `cid`s has the user used for something else?
-    Cids {
-        /// They, and what they are to be used for.
-        uses: Vec<CidUse>,
-        /// Whether all that are in use should be told, too.
-        all: bool,
-    },
-    /// Which groups is the user in?
-    Groups,
-    /// Of a group: do this.
-    Group {
-        /// Who wants it.
-        by: UserId,
-        /// What.
-        call: Box<group::Call>,
-    },
-    /// Of a group: what is it, and who is in it?
-    GroupInfo {
-        /// Who asks.
-        by: UserId,
-    },
-    /// Of a group: how far has each member got?
-    Progress {
-        /// Who asks.
-        by: UserId,
-    },
-    /// Which conversations are there, newest first?
-    Talks {
-        /// Only those whose newest entry is before this one.
-        before: Option<Number>,
-        /// At most so many.
-        limit: u16,
-    },
-    /// What was written?
-    History(Box<Wanted>),
-    /// Of a group: what was written since a member came in? Entries are numbered by `seq`.
-    GroupLog {
-        /// Who asks.
-        by: UserId,
-        /// What is wanted.
-        wanted: Box<Wanted>,
-    },
-    /// Is the user there?
-    Presence {
-        /// Who asks.
-        by: UserId,
-    },
-    /// Make the mailbox, unless there is one: another issuer let its user in.
-    Open,
-    /// Put this password hash (PHC string) in the place of that one; `Conflict` when it is another by now.
-    Password {
-        /// The one that was verified.
-        old: Box<str>,
-        /// The one from now on.
-        new: Box<str>,
-    },
-    /// Forget the user for good.
-    Erase,
-}
-
-/// The answer to a question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
-    /// The user's devices.
-    Devices(Vec<DeviceInfo>),
-    /// It is done.
-    Done,
-    /// The password hash (PHC string); absent for a user without a password.
-    Credentials(Option<Box<str>>),
-    /// The user's sockets: gateway and device.
-    Sessions(Vec<(NodeId, DeviceId)>),
-    /// Of each `cid` whether it is used for something else.
-    Cids {
-        /// In the order they were asked.
-        taken: Vec<bool>,
-        /// All that are in use, in their short form; none if that was not asked, or they are very many.
-        all: Option<Vec<u32>>,
-    },
-    /// The user's groups, with their titles, and whether the user is an admin.
-    Groups(Vec<(GroupId, Box<str>, bool)>),
-    /// The group.
-    Group(GroupId, Box<group::Info>),
-    /// How far each member has got.
-    Progress(Vec<group::Progress>),
-    /// Conversations, newest first.
-    Talks {
-        /// They.
-        talks: Vec<Talk>,
-        /// The newest entry of the log at that moment.
-        head: Number,
-        /// Whether there are older ones: those before this number.
-        more: Option<Number>,
-    },
-    /// Messages, oldest first.
-    History {
-        /// They.
-        entries: Vec<Entry>,
-        /// The newest entry of the log at that moment.
-        head: Number,
-        /// Whether there are more where the search ended.
-        more: bool,
-    },
-    /// Who is there.
-    Presence(Vec<(UserId, Presence)>),
 }
 
 /// The home of a mailbox to a session.

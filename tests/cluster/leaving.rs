@@ -3,9 +3,27 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, User};
 use crate::socket::Socket;
 use crate::web::call;
+
+/// Nobody reaches them, and they do not come in again.
+async fn is_gone(cluster: &Cluster, gone: &User, other: &mut Socket, cid: &str) {
+    let url = |path: &str| format!("{}{path}", cluster.url("c"));
+    let d = json!({"to": gone.conv(), "cid": cid, "kind": "text", "body": "?"});
+    assert_eq!(other.refused("send", d).await, "gone");
+    let list = call(Method::GET, &url("/v1/conversations"), Some(&gone.token), None).await.unwrap();
+    assert_eq!((list.status, &list.body["code"]), (410, &json!("gone")), "{list:?}");
+    let password = json!({"user": gone.name, "password": "correct horse battery"});
+    let login = call(Method::POST, &url("/v1/login"), None, Some(&password)).await.unwrap();
+    assert_eq!(login.status, 401);
+    let taken = call(Method::POST, &url("/v1/register"), None, Some(&password)).await.unwrap();
+    assert_eq!((taken.status, &taken.body["code"]), (409, &json!("conflict")));
+    let mut again = Socket::connect(&cluster.url("a")).await;
+    let d = json!({"token": gone.token, "device": "phone"});
+    let refused = again.request("auth", d).await.expect_err("nobody comes in");
+    assert_eq!(refused["code"], "gone");
+}
 
 #[tokio::test]
 async fn a_copy_holds_everything_and_an_erased_user_is_gone_for_good() {
@@ -71,21 +89,7 @@ async fn a_copy_holds_everything_and_an_erased_user_is_gone_for_good() {
             cluster.ready().await;
             b = Socket::login(&cluster.url("b"), &bob.token, "phone").await;
         }
-        let d =
-            json!({"to": ann.conv(), "cid": format!("after{round}"), "kind": "text", "body": "?"});
-        assert_eq!(b.refused("send", d).await, "gone");
-        let list = call(Method::GET, &url("/v1/conversations"), Some(&ann.token), None).await;
-        let list = list.unwrap();
-        assert_eq!((list.status, &list.body["code"]), (410, &json!("gone")), "{list:?}");
-        let password = json!({"user": ann.name, "password": "correct horse battery"});
-        let login = call(Method::POST, &url("/v1/login"), None, Some(&password)).await.unwrap();
-        assert_eq!(login.status, 401);
-        let taken = call(Method::POST, &url("/v1/register"), None, Some(&password)).await.unwrap();
-        assert_eq!((taken.status, &taken.body["code"]), (409, &json!("conflict")));
-        let mut again = Socket::connect(&cluster.url("a")).await;
-        let d = json!({"token": ann.token, "device": "phone"});
-        let refused = again.request("auth", d).await.expect_err("nobody comes in");
-        assert_eq!(refused["code"], "gone");
+        is_gone(&cluster, &ann, &mut b, &format!("after{round}")).await;
     }
     // What was written stays with those it was written to.
     let path = url(&format!("/v1/conversations/{}/messages?limit=200", ann.conv()));

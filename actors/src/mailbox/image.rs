@@ -9,18 +9,20 @@
 //! ```
 //! Every run but the newest is sealed: it never changes again, and only leaves whole.
 
+mod reading;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::de::DeserializeOwned;
+pub use reading::Opening;
 use serde::{Deserialize, Serialize};
 
-use super::cids::{self, Cids};
+use super::cids;
 use super::groups::Membership;
-use super::ledger::{Ledger, Row};
-use super::log::{Log, Sealed};
+use super::ledger::Row;
+use super::log::Sealed;
 use super::marks::{Mark, Waiting};
 use super::rules::{Device, Mailbox, Now, Peer, Policy};
-use super::talks::{self, Talks};
+use super::talks;
 use crate::codec::{self, BadBytes};
 use crate::group::Group;
 use crate::ids::{
@@ -118,46 +120,6 @@ struct Index {
     rows: Kept,
     joined: BTreeMap<UserId, Seq>,
     erased: bool,
-}
-
-/// A head, and what stands behind it.
-struct Whole {
-    head: Head,
-    tail: Tail,
-    groups: Groups,
-    /// None as long as conversations were not noted.
-    index: Option<Index>,
-}
-
-/// Reads a head and what stands behind it, also as it was before conversations were noted, before there were groups, before
-/// the owner's ids were kept, and before bytes were counted: what waited then counts for nothing. How many entries may wait
-/// is bounded all the same.
-fn read_head(bytes: &[u8]) -> Result<Whole, BadBytes> {
-    if let Ok((head, tail, groups, index)) = codec::decode(bytes) {
-        return Ok(Whole { head, tail, groups, index: Some(index) });
-    }
-    let waiting = |(head, waiting)| (head, Tail { waiting, ..Tail::default() });
-    let (head, tail, groups) = codec::decode(bytes).or_else(|_| {
-        let older = codec::decode(bytes)
-            .or_else(|_| codec::decode(bytes).map(waiting))
-            .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())));
-        older.map(|(head, tail)| (head, tail, Groups::default()))
-    })?;
-    Ok(Whole { head, tail, groups, index: None })
-}
-
-/// Whether all that is counted in a head can be counted on from, without end.
-fn is_sound(Whole { head, tail, groups, index }: &Whole) -> bool {
-    const END: u64 = 1 << 60;
-    let numbers = [head.low.0, head.head.0, head.first_row, tail.first_cid];
-    let rows = [&head.rows, &tail.cids].into_iter().chain(index.as_ref().map(|i| &i.rows));
-    let lasts = rows.clone().flat_map(|kept| kept.sealed.iter().map(|(_, last)| *last));
-    let firsts = rows.flat_map(Kept::firsts);
-    let log = head.sealed.iter().flat_map(|run| [run.first.0, run.last.0]);
-    numbers.into_iter().chain(lasts).chain(firsts).chain(log).all(|number| number < END)
-        && groups.groups.values().all(|known| known.is_sound(END))
-        && groups.group.as_ref().is_none_or(|group| group.is_sound(END))
-        && index.as_ref().is_none_or(|index| index.talks.is_sound(END))
 }
 
 /// The prefix of all mailboxes' keys.
@@ -282,22 +244,6 @@ fn save_rows<'a, T: Serialize + 'a, R: Iterator<Item = &'a T>>(
     drop_unless_put(before.map(|first| run_key(owner, part, first)), changes);
 }
 
-/// Reads the rows of all runs, without those before `first`, which had gone already.
-fn read_rows<T: DeserializeOwned>(
-    kept: &Kept,
-    first: u64,
-    runs: &[Vec<u8>],
-) -> Result<VecDeque<T>, BadBytes> {
-    let mut rows = VecDeque::new();
-    for bytes in runs {
-        rows.extend(codec::decode_all::<T>(bytes)?);
-    }
-    let gone = first.saturating_sub(kept.firsts().next().unwrap_or(first));
-    let gone = usize::try_from(gone).unwrap_or(usize::MAX).min(rows.len());
-    rows.drain(..gone);
-    Ok(rows)
-}
-
 /// A run that was open is either written again under its key or gone.
 fn drop_unless_put(before: Option<Vec<u8>>, changes: &mut Changes) {
     if let Some(key) = before
@@ -395,95 +341,6 @@ impl Runs {
     }
 }
 
-/// A mailbox half read: its head is known, and with it what else must be read.
-pub struct Opening {
-    owner: UserId,
-    whole: Whole,
-    chunks: u16,
-}
-
-impl Opening {
-    /// Reads a head from its chunks.
-    pub fn new(owner: UserId, chunks: &[Vec<u8>]) -> Result<Self, BadBytes> {
-        let bytes = chunks.concat();
-        let whole = read_head(&bytes)?;
-        if !is_sound(&whole) {
-            return Err(BadBytes::Malformed);
-        }
-        let chunks = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
-        Ok(Self { owner, whole, chunks })
-    }
-
-    /// The keys that must be read next: first runs of rows, then of ids, then of conversations, then the open run of
-    /// entries.
-    #[must_use]
-    pub fn keys(&self) -> Vec<Vec<u8>> {
-        let Whole { head, tail, index, .. } = &self.whole;
-        let rows = head.rows.firsts().map(|first| run_key(&self.owner, b'd', first));
-        let cids = tail.cids.firsts().map(|first| run_key(&self.owner, b'c', first));
-        let talks = index.iter().flat_map(|index| index.rows.firsts());
-        let talks = talks.map(|first| run_key(&self.owner, b't', first));
-        let log = head.open_log.map(|n| run_key(&self.owner, b'l', n.0));
-        rows.chain(cids).chain(talks).chain(log).collect()
-    }
-
-    /// Puts the mailbox together from the values of `keys()`.
-    pub fn finish(self, values: &[Vec<u8>]) -> Result<(Mailbox, Stored), BadBytes> {
-        let Whole { head: h, tail, mut groups, index } = self.whole;
-        let split =
-            |values, count| <[_]>::split_at_checked(values, count).ok_or(BadBytes::Malformed);
-        let (rows, values) = split(values, h.rows.firsts().count())?;
-        let (cids, values) = split(values, tail.cids.firsts().count())?;
-        let runs = index.as_ref().map_or(0, |index| index.rows.firsts().count());
-        let (noted, log) = split(values, runs)?;
-        let (talks, kept, joined, erased) = match index {
-            None => (Talks::from(h.head), Kept::default(), BTreeMap::new(), false),
-            Some(Index { talks, rows, joined, erased }) => {
-                let noted = read_rows(&rows, talks.first(), noted)?;
-                (Talks::restore(talks, noted), rows, joined, erased)
-            }
-        };
-        groups.group.iter_mut().for_each(|group| group.restore(&joined, Seq(h.head.0)));
-        let rows: VecDeque<Row> = read_rows(&h.rows, h.first_row, rows)?;
-        let cids: VecDeque<cids::Row> = read_rows(&tail.cids, tail.first_cid, cids)?;
-        let mut warm: VecDeque<Entry> = VecDeque::new();
-        for bytes in log {
-            warm.extend(entries(bytes)?);
-        }
-        while warm.front().is_some_and(|entry| entry.n <= h.low) {
-            warm.pop_front();
-        }
-        let (rows_kept, cids_kept) = (h.rows, tail.cids);
-        let stored = Stored {
-            chunks: self.chunks,
-            open_log: h.open_log,
-            rows: rows_kept,
-            cids: cids_kept,
-            talks: kept,
-        };
-        let log = Log::restore(h.low, h.head, h.newest_at, h.sealed, warm);
-        let mailbox = Mailbox {
-            owner: self.owner,
-            epoch: h.epoch,
-            password: h.password,
-            devices: h.devices,
-            peers: h.peers,
-            delivered: h.delivered,
-            waiting: tail.waiting,
-            settled: h.settled,
-            arrived: h.arrived,
-            log,
-            ledger: Ledger::restore(h.first_row, rows),
-            cids: Cids::restore(tail.first_cid, cids),
-            groups: groups.groups,
-            group: groups.group,
-            talks,
-            erased,
-        };
-        Ok((mailbox, stored))
-    }
-}
-
 /// Lets go of what is in memory and on disk both, once a checkpoint with it is durable.
 pub fn cool(mailbox: &mut Mailbox, sealed_to: Number) {
     mailbox.log.cool(sealed_to);
@@ -550,6 +407,7 @@ pub(crate) fn seeds() -> Vec<Pair> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::reading::{Whole, read_head};
     use super::*;
 
     /// A head as it is written.

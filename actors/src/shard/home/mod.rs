@@ -7,6 +7,7 @@
 
 mod heard;
 mod history;
+mod outcomes;
 mod parked;
 mod passing;
 mod presence;
@@ -26,7 +27,7 @@ use questions::AskedCids;
 
 use super::post::{Parcel, Post};
 use super::replica::{Origin, Replica};
-use super::state::{Change, Command, Happened, Outcome};
+use super::state::{Change, Command, Happened};
 use crate::ids::{
     Conversation, DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId,
     shard_of,
@@ -35,7 +36,7 @@ use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};
 use crate::message::{Entry, Refusal, Resumed, Send};
-use crate::packet::{Answer, Ask, Envelope, Place, Regard, Start, Tell, ToHome};
+use crate::packet::{Ask, Envelope, Place, Regard, Start, Tell, ToHome};
 use crate::user::rules as user;
 
 /// A device heard less than this ago is not noted again when it attaches.
@@ -365,64 +366,6 @@ impl Home {
         self.asked.insert(ticket, asked);
         if replica.propose(Command::Mailbox(user, change), Origin::Home(ticket)).is_err() {
             self.lost(replica.shard(), Origin::Home(ticket), out);
-        }
-    }
-
-    /// A command's outcome is known.
-    pub fn outcome(
-        &mut self,
-        replica: &Replica,
-        origin: Origin,
-        outcome: Outcome,
-        out: &mut Vec<Output>,
-    ) {
-        match origin {
-            Origin::Mailbox(user, ticket) => {
-                out.push(Output::Mailbox(user, desk::Input::Outcome { ticket, outcome }));
-            }
-            Origin::Home(ticket) => match (self.asked.remove(&ticket), outcome) {
-                (Some(Asked::Attach(ask)), Outcome::Refused(refusal)) => {
-                    let Ask::Attach { life, .. } = ask.ask else { return };
-                    let tell = Tell::Attached { life, position: Err(refusal) };
-                    out.push(Output::Tell(ask.session, tell));
-                }
-                (Some(Asked::Attach(ask)), _) => self.finish_attach(replica, ask, out),
-                (Some(Asked::Send(session, to, place)), outcome) => {
-                    let result = match outcome {
-                        Outcome::Accepted(accepted) => Ok(accepted),
-                        Outcome::Refused(refusal) => Err(refusal),
-                        Outcome::Done => return,
-                    };
-                    out.push(Output::Tell(session, Tell::Sent { to, place, result }));
-                }
-                (Some(Asked::Question(session, request)), outcome) => {
-                    let answer = match outcome {
-                        Outcome::Refused(refusal) => Err(refusal),
-                        Outcome::Done | Outcome::Accepted(_) => Ok(Answer::Done),
-                    };
-                    out.push(Output::Tell(session, Tell::Answer { request, answer }));
-                }
-                (None, _) => {}
-            },
-            Origin::Shard => {}
-        }
-    }
-
-    /// A command's outcome will never be known here.
-    pub fn lost(&mut self, shard: ShardId, origin: Origin, out: &mut Vec<Output>) {
-        match origin {
-            Origin::Mailbox(user, ticket) => {
-                out.push(Output::Mailbox(user, desk::Input::Lost { ticket }));
-            }
-            Origin::Home(ticket) => {
-                let session = match self.asked.remove(&ticket) {
-                    Some(Asked::Attach(ask)) => ask.session,
-                    Some(Asked::Question(session, _) | Asked::Send(session, ..)) => session,
-                    None => return,
-                };
-                out.push(Output::Tell(session, Tell::NotHome { shard }));
-            }
-            Origin::Shard => self.post.forget_proposed(),
         }
     }
 

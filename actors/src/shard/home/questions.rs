@@ -24,6 +24,35 @@ pub(super) struct AskedCids {
     all: bool,
 }
 
+/// What is about the user's own things, of which an erased one has none.
+const fn asks_of_the_owner(question: &Question) -> bool {
+    matches!(
+        question,
+        Question::Devices
+            | Question::Groups
+            | Question::Talks { .. }
+            | Question::History(_)
+            | Question::Open
+    )
+}
+
+/// The change a question asks for; else the question.
+fn change(
+    question: Question,
+    is_known: bool,
+    epoch: impl FnOnce() -> Epoch,
+) -> Result<Change, Question> {
+    Ok(match question {
+        Question::RemoveDevice(device) => Change::RemoveDevice(device),
+        Question::Erase => Change::Erase,
+        Question::Group { by, call } => Change::Group { by, call, epoch: epoch() },
+        Question::Open if !is_known => Change::Open { epoch: epoch() },
+        Question::Password { old, new } => Change::Password { old, new },
+        Question::Register(password) if !is_known => Change::Register { epoch: epoch(), password },
+        question => return Err(question),
+    })
+}
+
 impl Home {
     pub(super) fn question(
         &mut self,
@@ -35,19 +64,18 @@ impl Home {
         out: &mut Vec<Output>,
     ) {
         let mailbox = replica.state().mailbox(&user);
-        let own = matches!(
-            question,
-            Question::Devices
-                | Question::Groups
-                | Question::Talks { .. }
-                | Question::History(_)
-                | Question::Open
-        );
-        if own && mailbox.is_some_and(Mailbox::is_erased) {
+        if mailbox.is_some_and(Mailbox::is_erased) && asks_of_the_owner(&question) {
             let answer = Err(Refusal::Gone);
             out.push(Output::Tell(session, Tell::Answer { request, answer }));
             return;
         }
+        let question = match change(question, mailbox.is_some(), || Epoch::new(wall, chance)) {
+            Ok(change) => {
+                self.propose(replica, user, change, Asked::Question(session, request), out);
+                return;
+            }
+            Err(question) => question,
+        };
         let answer = match question {
             Question::Devices => {
                 let answer = mailbox.map(|mailbox| Answer::Devices(mailbox.devices()));
@@ -57,19 +85,9 @@ impl Home {
                 let hash = mailbox.map(|mailbox| mailbox.password().map(Into::into));
                 hash.map(Answer::Credentials).ok_or(Refusal::NotFound)
             }
-            Question::RemoveDevice(device) => {
-                let asked = Asked::Question(session, request);
-                self.propose(replica, user, Change::RemoveDevice(device), asked, out);
-                return;
-            }
             Question::Cids { uses, all } => {
                 let asked = AskedCids { user, session, request, uses, all };
                 self.cids(replica, asked, out);
-                return;
-            }
-            Question::Erase => {
-                let asked = Asked::Question(session, request);
-                self.propose(replica, user, Change::Erase, asked, out);
                 return;
             }
             Question::Talks { .. } | Question::History(_) | Question::GroupLog { .. } => {
@@ -89,11 +107,6 @@ impl Home {
                 let group = mailbox.and_then(Mailbox::group).ok_or(Refusal::NotFound);
                 group.and_then(|group| group.progress(&by)).map(Answer::Progress)
             }
-            Question::Group { by, call } => {
-                let change = Change::Group { by, call, epoch: Epoch::new(wall, chance) };
-                self.propose(replica, user, change, Asked::Question(session, request), out);
-                return;
-            }
             Question::Presence { by } if mailbox.is_some() => {
                 out.push(Output::IsThere(user, (session, request), by));
                 return;
@@ -101,23 +114,13 @@ impl Home {
             Question::Presence { .. } => Err(Refusal::NotFound),
             // Answered by the lane, which knows who is connected.
             Question::Sessions => Ok(Answer::Sessions(Vec::new())),
-            Question::Open if mailbox.is_some() => Ok(Answer::Done),
-            Question::Open => {
-                let change = Change::Open { epoch: Epoch::new(wall, chance) };
-                self.propose(replica, user, change, Asked::Question(session, request), out);
-                return;
-            }
-            Question::Password { old, new } => {
-                let change = Change::Password { old, new };
-                self.propose(replica, user, change, Asked::Question(session, request), out);
-                return;
-            }
-            Question::Register(_) if mailbox.is_some() => Err(Refusal::Taken),
-            Question::Register(password) => {
-                let change = Change::Register { epoch: Epoch::new(wall, chance), password };
-                self.propose(replica, user, change, Asked::Question(session, request), out);
-                return;
-            }
+            Question::Open => Ok(Answer::Done),
+            Question::Register(_) => Err(Refusal::Taken),
+            // Invariant: these are changes.
+            Question::RemoveDevice(_)
+            | Question::Erase
+            | Question::Group { .. }
+            | Question::Password { .. } => Err(Refusal::Unavailable),
         };
         out.push(Output::Tell(session, Tell::Answer { request, answer }));
     }
