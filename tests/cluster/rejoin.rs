@@ -213,6 +213,8 @@ async fn a_disk_whose_place_was_taken_is_refused() {
     cluster.kill9("b");
     fs::rename(cluster.data("b"), aside(&cluster, "b")).unwrap();
     cluster.start_node("b");
+    // Its place is taken from here on. That all is whole says nothing yet: the others may not have missed it at all.
+    says(&cluster, "b", "takes part incarnation=2").await;
     whole(&cluster, "a").await;
     lose(&cluster, "b");
     fs::rename(aside(&cluster, "b"), cluster.data("b")).unwrap();
