@@ -177,6 +177,16 @@ pub enum What {
         /// What has changed.
         news: Arc<group::News>,
     },
+    /// The place of posts that others wrote to a large group (`message`): they lie in the group's own log, and are taken
+    /// from there before anybody is told. As an entry it stands for `count` entries, its own and those after it.
+    Referred {
+        /// The group.
+        group: GroupId,
+        /// The first one's place in the group's order.
+        seq: Seq,
+        /// How many.
+        count: u32,
+    },
 }
 
 impl Entry {
@@ -184,6 +194,47 @@ impl Entry {
     #[must_use]
     pub fn weight(&self) -> usize {
         self.what.weight()
+    }
+
+    /// The number of the last entry it stands for.
+    #[must_use]
+    pub const fn last(&self) -> Number {
+        match &self.what {
+            What::Referred { count, .. } => {
+                Number(self.n.0.saturating_add((*count as u64).saturating_sub(1)))
+            }
+            _ => self.n,
+        }
+    }
+
+    /// What it stands for after entry `n`; all of it, if that is before it. None if there is nothing.
+    #[must_use]
+    pub fn after(mut self, n: Number) -> Option<Self> {
+        if self.last() <= n {
+            return None;
+        }
+        let gone = (n.0 + 1).saturating_sub(self.n.0);
+        if let What::Referred { seq, count, .. } = &mut self.what {
+            self.n.0 += gone;
+            seq.0 += gone;
+            *count -= u32::try_from(gone).unwrap_or(*count);
+        }
+        Some(self)
+    }
+
+    /// The single entries it stands for, in order.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        let mut rest = Some(self);
+        std::iter::from_fn(move || {
+            let mut one = rest.take()?;
+            if one.last() > one.n {
+                rest = one.clone().after(one.n);
+                if let What::Referred { count, .. } = &mut one.what {
+                    *count = 1;
+                }
+            }
+            Some(one)
+        })
     }
 }
 
@@ -211,7 +262,7 @@ impl What {
             | Self::Sent { content, .. }
             | Self::Post { content, .. } => FIXED + content.weight(),
             Self::Group { news, .. } => FIXED + news.weight(),
-            Self::Receipt { .. } | Self::Expired { .. } => FIXED,
+            Self::Receipt { .. } | Self::Expired { .. } | Self::Referred { .. } => FIXED,
         }
     }
 }

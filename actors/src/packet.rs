@@ -3,10 +3,12 @@
 //! A *session* (one WebSocket, on its gateway) speaks with two kinds of *home*: that of its own user's mailbox,
 //! and those of the mailboxes it writes to. The home of a mailbox is the node that leads its shard.
 
+mod posts;
 mod presence;
 mod push;
 mod questions;
 
+pub use posts::{Fetch, Fetched};
 pub use presence::{Presence, Regard, Typing};
 pub use push::Push;
 pub use questions::{Answer, Question};
@@ -62,6 +64,13 @@ pub enum Packet {
     Push(Push),
     /// Somebody is typing: for users whose homes are on this node.
     Typing(Box<Typing>),
+    /// What was posted just now to a large group, for the homes of its members on this node. Each post is an entry of the
+    /// group's own log.
+    Posts(Vec<Entry>),
+    /// A home asks a replica of a large group's shard for posts.
+    Fetch(Box<Fetch>),
+    /// The answer.
+    Fetched(Box<Fetched>),
 }
 
 /// A sign of life of a node, and what the others should know of it.
@@ -143,11 +152,12 @@ pub enum Enclosed {
         /// Its place.
         seq: Seq,
     },
-    /// A group's next entry, for those of its members that are in one shard; `to` is the group it comes from.
+    /// A group's next entry, for those of its members that are in one shard; `to` is the group it comes from. With
+    /// `What::Referred` it stands for as many envelopes as posts, each with a number of its own.
     Spread {
         /// The members, in order.
         members: Arc<[UserId]>,
-        /// A post or a change.
+        /// A post or a change, or the place of posts.
         what: What,
         /// The sender's id for a post, if the sender is one of these members.
         cid: Option<Cid>,
@@ -164,6 +174,63 @@ pub enum Enclosed {
 }
 
 impl Envelope {
+    /// As how many envelopes it counts: at least one.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        match &self.what {
+            Enclosed::Spread { what: What::Referred { count, .. }, .. } => u64::from(*count).max(1),
+            _ => 1,
+        }
+    }
+
+    /// It without the first `known` envelopes for which it stands; none if that is all of it.
+    #[must_use]
+    pub fn without(mut self, known: u64) -> Option<Self> {
+        if known >= self.count() {
+            return None;
+        }
+        if let Enclosed::Spread { what: What::Referred { seq, count, .. }, .. } = &mut self.what {
+            seq.0 = seq.0.saturating_add(known);
+            *count -= u32::try_from(known).unwrap_or(0);
+        }
+        Some(self)
+    }
+
+    /// Joins what follows it, if both are about posts to one group for the same members, one behind the other; else gives
+    /// it back.
+    fn join(&mut self, next: Self) -> Option<Self> {
+        if let (
+            Enclosed::Spread { members, what: What::Referred { group, seq, count }, cid: None },
+            Enclosed::Spread {
+                members: others,
+                what: What::Referred { group: other, seq: follows, count: more },
+                cid: None,
+            },
+        ) = (&mut self.what, &next.what)
+            && (Arc::ptr_eq(members, others) || *members == *others)
+            && *group == *other
+            && seq.0 + u64::from(*count) == follows.0
+        {
+            *count += more;
+            return None;
+        }
+        Some(next)
+    }
+
+    /// The same envelopes, with posts that follow each other in one: far fewer when much is posted.
+    #[must_use]
+    pub fn joined(envelopes: Vec<Self>) -> Vec<Self> {
+        let mut joined: Vec<Self> = Vec::new();
+        for envelope in envelopes {
+            let rest = match joined.last_mut() {
+                Some(last) => last.join(envelope),
+                None => Some(envelope),
+            };
+            joined.extend(rest);
+        }
+        joined
+    }
+
     /// Whose mailboxes it changes.
     pub fn owners(&self) -> impl Iterator<Item = &UserId> {
         let (one, many): (_, &[UserId]) = match &self.what {

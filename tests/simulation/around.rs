@@ -6,6 +6,7 @@ use std::time::Duration;
 use actors::ids::{Conversation, DeviceId, GroupId, MessageId, NodeId, Number, Seq};
 use actors::ids::{ShardId, Timestamp, UserId};
 use actors::mailbox::log::Sealed;
+use actors::mailbox::rules::LARGE_GROUP;
 use actors::message::group::Call;
 use actors::message::{Resume, Send};
 #[cfg(debug_assertions)]
@@ -152,6 +153,8 @@ pub(crate) struct Counts {
     pub(crate) outsiders: u64,
     /// Times that somebody came back with a new device.
     pub(crate) devices: u64,
+    /// Times that posts to a group were fetched for a member.
+    pub(crate) fetches: u64,
 }
 
 impl Counts {
@@ -166,12 +169,14 @@ impl Counts {
         self.posts += other.posts;
         self.outsiders += other.outsiders;
         self.devices += other.devices;
+        self.fetches += other.fetches;
     }
 
     /// Whether all of it happened.
     pub(crate) fn nothing_is_missing(self) -> bool {
         let Self { compactions, installs, loads, runs, cut_off, refused, .. } = self;
-        let of_clients = [self.conflicts, self.posts, self.outsiders, self.devices];
+        let of_clients =
+            [self.conflicts, self.posts, self.outsiders, self.devices, self.fetches];
         let all = [compactions, installs, loads, runs, cut_off, refused];
         let all = all.iter().chain(&of_clients);
         all.into_iter().all(|count| *count > 0)
@@ -208,6 +213,11 @@ pub(crate) struct Around {
 }
 
 impl Around {
+    /// From so many members on a group is large: in every other run that has a group, it is.
+    pub(crate) const fn large(&self) -> usize {
+        if self.seed.is_multiple_of(2) { 1 } else { LARGE_GROUP }
+    }
+
     pub(crate) fn new(seed: u64, nodes: usize, shards: u16, plant: Plant) -> Self {
         Self {
             seed,

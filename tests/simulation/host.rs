@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use actors::birth::rules::{Effect, Note, Rules};
 use actors::codec;
+use actors::group::Roster;
 use actors::ids::{
     BootId, DeviceId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, Timestamp, UserId,
 };
@@ -16,6 +17,7 @@ use actors::packet::{Beat, Packet, Push, Question, Tell, ToHome, ToSession};
 use actors::router::middle::Clocks;
 use actors::session::{Limits, Output as Told, RequestRef, Session};
 use actors::shard::home::{For, Home, Quota};
+use actors::shard::posts::Posts;
 use actors::shard::replica::{Pace, Replica, Role};
 use actors::user::rules::{self as user, User};
 use raft::eraftpb::{ConfState, Message};
@@ -38,7 +40,7 @@ pub(crate) struct Hosted {
 /// What the lane has been told and not yet done.
 pub(crate) enum Lane {
     Ask(ToHome),
-    Packets(Vec<Packet>),
+    Packets(NodeId, Vec<Packet>),
     Raft(ShardId, Message),
     Written(Vec<(ShardId, u64)>),
     Desk(ShardId, u64, UserId, Vec<desk::Output>),
@@ -135,6 +137,7 @@ pub(crate) struct Node {
     pub(crate) count: u64,
     pub(crate) limits: Arc<Limits>,
     pub(crate) user_limits: user::Limits,
+    pub(crate) posts: Posts,
 }
 
 /// The node at a place of the cluster's list.
@@ -179,6 +182,7 @@ impl Node {
             count: 0,
             limits: Arc::new(Limits::default()),
             user_limits: user::Limits { window, page_bytes: 4096 },
+            posts: Posts::default(),
         };
         node.births(around, Rules::start);
         let (tick, beat) = (around.chance.between(1, TICK), around.chance.between(1, BEAT));
@@ -215,7 +219,9 @@ impl Node {
         let voters: Vec<u64> = (1..=around.disks.len() as u64).collect();
         for shard in (0..around.shards).map(ShardId) {
             let members = ConfState::from((voters.clone(), Vec::new()));
-            let (log, state, image) = around.disks[self.place].open(shard, around.shards, members);
+            let (log, mut state, image) =
+                around.disks[self.place].open(shard, around.shards, members);
+            state.set_large(around.large());
             let storing = Storing::new(state.applied().0);
             let mut replica = Replica::new(me, log, state, Pace::default());
             if let Some((at, members)) = image {
@@ -503,10 +509,27 @@ impl Node {
             return;
         }
         let Some((_, leader)) = self.leaders.get(&shard).copied() else { return };
-        if place_of(leader) == self.place {
-            self.tell_lane(Lane::Packets(vec![packet]));
+        self.node_gets(leader, packet);
+    }
+
+    /// Something for the lane of a node.
+    pub(crate) fn node_gets(&mut self, node: NodeId, packet: Packet) {
+        if place_of(node) == self.place {
+            self.tell_lane(Lane::Packets(node, vec![packet]));
         } else {
-            self.loads.entry(place_of(leader)).or_default().push(packet);
+            self.loads.entry(place_of(node)).or_default().push(packet);
+        }
+    }
+
+    /// A post for the nodes that lead its readers' shards; some never hear of it, and have to fetch it.
+    pub(crate) fn show(&mut self, roster: &Roster, post: &Entry, around: &mut Around) {
+        let leaders = roster.iter().filter_map(|(shard, _)| self.leaders.get(shard));
+        let nodes: BTreeSet<NodeId> = leaders.map(|(_, leader)| *leader).collect();
+        for node in nodes.into_iter().filter(|node| place_of(*node) != self.place) {
+            if !around.chance.one_in(3) {
+                let packet = Packet::Posts(vec![post.clone()]);
+                self.loads.entry(place_of(node)).or_default().push(packet);
+            }
         }
     }
 
@@ -535,11 +558,12 @@ impl Node {
                     self.births(around, |births, out| births.note(node_id(from), note, out));
                 }
                 Packet::Snapshot(shard, bytes) => self.piece_came(node_id(from), shard, &bytes),
+                Packet::Posts(posts) => self.posts.put(&posts),
                 packet => for_lane.push(packet),
             }
         }
         if !for_lane.is_empty() {
-            self.tell_lane(Lane::Packets(for_lane));
+            self.tell_lane(Lane::Packets(node_id(from), for_lane));
         }
     }
 

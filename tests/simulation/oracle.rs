@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use actors::codec;
-use actors::ids::{Cid, DeviceId, Epoch, MessageId, Number, Seq, ShardId, UserId};
+use actors::ids::{Cid, Conversation, DeviceId, Epoch, MessageId, Number, Seq, ShardId, UserId};
 use actors::message::{Accepted, Entry, What};
 use actors::shard::replica::Replica;
 use actors::shard::state::{Batch, Change, Command};
@@ -176,6 +176,7 @@ impl Oracle {
                 self.receipt((user.clone(), by.clone()), *delivered, *read);
             }
             What::Expired { .. } => panic!("nothing is old enough to expire"),
+            What::Referred { .. } => panic!("{user} is told what was posted, not where"),
             What::Post { from, content, .. } => {
                 self.post(user, from, &content.body);
                 self.club().saw(user, &entry.what);
@@ -236,7 +237,10 @@ impl Oracle {
                 let had = self.had.entry((user.clone(), from.clone())).or_default();
                 *had = (*had).max(*seq);
             }
-            What::Post { seq, .. } => self.club().acknowledged(user, *seq),
+            // Who has their own post has all before it.
+            What::Post { seq, .. } | What::Sent { conv: Conversation::Group(_), seq, .. } => {
+                self.club().acknowledged(user, *seq);
+            }
             _ => {}
         }
     }

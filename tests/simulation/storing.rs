@@ -198,7 +198,11 @@ impl Node {
         } else {
             assert!(late, "{user} can be read");
         }
-        for ask in hosted.home.warmed(user) {
+        let mut out = Vec::new();
+        hosted.home.fetch_warmed(&hosted.replica, user, &mut out);
+        let waited = hosted.home.warmed(user);
+        self.carry_out(shard, out, around);
+        for ask in waited {
             self.ask(ask, around);
         }
         self.touch(shard);
@@ -307,7 +311,8 @@ impl Node {
         }
         if arrival.finishing {
             around.counts.installs += 1;
-            let state = around.disks[self.place].state(shard, around.shards);
+            let mut state = around.disks[self.place].state(shard, around.shards);
+            state.set_large(around.large());
             hosted.storing.arrival = None;
             (hosted.storing.durable, hosted.storing.running) = (state.applied().0, None);
             hosted.storing.life += 1;

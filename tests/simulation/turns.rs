@@ -1,11 +1,11 @@
 //! Turns: what a node's lane does with one message, in the order of the production lane.
 
-use actors::ids::{NodeId, Number, ReplicaId, ShardId, UserId};
+use actors::ids::{NodeId, Number, ReplicaId, ShardId, UserId, shard_of};
 use actors::mailbox::desk::{self, Desk};
 use actors::mailbox::rules::Policy;
 use actors::message::{Accepted, Entry, What};
 use actors::packet::{Answer, Ask, Closed, Packet, Tell, ToHome};
-use actors::shard::home::{Home, Output, Quota, Read};
+use actors::shard::home::{Home, Output, Quota, Read, Source};
 use actors::shard::replica::{Origin, Outputs, carries_image};
 use actors::shard::state::{Change, Command};
 use actors::shard::wire;
@@ -21,8 +21,8 @@ impl Node {
     pub(crate) fn lane_turn(&mut self, message: Lane, around: &mut Around) {
         match message {
             Lane::Ask(ask) => self.ask(ask, around),
-            Lane::Packets(packets) => {
-                packets.into_iter().for_each(|packet| self.packet(packet, around));
+            Lane::Packets(from, packets) => {
+                packets.into_iter().for_each(|packet| self.packet(from, packet, around));
             }
             Lane::Raft(shard, message) => {
                 let Some(hosted) = self.shards.get_mut(&shard) else { return };
@@ -105,8 +105,23 @@ impl Node {
         self.carry_out(shard, out, around);
     }
 
-    fn packet(&mut self, packet: Packet, around: &mut Around) {
+    fn packet(&mut self, from: NodeId, packet: Packet, around: &mut Around) {
         match packet {
+            Packet::Fetch(fetch) => {
+                let of = shard_of(&UserId::of_group(&fetch.group), around.shards);
+                let Some(hosted) = self.shards.get_mut(&of) else { return };
+                let mut out = Vec::new();
+                hosted.home.fetch(&hosted.replica, from, *fetch, &mut out);
+                self.carry_out(of, out, around);
+            }
+            Packet::Fetched(fetched) => {
+                let to = fetched.to;
+                let Some(hosted) = self.shards.get_mut(&to) else { return };
+                let mut out = Vec::new();
+                hosted.home.fetched(&hosted.replica, *fetched, &mut out);
+                around.counts.fetches += 1;
+                self.carry_out(to, out, around);
+            }
             Packet::Home(ask) => self.ask(ask, around),
             Packet::Envelopes { from, to, first, envelopes } => {
                 let Some(hosted) = self.shards.get_mut(&to) else { return };
@@ -259,7 +274,8 @@ impl Node {
             self.users.retain(|_, actor| actor.shard != shard);
         }
         if new.serves {
-            hosted.home = Home::new(around.shards, Quota::default(), Policy::default());
+            let home = Home::new(around.shards, Quota::default(), Policy::default());
+            hosted.home = home.sharing(self.posts.clone());
             self.announce = true;
             self.heard(shard, new.term, node_id(self.place));
         }
@@ -274,6 +290,26 @@ impl Node {
                 Output::Attached(user, session, input) => self.attached(&user, session, input),
                 Output::Alive(user, session) => self.alive((shard, term), &user, session, around),
                 Output::Connected(user, input) => self.connected(&user, input),
+                Output::Logged(user, entries) => {
+                    let Some(head) = entries.last().map(Entry::last) else { continue };
+                    let (entries, more) = self.posts.whole(entries);
+                    self.connected(&user, user::Input::Logged { entries });
+                    if more {
+                        self.connected(&user, user::Input::Grown { head });
+                    }
+                }
+                Output::Show(roster, post) => self.show(&roster, &post, around),
+                Output::Fetch(fetch, source) => {
+                    let of = shard_of(&UserId::of_group(&fetch.group), around.shards);
+                    let packet = Packet::Fetch(Box::new(fetch));
+                    match source {
+                        Source::Nearest => self.node_gets(node_id(self.place), packet),
+                        Source::Leader => self.leader_gets(of, packet, around),
+                    }
+                }
+                Output::Fetched(node, fetched) => {
+                    self.node_gets(node, Packet::Fetched(Box::new(fetched)));
+                }
                 Output::Used(user, by, cid) => {
                     let known = self.users.get(&user).map(|user| user.attached.clone());
                     let beside = known.filter(|all| all.iter().all(|(of, ..)| *of != by));

@@ -34,6 +34,7 @@ impl Group {
             told: Watermarks::default(),
             refused: VecDeque::new(),
             joined: BTreeMap::new(),
+            referred: Seq(0),
             index: Index::default(),
         };
         Ok((group, News::Created { title: title.into(), users }))

@@ -74,6 +74,9 @@ pub struct Group {
     /// Where each member came in: what they may read begins there. Kept beside the rest.
     #[serde(skip)]
     joined: BTreeMap<UserId, Seq>,
+    /// The newest post to which members' mailboxes only refer. Kept beside the rest, too.
+    #[serde(skip)]
+    referred: Seq,
     #[serde(skip)]
     index: Index,
 }
@@ -91,9 +94,27 @@ impl Group {
         &self.joined
     }
 
+    /// The newest post to which members' mailboxes only refer.
+    #[must_use]
+    pub const fn referred(&self) -> Seq {
+        self.referred
+    }
+
+    /// Members' mailboxes only refer to this post.
+    pub fn refer(&mut self, seq: Seq) {
+        self.referred = seq;
+    }
+
+    /// How many are in it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
     /// After it was read: takes up where members came in, which is not known of groups from before it was kept (they then
-    /// read what comes after `head`), and what follows from the members.
-    pub fn restore(&mut self, joined: &BTreeMap<UserId, Seq>, head: Seq) {
+    /// read what comes after `head`), the newest post that is referred to, and what follows from the members.
+    pub fn restore(&mut self, joined: &BTreeMap<UserId, Seq>, referred: Seq, head: Seq) {
+        self.referred = referred;
         let place = |user: &UserId| (user.clone(), joined.get(user).copied().unwrap_or(head));
         self.joined = self.members.keys().map(place).collect();
         self.restore_index();

@@ -1,7 +1,10 @@
 //! Expiry: what a mailbox does because time has passed.
 
+use std::time::Duration;
+
 use super::marks::MARKS_PER_SPAN;
 use super::rules::{Device, Effect, Mailbox, Now, Policy};
+use crate::group::Group;
 use crate::ids::{Number, Timestamp};
 use crate::packet::{Enclosed, Envelope};
 
@@ -23,6 +26,18 @@ impl Mailbox {
         let done = self.delivered.max(self.log.low());
         self.ledger.forget(|row| row.at.after(expiry) <= now.cautious, done);
         self.cids.forget(|row| row.at.after(expiry) <= now.cautious);
+    }
+
+    /// How long an entry stays after every device has it. What members' mailboxes only refer to must outlive that there:
+    /// until it is fetched at the latest moment, and as history after it; a day for clocks that differ.
+    pub(super) fn kept_for(&self, policy: Policy) -> Duration {
+        const CLOCKS_APART: Duration = Duration::from_secs(86_400);
+        let refers = |group: &Box<Group>| group.referred().0 > self.log.low().0;
+        if self.group.as_ref().is_some_and(refers) {
+            let span = policy.expiry + policy.history;
+            return span + span / MARKS_PER_SPAN + CLOCKS_APART;
+        }
+        policy.history
     }
 
     /// The newest entry that has waited longer than `expiry`.
@@ -75,7 +90,7 @@ impl Mailbox {
     #[must_use]
     pub fn due(&self, policy: Policy) -> Option<Timestamp> {
         let expiry = policy.expiry;
-        let slowest = self.slowest();
+        let (slowest, kept_for) = (self.slowest(), self.kept_for(policy));
         [
             self.devices.iter().map(|d| d.seen.after(expiry)).min(),
             self.ledger.oldest_at().map(|at| at.after(expiry)),
@@ -85,7 +100,7 @@ impl Mailbox {
             self.settled
                 .front()
                 .filter(|m| m.n <= slowest)
-                .map(|m| m.since.after(policy.history + policy.history / MARKS_PER_SPAN)),
+                .map(|m| m.since.after(kept_for + kept_for / MARKS_PER_SPAN)),
         ]
         .into_iter()
         .flatten()

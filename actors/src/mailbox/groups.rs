@@ -53,11 +53,43 @@ impl Membership {
         FIXED + self.waiting.len() * size_of::<(Number, Seq)>()
     }
 
+    /// No device has these yet: entries from `n` on, in the group's order from `seq` on. Of what rises in step only the
+    /// ends are kept.
+    fn wait(&mut self, n: Number, seq: Seq, count: u32) {
+        let more = u64::from(count.saturating_sub(1));
+        let step = |(n, seq): &(Number, Seq)| n.0.wrapping_sub(seq.0);
+        for new in [(n, seq), (Number(n.0 + more), Seq(seq.0 + more))] {
+            let mut newest = self.waiting.iter().rev();
+            let last = newest.next().copied();
+            if last == Some(new) {
+                continue;
+            }
+            let mut ends = last.iter().chain(newest.next());
+            if self.waiting.len() > 1 && ends.all(|end| step(end) == step(&new)) {
+                self.waiting.pop_back();
+            }
+            self.waiting.push_back(new);
+        }
+    }
+
     /// What no device had up to here is had now; answers the newest of it.
     fn take_to(&mut self, n: Number) -> Option<Seq> {
         let mut newest = None;
-        while let Some((_, seq)) = self.waiting.pop_front_if(|(at, _)| *at <= n) {
+        while let Some((at, seq)) = self.waiting.pop_front_if(|(at, _)| *at <= n) {
             newest = Some(seq);
+            let Some((end, place)) = self.waiting.front().copied().filter(|(end, _)| *end > n)
+            else {
+                continue;
+            };
+            // Between two ends that rise in step everything is the group's, if only the owner's own posts.
+            if end.0 - at.0 == place.0.wrapping_sub(seq.0) {
+                let had = Seq(seq.0.saturating_add(n.0 - at.0));
+                newest = Some(had);
+                if n.next() < end {
+                    self.waiting.push_front((n.next(), had.next()));
+                }
+            }
+            break;
         }
         if self.waiting.is_empty() {
             self.waiting.shrink_to(4);
@@ -89,10 +121,16 @@ impl Mailbox {
                         self.cids.push(cid_use, self.log.newest_at(), now.policy.expiry);
                     }
                     None => {
-                        known.waiting.push_back((self.log.head().next(), *seq));
+                        known.wait(self.log.head().next(), *seq, 1);
                         self.record(what.clone(), now, effects);
                     }
                 }
+            }
+            What::Referred { group, seq, count } => {
+                let Some(known) = self.groups.get_mut(group) else { return };
+                known.received = Seq(seq.0 + u64::from(count.saturating_sub(1)));
+                known.wait(self.log.head().next(), *seq, *count);
+                self.record(what.clone(), now, effects);
             }
             What::Group { group, seq, by, news, .. } => {
                 let concerns_them = self.follow(group, *seq, by, news);
@@ -290,13 +328,18 @@ impl Mailbox {
     fn spread(&mut self, what: What, cid: Option<Cid>, now: Now, effects: &mut Vec<Effect>) {
         let Some(group) = &mut self.group else { return };
         let roster = group.roster();
+        let is_large = group.size() >= now.large && !now.policy.history.is_zero();
+        let refers = is_large && matches!(what, What::Post { .. });
+        if refers {
+            group.refer(Seq(self.log.head().next().0));
+        }
         let at = now.wall.max(self.log.newest_at());
         let entry = Entry { n: self.log.head().next(), at, what: what.clone() };
         mark(&mut self.arrived, at, entry.n, now.policy.expiry);
         // Nobody fetches it from here: it has its place in the members' mailboxes.
         self.delivered = entry.n;
         self.log.push(entry);
-        effects.push(Effect::Spread(Box::new(Spreading { roster, what, cid })));
+        effects.push(Effect::Spread(Box::new(Spreading { roster, what, cid, refers })));
         self.settle(now);
     }
 

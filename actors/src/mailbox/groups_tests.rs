@@ -10,7 +10,7 @@ use crate::mailbox::rules::Policy;
 use crate::message::Content;
 use crate::message::group::MEMBERS_MAX;
 
-const AT: Now = Now { wall: Timestamp(1_000), cautious: Timestamp(1_000), policy: POLICY };
+const AT: Now = Now { wall: Timestamp(1_000), cautious: Timestamp(1_000), policy: POLICY, large: crate::mailbox::rules::LARGE_GROUP };
 const POLICY: Policy = Policy {
     expiry: std::time::Duration::from_secs(100),
     history: std::time::Duration::from_secs(100),
@@ -65,7 +65,7 @@ impl Club {
             let mut more = Vec::new();
             match effect {
                 Effect::Spread(spreading) => {
-                    let Spreading { roster, what, cid } = *spreading;
+                    let Spreading { roster, what, cid, .. } = *spreading;
                     for member in roster.iter().flat_map(|(_, members)| members.iter()) {
                         let mailbox = self.people.get_mut(member).unwrap();
                         mailbox.hear(&what, cid.as_ref(), AT, &mut more);

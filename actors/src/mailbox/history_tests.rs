@@ -44,7 +44,7 @@ impl Bench {
 
     fn now(&self) -> Now {
         let (wall, cautious) = (Timestamp(self.at), Timestamp(self.at));
-        Now { wall, cautious, policy: Policy::default() }
+        Now { wall, cautious, policy: Policy::default(), large: crate::mailbox::rules::LARGE_GROUP }
     }
 
     fn note(&mut self, effects: Vec<Effect>) {

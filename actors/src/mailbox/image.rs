@@ -21,7 +21,7 @@ use super::groups::Membership;
 use super::ledger::Row;
 use super::log::Sealed;
 use super::marks::{Mark, Waiting};
-use super::rules::{Device, Mailbox, Now, Peer, Policy};
+use super::rules::{Device, LARGE_GROUP, Mailbox, Now, Peer, Policy};
 use super::talks;
 use crate::codec::{self, BadBytes};
 use crate::group::Group;
@@ -122,6 +122,12 @@ struct Index {
     erased: bool,
 }
 
+/// What stands last: of a group, the newest post to which members' mailboxes only refer.
+#[derive(Default, Serialize, Deserialize)]
+struct Referred {
+    upto: Seq,
+}
+
 /// The prefix of all mailboxes' keys.
 pub const PREFIX: u8 = b'm';
 
@@ -199,7 +205,7 @@ fn save_log(mailbox: &mut Mailbox, stored: &mut Stored, changes: &mut Changes) {
     let before = stored.open_log.take();
     let mut runs = Runs::default();
     for entry in mailbox.log.unsealed() {
-        runs.add(entry.n.0, entry);
+        runs.add(entry.n.0, entry.last().0, entry);
     }
     let (sealed, open) = runs.finish();
     for (first, last, bytes) in sealed {
@@ -230,7 +236,7 @@ fn save_rows<'a, T: Serialize + 'a, R: Iterator<Item = &'a T>>(
     let start = kept.sealed.back().map_or(0, |(_, last)| last + 1).max(first);
     let mut runs = Runs::default();
     for (at, row) in (start..).zip(from(start)) {
-        runs.add(at, row);
+        runs.add(at, at, row);
     }
     let (sealed, open) = runs.finish();
     for (first, last, bytes) in sealed {
@@ -259,6 +265,7 @@ fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
     codec::append(&mut bytes, &Tail { waiting, first_cid: mailbox.cids.first(), cids });
     codec::append(&mut bytes, &groups(mailbox));
     codec::append(&mut bytes, &index(mailbox, stored.talks.clone()));
+    codec::append(&mut bytes, &referred(mailbox));
     let chunks = bytes.chunks(CHUNK_BYTES);
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     for (at, chunk) in (0..count).zip(chunks) {
@@ -279,10 +286,15 @@ fn index(mailbox: &Mailbox, rows: Kept) -> Index {
     Index { talks: mailbox.talks.head().clone(), rows, joined, erased: mailbox.erased }
 }
 
-/// Bytes of what stands last in a head.
+fn referred(mailbox: &Mailbox) -> Referred {
+    Referred { upto: mailbox.group.as_ref().map_or(Seq(0), |group| group.referred()) }
+}
+
+/// Bytes of what stands last in a head, and before that.
 #[cfg(test)]
-pub(super) fn index_bytes(mailbox: &Mailbox, stored: &Stored) -> usize {
-    codec::encode(&index(mailbox, stored.talks.clone())).len()
+pub(super) fn last_bytes(mailbox: &Mailbox, stored: &Stored) -> [usize; 2] {
+    let index = codec::encode(&index(mailbox, stored.talks.clone()));
+    [codec::encode(&referred(mailbox)).len(), index.len()]
 }
 
 fn head(mailbox: &Mailbox, stored: &Stored) -> Head {
@@ -313,6 +325,7 @@ pub fn digest(mailbox: &Mailbox) -> u64 {
     head.sealed.clear();
     let mut bytes = codec::encode(&head);
     codec::append(&mut bytes, &groups(mailbox));
+    codec::append(&mut bytes, &referred(mailbox));
     mailbox.ledger.from(0).for_each(|row| codec::append(&mut bytes, row));
     mailbox.cids.from(0).for_each(|row| codec::append(&mut bytes, row));
     xxhash_rust::xxh3::xxh3_64(&bytes)
@@ -326,10 +339,10 @@ struct Runs {
 }
 
 impl Runs {
-    fn add<T: Serialize>(&mut self, at: u64, value: &T) {
-        let (_, last, bytes) = self.open.get_or_insert_with(|| (at, at, Vec::new()));
+    fn add<T: Serialize>(&mut self, first: u64, last: u64, value: &T) {
+        let (_, newest, bytes) = self.open.get_or_insert_with(|| (first, last, Vec::new()));
         codec::append(bytes, value);
-        *last = at;
+        *newest = last;
         if bytes.len() >= RUN_BYTES {
             self.sealed.extend(self.open.take());
         }
@@ -376,9 +389,14 @@ pub(crate) fn seeds() -> Vec<Pair> {
         return Vec::new();
     };
     let mut mailbox = Mailbox::new(bob.clone(), Epoch(7));
-    let policy = Policy::default();
+    let now = |n| Now {
+        wall: Timestamp(n),
+        cautious: Timestamp(n),
+        policy: Policy::default(),
+        large: LARGE_GROUP,
+    };
     for n in 1..=9 {
-        let now = Now { wall: Timestamp(n), cautious: Timestamp(n), policy };
+        let now = now(n);
         let (Ok(cid), Ok(kind)) = (Cid::parse(&format!("c-{n}")), Kind::parse("text")) else {
             continue;
         };
@@ -395,9 +413,8 @@ pub(crate) fn seeds() -> Vec<Pair> {
     let mut puts = save(&mut mailbox, &mut Stored::default()).puts;
     if let Ok(club) = GroupId::parse("club") {
         let mut group = Mailbox::new(UserId::of_group(&club), Epoch(8));
-        let now = Now { wall: Timestamp(1), cautious: Timestamp(1), policy };
         let call = Call::Create { title: "Club".into(), members: vec![bob.clone()] };
-        let _made = group.call(&bob, &call, 4, now, &mut Vec::new());
+        let _made = group.call(&bob, &call, 4, now(1), &mut Vec::new());
         puts.extend(save(&mut group, &mut Stored::default()).puts);
     }
     puts

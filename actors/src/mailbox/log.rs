@@ -1,5 +1,7 @@
 //! Log: a user's numbered entries; the newest in memory, older ones in sealed segments on disk.
 //!
+//! Posts to large groups that came together are kept as one entry that stands for all of them, in memory as on disk.
+//!
 //! *Logically* a log is its numbers (`low`, `head`) and the entries between them; replicas agree on those. *Where* an
 //! entry lies is each replica's own business: `Sealed` lists what its checkpoints hold.
 
@@ -85,7 +87,7 @@ impl Log {
     pub(super) fn push(&mut self, entry: Entry) {
         // Invariant: numbers have no gaps, so a reader can tell "nothing yet" from "lost".
         debug_assert_eq!(entry.n, self.head.next());
-        self.head = entry.n;
+        self.head = entry.last();
         self.newest_at = entry.at;
         self.warm.push_back(entry);
     }
@@ -93,11 +95,19 @@ impl Log {
     /// Drops entries up to and including `n`.
     pub(super) fn drop_to(&mut self, n: Number) {
         self.low = self.low.max(n.min(self.head));
-        while self.warm.front().is_some_and(|entry| entry.n <= self.low) {
-            self.warm.pop_front();
-        }
+        self.let_go(self.low);
         if self.warm.is_empty() {
             self.warm.shrink_to(4);
+        }
+    }
+
+    /// Lets go of what is in memory up to `n`.
+    fn let_go(&mut self, n: Number) {
+        while self.warm.front().is_some_and(|entry| entry.n <= n) {
+            let rest = self.warm.pop_front().and_then(|entry| entry.after(n));
+            if let Some(rest) = rest {
+                self.warm.push_front(rest);
+            }
         }
     }
 
@@ -119,21 +129,20 @@ impl Log {
                 return Found::OnDisk(*segment);
             }
         }
-        let skip = usize::try_from(first.0 - self.warm_from().0).unwrap_or(usize::MAX);
-        Found::Entries(page(self.warm.range(skip.min(self.warm.len())..), count, bytes))
+        let skip = self.warm.partition_point(|entry| entry.last() < first);
+        Found::Entries(page(self.warm.range(skip..), Number(first.0 - 1), count, bytes))
     }
 
     /// Entries in memory that are newer than every sealed one.
     pub(super) fn unsealed(&self) -> impl Iterator<Item = &Entry> {
         let sealed = self.sealed.back().map_or(Number(0), |s| s.last);
-        self.warm.iter().filter(move |entry| entry.n > sealed)
+        let skip = self.warm.partition_point(|entry| entry.last() <= sealed);
+        self.warm.range(skip..)
     }
 
     /// Lets go of entries in memory that are on disk.
     pub(super) fn cool(&mut self, sealed_to: Number) {
-        while self.warm.front().is_some_and(|entry| entry.n <= sealed_to) {
-            self.warm.pop_front();
-        }
+        self.let_go(sealed_to);
         self.warm.shrink_to(4);
     }
 
@@ -144,12 +153,12 @@ impl Log {
     }
 
     pub(super) fn check(&self) {
-        let mut numbers = self.warm.iter().map(|entry| entry.n);
-        if let Some(first) = numbers.next() {
-            assert!(first > self.low, "nothing in memory that is gone");
-            let last = numbers.fold(first, |before, n| {
-                assert_eq!(n, before.next(), "no gaps");
-                n
+        let mut entries = self.warm.iter();
+        if let Some(first) = entries.next() {
+            assert!(first.n > self.low, "nothing in memory that is gone");
+            let last = entries.fold(first.last(), |before, entry| {
+                assert_eq!(entry.n, before.next(), "no gaps");
+                entry.last()
             });
             assert_eq!(last, self.head, "memory ends at the head");
         }
@@ -158,21 +167,23 @@ impl Log {
     }
 }
 
-/// Takes from `entries` at most `count` and about `bytes`, at least one.
+/// Takes the single entries after `after` that `entries` stand for: at most `count` and about `bytes`, at least one.
 pub fn page<'a>(
     entries: impl Iterator<Item = &'a Entry>,
+    after: Number,
     count: usize,
     bytes: usize,
 ) -> Vec<Entry> {
     let mut left = bytes;
     let mut page = Vec::new();
-    for entry in entries.take(count) {
+    let wanted = entries.filter_map(|entry| entry.clone().after(after));
+    for entry in wanted.flat_map(Entry::each).take(count) {
         let weight = entry.weight();
         if weight > left && !page.is_empty() {
             break;
         }
         left = left.saturating_sub(weight);
-        page.push(entry.clone());
+        page.push(entry);
     }
     page
 }

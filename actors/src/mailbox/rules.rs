@@ -51,7 +51,13 @@ pub struct Now {
     pub cautious: Timestamp,
     /// How long things are kept.
     pub policy: Policy,
+    /// From so many members on a group is large: the posts to it lie in its own log alone. The same on all nodes.
+    pub large: usize,
 }
+
+/// A group is large with so many members. Below, each member's mailbox has a post of its own, which costs a body for each,
+/// and asks nobody; above, a number, and whoever fetches posts asks a replica of the group's shard.
+pub const LARGE_GROUP: usize = 32;
 
 /// What a command did besides changing the mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +81,8 @@ pub struct Spreading {
     pub what: What,
     /// The sender's id for a post.
     pub cid: Option<Cid>,
+    /// Whether the members' mailboxes only refer to it.
+    pub refers: bool,
 }
 
 /// One of the user's devices.
@@ -286,9 +294,10 @@ impl Mailbox {
     pub(super) fn record(&mut self, what: What, now: Now, effects: &mut Vec<Effect>) {
         let at = now.wall.max(self.log.newest_at());
         let entry = Entry { n: self.log.head().next(), at, what };
-        mark(&mut self.arrived, at, entry.n, now.policy.expiry);
-        self.waiting.push(entry.n, entry.weight());
-        self.talks.push(entry.n, at, &entry.what);
+        let last = entry.last();
+        mark(&mut self.arrived, at, last, now.policy.expiry);
+        self.waiting.push(last, entry.weight());
+        self.talks.push((entry.n, last), at, &entry.what);
         effects.push(Effect::Logged(entry.clone()));
         self.log.push(entry);
     }
@@ -399,13 +408,14 @@ impl Mailbox {
     pub(super) fn settle(&mut self, now: Now) {
         let slowest = self.slowest();
         if self.settled.back().is_none_or(|m| slowest > m.n) && slowest > self.log.low() {
-            mark(&mut self.settled, now.wall, slowest, now.policy.history);
+            let span = self.kept_for(now.policy);
+            mark(&mut self.settled, now.wall, slowest, span);
         }
         self.drop_history(now);
     }
 
     pub(super) fn drop_history(&mut self, now: Now) {
-        let span = now.policy.history;
+        let span = self.kept_for(now.policy);
         let clock = if span.is_zero() { now.wall } else { now.cautious };
         // A device that came later may lack what the others had: it holds back until it has it or is forgotten.
         let slowest = self.slowest();

@@ -97,17 +97,19 @@ impl Talks {
         self.rows.range(skip.min(self.rows.len())..)
     }
 
-    /// The log's next entry.
-    pub(super) fn push(&mut self, n: Number, at: Timestamp, what: &What) {
+    /// The log's next entry, which ends with number `last`.
+    pub(super) fn push(&mut self, (n, last): (Number, Number), at: Timestamp, what: &What) {
         let (conv, part) = match what {
             What::Message { from, .. } => (Some(Conversation::User(from.clone())), Part::Theirs),
-            What::Post { group, .. } => (Some(Conversation::Group(group.clone())), Part::Theirs),
+            What::Post { group, .. } | What::Referred { group, .. } => {
+                (Some(Conversation::Group(group.clone())), Part::Theirs)
+            }
             What::Sent { conv, .. } => (Some(conv.clone()), Part::Own),
             What::Group { group, .. } => (Some(Conversation::Group(group.clone())), Part::Change),
             What::Receipt { .. } | What::Expired { .. } => (None, Part::Change),
         };
         let row = conv.map_or(NONE, |conv| self.id(conv) << 2 | part as u32);
-        self.rows.push_back(row);
+        self.rows.extend((n.0..=last.0).map(|_| row));
         if self.head.times.back().is_none_or(|(_, timed)| n.0 >= timed.0 + TIMED_EVERY) {
             self.head.times.push_back((at, n));
         }

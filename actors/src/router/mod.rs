@@ -27,6 +27,7 @@ use crate::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, Use
 use crate::message::Refusal;
 use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
 use crate::shard::lane;
+use crate::shard::posts::Posts;
 
 /// What is put into a session's inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +82,7 @@ struct Shared {
     watchers: Vec<RwLock<HashSet<u64>>>,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
     clocks: RwLock<Clocks>,
+    posts: Posts,
     /// When this router was made.
     since: Instant,
     /// Whether it was told that this node's clock is off.
@@ -119,6 +121,7 @@ impl Router {
             watchers: (0..shards).map(|_| RwLock::default()).collect(),
             peers: RwLock::new(peers.into_iter().map(|peer| (peer, unknown.clone())).collect()),
             clocks: RwLock::default(),
+            posts: Posts::default(),
             since: clock::monotonic(),
             clock_is_off: AtomicBool::new(false),
         }))
@@ -181,6 +184,12 @@ impl Router {
     #[must_use]
     pub fn shard_of(&self, user: &UserId) -> ShardId {
         shard_of(user, self.0.shards)
+    }
+
+    /// What was posted lately to large groups.
+    #[must_use]
+    pub fn posts(&self) -> &Posts {
+        &self.0.posts
     }
 
     /// Registers a socket; everything for it arrives in `inbox`.
@@ -384,6 +393,12 @@ impl LinksInbound for Router {
                     sorted.iter_mut().for_each(|lane| lane.push(Packet::Typing(typing.clone())));
                     continue;
                 }
+                Packet::Posts(posts) => {
+                    self.posts().put(&posts);
+                    continue;
+                }
+                Packet::Fetch(ref fetch) => self.shard_of(&UserId::of_group(&fetch.group)),
+                Packet::Fetched(ref fetched) => fetched.to,
                 Packet::Raft(shard, _) | Packet::Snapshot(shard, _) => shard,
                 Packet::Home(ToHome { shard, .. }) => shard,
                 Packet::Envelopes { to, .. } => to,

@@ -7,7 +7,8 @@ use crate::ids::{
 };
 use crate::mailbox::rules::{Effect, Policy};
 use crate::message::group::Call;
-use crate::message::{Accepted, Refusal, Send};
+use crate::group::Roster;
+use crate::message::{Accepted, Entry, Refusal, Send};
 use crate::packet::{Enclosed, Envelope};
 
 /// One entry of the shard's Raft log.
@@ -166,4 +167,6 @@ pub enum Happened {
     Received(ShardId, u64),
     /// There are envelopes for this shard.
     Enclosed(ShardId),
+    /// A post to a large group, whose members' mailboxes only refer to it: their homes will need it.
+    Posted(Roster, Box<Entry>),
 }

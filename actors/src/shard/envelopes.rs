@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::command::Happened;
 use super::state::State;
-use crate::ids::{Epoch, UserId, shard_of};
+use crate::ids::{Epoch, Number, UserId, shard_of};
 use crate::mailbox::rules::{Effect, Spreading};
+use crate::message::{Entry, What};
 use crate::packet::{Enclosed, Envelope};
 
 impl State {
@@ -35,6 +36,38 @@ impl State {
         self.spread(&user, effects, happened);
     }
 
+    /// A group's next entry goes to its members' shards: as it is, or only its place, but whole to the sender's, who has a
+    /// copy of their own.
+    fn spread_post(
+        &mut self,
+        group: &UserId,
+        Spreading { roster, what, cid, refers }: Spreading,
+        happened: &mut Vec<Happened>,
+    ) {
+        let place = match &what {
+            What::Post { group, seq, from, .. } if refers => {
+                let referred = What::Referred { group: group.clone(), seq: *seq, count: 1 };
+                Some((referred, shard_of(from, self.shards)))
+            }
+            _ => None,
+        };
+        for (to, members) in roster.iter() {
+            let (what, cid) = match &place {
+                Some((referred, senders)) if to != senders => (referred.clone(), None),
+                _ => (what.clone(), cid.clone()),
+            };
+            let what = Enclosed::Spread { members: Arc::clone(members), what, cid };
+            self.head.outbox.put(*to, Envelope { to: group.clone(), what });
+            happened.push(Happened::Enclosed(*to));
+        }
+        if let What::Post { seq, at, .. } = &what
+            && refers
+        {
+            let post = Entry { n: Number(seq.0), at: *at, what: what.clone() };
+            happened.push(Happened::Posted(roster, Box::new(post)));
+        }
+    }
+
     pub(super) fn spread(
         &mut self,
         user: &UserId,
@@ -48,18 +81,7 @@ impl State {
                     self.head.outbox.put(to, envelope);
                     happened.push(Happened::Enclosed(to));
                 }
-                Effect::Spread(spreading) => {
-                    let Spreading { roster, what, cid } = *spreading;
-                    for (to, members) in roster.iter() {
-                        let what = Enclosed::Spread {
-                            members: Arc::clone(members),
-                            what: what.clone(),
-                            cid: cid.clone(),
-                        };
-                        self.head.outbox.put(*to, Envelope { to: user.clone(), what });
-                        happened.push(Happened::Enclosed(*to));
-                    }
-                }
+                Effect::Spread(spreading) => self.spread_post(user, *spreading, happened),
                 effect => happened.push(Happened::Mailbox(user.clone(), effect)),
             }
         }

@@ -12,6 +12,7 @@ pub mod home;
 pub mod lane;
 pub mod outbox;
 pub mod post;
+pub mod posts;
 pub mod raft_log;
 pub mod replica;
 pub mod state;

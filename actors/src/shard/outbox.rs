@@ -125,10 +125,17 @@ impl Inbox {
         if first > *applied + 1 {
             return Vec::new();
         }
-        let known = usize::try_from(*applied + 1 - first).unwrap_or(usize::MAX);
-        let known = if is_planted(Mutant::LosesWatermark) { 0 } else { known };
-        let new: Vec<Envelope> = envelopes.into_iter().skip(known).collect();
-        *applied += new.len() as u64;
+        let known = *applied + 1 - first;
+        let mut known = if is_planted(Mutant::LosesWatermark) { 0 } else { known };
+        let mut new = Vec::new();
+        for envelope in envelopes {
+            let count = envelope.count();
+            if let Some(rest) = envelope.without(known) {
+                *applied += rest.count();
+                new.push(rest);
+            }
+            known = known.saturating_sub(count);
+        }
         new
     }
 }

@@ -58,7 +58,7 @@ impl Post {
             let envelopes = outbox.read(to, way.next, COUNT, BYTES);
             let first = way.next;
             way.next += envelopes.len() as u64;
-            parcels.push(Parcel { to, first, envelopes });
+            parcels.push(Parcel { to, first, envelopes: Envelope::joined(envelopes) });
         }
         parcels
     }

@@ -14,7 +14,7 @@ use super::outbox::{Inbox, Outbox};
 use crate::codec;
 use crate::ids::{Epoch, Number, ShardId, Timestamp, UserId};
 use crate::mailbox::image::{self, Changes, Stored};
-use crate::mailbox::rules::{Mailbox, Now, Policy};
+use crate::mailbox::rules::{LARGE_GROUP, Mailbox, Now, Policy};
 use crate::message::Refusal;
 use crate::message::group::Call;
 use crate::mutant::{Mutant, is_planted};
@@ -64,6 +64,8 @@ pub struct State {
     /// The index of the newest entry applied.
     applied: u64,
     applied_term: u64,
+    /// From so many members on a group is large; the same on all nodes.
+    large: usize,
 }
 
 impl State {
@@ -78,7 +80,13 @@ impl State {
             dirty: BTreeSet::new(),
             applied: 0,
             applied_term: 0,
+            large: LARGE_GROUP,
         }
+    }
+
+    /// Sets from how many members on a group is large: other than usual in simulations, whose groups are small.
+    pub const fn set_large(&mut self, members: usize) {
+        self.large = members;
     }
 
     /// Takes up the state a checkpoint holds: its head, and the mailboxes (chunks per head) that lie beside it.
@@ -94,8 +102,13 @@ impl State {
             .into_iter()
             .map(|(user, chunks)| (user, Slot::Cold(Cold { chunks, due: None })));
         let (applied, applied_term) = at;
-        let slots = slots.collect();
-        Ok(Self { shard, shards, head, slots, dirty: BTreeSet::new(), applied, applied_term })
+        Ok(Self {
+            head,
+            slots: slots.collect(),
+            applied,
+            applied_term,
+            ..Self::new(shard, shards)
+        })
     }
 
     /// The index and term of the newest entry applied.
@@ -204,7 +217,8 @@ impl State {
     /// The moment commands are applied at.
     #[must_use]
     pub const fn now(&self) -> Now {
-        Now { wall: self.head.wall, cautious: self.head.cautious, policy: self.head.policy }
+        let Head { wall, cautious, policy, .. } = self.head;
+        Now { wall, cautious, policy, large: self.large }
     }
 
     fn execute(&mut self, command: Command, happened: &mut Vec<Happened>) -> Outcome {

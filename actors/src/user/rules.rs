@@ -88,6 +88,11 @@ pub enum Input {
         /// The entries.
         entries: Vec<Entry>,
     },
+    /// The log goes up to here: what was not logged of it is read when there is room.
+    Grown {
+        /// The newest entry of the log.
+        head: Number,
+    },
     /// The answer to `Output::Read`; every read must have one.
     Page {
         /// The session.
@@ -215,6 +220,7 @@ impl User {
                 self.pull(session, life, after, limit, out);
             }
             Input::Logged { entries } => self.logged(entries, out),
+            Input::Grown { head } => self.grown(head, out),
             Input::Page { session, life, after, entries, head, pull } => {
                 self.head = self.head.max(head);
                 if pull {
@@ -333,6 +339,17 @@ impl User {
             other.push_logged(entries.iter().cloned(), before, limits, head, out);
         }
         newest.push_logged(entries.into_iter(), before, limits, head, out);
+    }
+
+    fn grown(&mut self, head: Number, out: &mut Vec<Output>) {
+        let before = self.head;
+        if head <= before {
+            return;
+        }
+        self.head = head;
+        for session in &mut self.sessions {
+            session.push_logged(std::iter::empty(), before, self.limits, self.head, out);
+        }
     }
 
     fn page(

@@ -283,6 +283,12 @@ impl Teller<'_> {
                 group::write_news(&mut frame, news);
                 finish(frame)
             }
+            // Homes put the post in its place; of one that is lost the client hears so, and its log goes on.
+            What::Referred { group, seq, .. } => {
+                let (conv, mid) = (Conversation::Group(group.clone()), MessageId(0));
+                let what = What::Expired { conv, mid, seq: *seq };
+                self.entry(&Entry { what, ..*entry })
+            }
             What::Sent { .. } => self.sent(entry),
             What::Receipt { conv, by, delivered, read } => {
                 let mut frame = self.event("receipt", Some(entry.n), FRAME_ABOUT);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::de::DeserializeOwned;
 
-use super::{Groups, Head, Index, Kept, Stored, Tail, entries, run_key};
+use super::{Groups, Head, Index, Kept, Referred, Stored, Tail, entries, run_key};
 use crate::codec::{self, BadBytes};
 use crate::ids::{Seq, UserId};
 use crate::mailbox::cids::{self, Cids};
@@ -21,14 +21,19 @@ pub(super) struct Whole {
     pub(super) groups: Groups,
     /// None as long as conversations were not noted.
     index: Option<Index>,
+    referred: Referred,
 }
 
-/// Reads a head and what stands behind it, also as it was before conversations were noted, before there were groups, before
+/// Reads a head and what stands behind it, also as it was before there were large groups, before conversations were noted, before there were groups, before
 /// the owner's ids were kept, and before bytes were counted: what waited then counts for nothing. How many entries may wait
 /// is bounded all the same.
 pub(super) fn read_head(bytes: &[u8]) -> Result<Whole, BadBytes> {
+    if let Ok((head, tail, groups, index, referred)) = codec::decode(bytes) {
+        return Ok(Whole { head, tail, groups, index: Some(index), referred });
+    }
+    let referred = Referred::default();
     if let Ok((head, tail, groups, index)) = codec::decode(bytes) {
-        return Ok(Whole { head, tail, groups, index: Some(index) });
+        return Ok(Whole { head, tail, groups, index: Some(index), referred });
     }
     let waiting = |(head, waiting)| (head, Tail { waiting, ..Tail::default() });
     let (head, tail, groups) = codec::decode(bytes).or_else(|_| {
@@ -37,13 +42,13 @@ pub(super) fn read_head(bytes: &[u8]) -> Result<Whole, BadBytes> {
             .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())));
         older.map(|(head, tail)| (head, tail, Groups::default()))
     })?;
-    Ok(Whole { head, tail, groups, index: None })
+    Ok(Whole { head, tail, groups, index: None, referred })
 }
 
 /// Whether all that is counted in a head can be counted on from, without end.
-fn is_sound(Whole { head, tail, groups, index }: &Whole) -> bool {
+fn is_sound(Whole { head, tail, groups, index, referred }: &Whole) -> bool {
     const END: u64 = 1 << 60;
-    let numbers = [head.low.0, head.head.0, head.first_row, tail.first_cid];
+    let numbers = [head.low.0, head.head.0, head.first_row, tail.first_cid, referred.upto.0];
     let rows = [&head.rows, &tail.cids].into_iter().chain(index.as_ref().map(|i| &i.rows));
     let lasts = rows.clone().flat_map(|kept| kept.sealed.iter().map(|(_, last)| *last));
     let firsts = rows.flat_map(Kept::firsts);
@@ -104,7 +109,7 @@ impl Opening {
 
     /// Puts the mailbox together from the values of `keys()`.
     pub fn finish(self, values: &[Vec<u8>]) -> Result<(Mailbox, Stored), BadBytes> {
-        let Whole { head: h, tail, mut groups, index } = self.whole;
+        let Whole { head: h, tail, mut groups, index, referred } = self.whole;
         let split =
             |values, count| <[_]>::split_at_checked(values, count).ok_or(BadBytes::Malformed);
         let (rows, values) = split(values, h.rows.firsts().count())?;
@@ -118,15 +123,12 @@ impl Opening {
                 (Talks::restore(talks, noted), rows, joined, erased)
             }
         };
-        groups.group.iter_mut().for_each(|group| group.restore(&joined, Seq(h.head.0)));
+        groups.group.iter_mut().for_each(|group| group.restore(&joined, referred.upto, Seq(h.head.0)));
         let rows: VecDeque<Row> = read_rows(&h.rows, h.first_row, rows)?;
         let cids: VecDeque<cids::Row> = read_rows(&tail.cids, tail.first_cid, cids)?;
         let mut warm: VecDeque<Entry> = VecDeque::new();
         for bytes in log {
-            warm.extend(entries(bytes)?);
-        }
-        while warm.front().is_some_and(|entry| entry.n <= h.low) {
-            warm.pop_front();
+            warm.extend(entries(bytes)?.into_iter().filter_map(|entry| entry.after(h.low)));
         }
         let (rows_kept, cids_kept) = (h.rows, tail.cids);
         let stored = Stored {

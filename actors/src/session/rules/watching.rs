@@ -238,8 +238,9 @@ impl Session {
             let answer = Ok(Answer::Presence(watching.rows(&done.users)));
             out.push(Output::Answered { request: done.request, answer });
             for user in &done.users {
+                // Of whom nothing was heard yet, since they were watched anew meanwhile, the newer request tells.
                 if let Some(watched) = watching.users.get_mut(user) {
-                    watched.answered = true;
+                    watched.answered |= watched.told.is_some();
                 }
             }
         }

@@ -216,6 +216,20 @@ fn who_is_no_longer_watched_is_sent_off_and_the_shard_is_let_go() {
     assert!(bench.took().contains(&regard("bob", Regard::Unwatch)), "nor after the end");
 }
 
+#[test]
+fn who_is_watched_anew_before_the_first_answer_is_told_of_by_the_second() {
+    let mut bench = Bench::new(3);
+    bench.watch(1, &["bob", "cat"], 0);
+    bench.session.unwatch(&[user("cat")], &mut bench.out);
+    bench.watch(2, &["cat"], 10);
+    let first = bench.told("bob", there(true, 5), 20);
+    assert_eq!(first, [rows(1, &[("bob", there(true, 5)), ("cat", Presence::default())])]);
+    let out = bench.told("cat", there(true, 6), 30);
+    assert_eq!(out, [rows(2, &[("cat", there(true, 6))])]);
+    let news = Output::Presence(user("cat"), there(false, 40));
+    assert_eq!(bench.told("cat", there(false, 40), 40), [news]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Watch(Vec<usize>),

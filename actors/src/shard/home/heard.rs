@@ -62,7 +62,8 @@ impl Heard {
         let ids = envelopes.iter().filter_map(copy).collect();
         let parcels = self.copies.entry(from).or_default();
         parcels.retain(|parcel| parcel.last < first);
-        parcels.push_back(Parcel { last: first + envelopes.len() as u64 - 1, ids });
+        let count: u64 = envelopes.iter().map(Envelope::count).sum();
+        parcels.push_back(Parcel { last: first + count - 1, ids });
     }
 
     /// Envelopes up to `upto` are applied: the mailboxes know of them.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fetching::Lacking;
 use super::{For, Home, Output};
 use crate::ids::{Number, SessionId, UserId};
 use crate::mailbox::log::{Found, Sealed};
@@ -28,7 +29,7 @@ enum Asked {
 }
 
 /// A question under way.
-struct Search {
+pub(super) struct Search {
     asker: (SessionId, u32),
     user: UserId,
     head: Number,
@@ -84,7 +85,7 @@ impl Home {
         };
         let (head, wanted, fetched) = (mailbox.log().head(), Vec::new(), BTreeMap::new());
         let search = Search { asker, user, head, asked, wanted, fetched, reading: 0 };
-        self.go_on(mailbox, search, out);
+        self.go_on(replica, search, out);
     }
 
     /// A run of a log was read for a question.
@@ -96,45 +97,59 @@ impl Home {
         out: &mut Vec<Output>,
     ) {
         let Some(mut search) = self.searches.waiting.remove(&ticket) else { return };
-        let Some(mailbox) = replica.state().mailbox(&search.user) else {
-            return refuse(search.asker, Refusal::Unavailable, out);
-        };
-        let low = mailbox.log().low();
-        let wanted = entries.iter().filter(|e| e.n > low && search.wanted.contains(&e.n));
-        search.fetched.extend(wanted.map(|entry| (entry.n, entry.clone())));
+        let low = replica.state().mailbox(&search.user).map_or(Number(0), |m| m.log().low());
+        let single = entries.iter().cloned().flat_map(Entry::each);
+        let wanted = single.filter(|e| e.n > low && search.wanted.contains(&e.n));
+        search.fetched.extend(wanted.map(|entry| (entry.n, entry)));
         search.reading -= 1;
         if search.reading > 0 {
             self.searches.waiting.insert(ticket, search);
-        } else if search.take_in() {
-            search.answer(out);
         } else {
-            self.go_on(mailbox, search, out);
+            self.complete_search(replica, search, out);
         }
     }
 
-    /// Fetches what is wanted next, until something must come from disk or the answer is complete.
-    fn go_on(&mut self, mailbox: &Mailbox, mut search: Search, out: &mut Vec<Output>) {
-        loop {
-            search.choose(mailbox);
-            let runs = search.fetch(mailbox);
-            if runs.is_empty() {
-                if search.take_in() {
-                    return search.answer(out);
-                }
-                continue;
-            }
-            if self.searches.waiting.len() >= WAITING_MAX {
-                return refuse(search.asker, Refusal::Overloaded, out);
-            }
-            self.searches.tickets += 1;
-            let ticket = self.searches.tickets;
-            search.reading = runs.len();
-            for run in runs {
-                out.push(Output::LoadRun(search.user.clone(), run, For::Search(ticket)));
-            }
-            self.searches.waiting.insert(ticket, search);
-            return;
+    /// All that was to be fetched is there, but for posts to large groups.
+    fn complete_search(&mut self, replica: &Replica, mut search: Search, out: &mut Vec<Output>) {
+        let fetched = std::mem::take(&mut search.fetched).into_values().collect();
+        self.complete(replica, Lacking::Search(Box::new(search)), fetched, out);
+    }
+
+    /// Those are there, too.
+    pub(super) fn found(
+        &mut self,
+        replica: &Replica,
+        mut search: Search,
+        entries: Vec<Entry>,
+        out: &mut Vec<Output>,
+    ) {
+        search.fetched = entries.into_iter().map(|entry| (entry.n, entry)).collect();
+        match search.take_in() {
+            true => search.answer(out),
+            false => self.go_on(replica, search, out),
         }
+    }
+
+    /// Fetches what is wanted next.
+    fn go_on(&mut self, replica: &Replica, mut search: Search, out: &mut Vec<Output>) {
+        let Some(mailbox) = replica.state().mailbox(&search.user) else {
+            return refuse(search.asker, Refusal::Unavailable, out);
+        };
+        search.choose(mailbox);
+        let runs = search.fetch(mailbox);
+        if runs.is_empty() {
+            return self.complete_search(replica, search, out);
+        }
+        if self.searches.waiting.len() >= WAITING_MAX {
+            return refuse(search.asker, Refusal::Overloaded, out);
+        }
+        self.searches.tickets += 1;
+        let ticket = self.searches.tickets;
+        search.reading = runs.len();
+        for run in runs {
+            out.push(Output::LoadRun(search.user.clone(), run, For::Search(ticket)));
+        }
+        self.searches.waiting.insert(ticket, search);
     }
 }
 

@@ -5,6 +5,7 @@
 //! Never     changes the state: it proposes.
 //! Fails by  forgetting; sessions attach again, and envelopes are sent again.
 
+mod fetching;
 mod heard;
 mod history;
 mod outcomes;
@@ -18,6 +19,8 @@ mod reading;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fetching::Fetches;
+pub use fetching::Source;
 use heard::Heard;
 use history::Searches;
 use parked::Parked;
@@ -26,17 +29,19 @@ pub use push::Notice;
 use questions::AskedCids;
 
 use super::post::{Parcel, Post};
+use super::posts::Posts;
 use super::replica::{Origin, Replica};
 use super::state::{Change, Command, Happened};
 use crate::ids::{
-    Conversation, DeviceId, Epoch, MessageId, Number, SessionId, ShardId, Timestamp, UserId,
+    Conversation, DeviceId, Epoch, MessageId, NodeId, Number, SessionId, ShardId, Timestamp, UserId,
     shard_of,
 };
+use crate::group::Roster;
 use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};
 use crate::message::{Entry, Refusal, Resumed, Send};
-use crate::packet::{Ask, Envelope, Place, Regard, Start, Tell, ToHome};
+use crate::packet::{Ask, Envelope, Fetch, Fetched, Place, Regard, Start, Tell, ToHome};
 use crate::user::rules as user;
 
 /// A device heard less than this ago is not noted again when it attaches.
@@ -80,6 +85,8 @@ pub enum Output {
     Attached(UserId, SessionId, user::Input),
     /// For the user's `User` actor if there is one.
     Connected(UserId, user::Input),
+    /// The same: the log has these, of which posts to large groups may have to be found first (`Posts::whole`).
+    Logged(UserId, Vec<Entry>),
     /// A session says that its client is alive: note it of its device, if it is attached.
     Alive(UserId, SessionId),
     /// Somebody is about to use this `cid`. If it is none of the user's sessions, they have to hear of it.
@@ -98,6 +105,12 @@ pub enum Output {
     Load(UserId, u16),
     /// Read this run of the log from disk, then call `run_loaded`.
     LoadRun(UserId, Sealed, For),
+    /// A post for the leaders of these members' shards, to be put among the `Posts` of their nodes.
+    Show(Roster, Box<Entry>),
+    /// Ask a replica of the group's shard for posts.
+    Fetch(Fetch, Source),
+    /// Posts for the shard that asked for them, on the node that did.
+    Fetched(NodeId, Fetched),
     /// Tell the operator that a device sleeps.
     Wake(Box<Notice>),
 }
@@ -109,6 +122,8 @@ pub enum For {
     Page(Read),
     /// A question, by its ticket.
     Search(u64),
+    /// Posts that a member's home wants, by its ticket.
+    Posts(u64),
 }
 
 /// A page somebody wants.
@@ -153,6 +168,8 @@ pub struct Home {
     heard: Heard,
     searches: Searches,
     push: push::Push,
+    posts: Posts,
+    fetches: Fetches,
     open: Vec<AskedCids>,
     expire_due: Duration,
     taken_due: Duration,
@@ -179,12 +196,21 @@ impl Home {
             heard: Heard::default(),
             searches: Searches::default(),
             push: push::Push::default(),
+            posts: Posts::default(),
+            fetches: Fetches::default(),
             open: Vec::new(),
             expire_due: Duration::ZERO,
             taken_due: Duration::ZERO,
             expired_to: None,
             clock_due: Duration::ZERO,
         }
+    }
+
+    /// Finds what was posted lately to large groups among these.
+    #[must_use]
+    pub fn sharing(mut self, posts: Posts) -> Self {
+        self.posts = posts;
+        self
     }
 
     /// Takes a session's ask; `now` is monotonic. `chance` is 80 random bits for ids that may be needed.
@@ -390,6 +416,10 @@ impl Home {
                     out.push(Output::Connected(user, user::Input::DeviceGone(device)));
                 }
                 Happened::Mailbox(_, Effect::Enclose(_) | Effect::Spread(_)) => {}
+                Happened::Posted(roster, post) => {
+                    self.posts.put([&*post]);
+                    out.push(Output::Show(roster, post));
+                }
                 Happened::Enclosed(to) => {
                     enclosed.insert(to, ());
                 }
@@ -399,7 +429,7 @@ impl Home {
             }
         }
         for (user, entries) in logged {
-            out.push(Output::Connected(user, user::Input::Logged { entries }));
+            out.push(Output::Logged(user, entries));
         }
         for (from, upto) in received {
             self.heard.applied(from, upto);
@@ -424,9 +454,10 @@ impl Home {
             return;
         }
         let applied = replica.state().received(from);
-        if first + envelopes.len() as u64 <= applied + 1 {
+        let count = envelopes.iter().map(Envelope::count).sum();
+        if first + count <= applied + 1 {
             out.push(Output::Taken(from, applied));
-        } else if self.post.admit(from, first, envelopes.len() as u64, applied) {
+        } else if self.post.admit(from, first, count, applied) {
             self.heard.arrived(from, first, &envelopes);
             let command = Command::Receive { from, first, envelopes };
             if replica.propose(command, Origin::Shard).is_err() {

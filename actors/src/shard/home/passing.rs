@@ -24,6 +24,7 @@ impl Home {
         }
         self.heard.tick(now);
         self.ask_again(replica, out);
+        self.fetch_again(replica, now, out);
         self.unpark(replica, now, out);
         self.wake(replica, now, out);
         let full = replica.state().outbox().weight() >= OUTBOX_FULL;

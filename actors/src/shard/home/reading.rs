@@ -1,5 +1,6 @@
 //! Reading: pages of a user's log, from memory or from disk, for their `User` actor.
 
+use super::fetching::Lacking;
 use super::{For, Home, Output, Read};
 use crate::ids::{Number, UserId};
 use crate::mailbox::log::{Found, page};
@@ -10,7 +11,7 @@ use crate::user::rules as user;
 
 impl Home {
     /// A page of a user's log, for their `User` actor.
-    pub fn read(&self, replica: &Replica, user: &UserId, read: Read, out: &mut Vec<Output>) {
+    pub fn read(&mut self, replica: &Replica, user: &UserId, read: Read, out: &mut Vec<Output>) {
         let Some(mailbox) = replica.state().mailbox(user) else {
             // Cooled while connected: the attachment is lost, and attaching again warms it.
             let why = crate::packet::Closed::Lost;
@@ -20,7 +21,9 @@ impl Home {
         };
         let head = mailbox.log().head();
         match mailbox.log().read(read.after, usize::from(read.count), read.bytes as usize) {
-            Found::Entries(entries) => out.push(paged(user, read, entries, head)),
+            Found::Entries(entries) => {
+                self.complete(replica, Lacking::Page(user.clone(), read, head), entries, out);
+            }
             Found::OnDisk(run) => out.push(Output::LoadRun(user.clone(), run, For::Page(read))),
         }
     }
@@ -37,16 +40,17 @@ impl Home {
         let read = match wanted {
             For::Page(read) => read,
             For::Search(ticket) => return self.searched(replica, ticket, entries, out),
+            For::Posts(ticket) => return self.read_posts(replica, ticket, entries, out),
         };
         let head = replica.state().mailbox(user).map_or(Number(0), |m| m.log().head());
         let low = replica.state().mailbox(user).map_or(Number(0), |m| m.log().low());
-        let wanted = entries.iter().filter(|entry| entry.n > read.after.max(low));
-        let entries = page(wanted, usize::from(read.count), read.bytes as usize);
-        out.push(paged(user, read, entries, head));
+        let (after, count) = (read.after.max(low), usize::from(read.count));
+        let entries = page(entries.iter(), after, count, read.bytes as usize);
+        self.complete(replica, Lacking::Page(user.clone(), read, head), entries, out);
     }
 }
 
-fn paged(user: &UserId, read: Read, entries: Vec<Entry>, head: Number) -> Output {
+pub(super) fn paged(user: &UserId, read: Read, entries: Vec<Entry>, head: Number) -> Output {
     let Read { session, life, after, pull, .. } = read;
     let input = user::Input::Page { session, life, after, entries, head, pull };
     Output::Connected(user.clone(), input)

@@ -213,6 +213,11 @@ impl Children {
         connected.flat_map(|connected| &connected.sessions).map(|attached| attached.session)
     }
 
+    /// Whether a user is connected, if only until the actor has heard that the last session is gone.
+    pub(super) fn is_connected(&self, user: &UserId) -> bool {
+        self.by_user.contains_key(user)
+    }
+
     /// Whether a session of a user is attached.
     pub(super) fn is_attached(&self, user: &UserId) -> bool {
         self.by_user.get(user).is_some_and(|connected| !connected.sessions.is_empty())

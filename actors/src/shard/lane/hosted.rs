@@ -9,8 +9,9 @@ use super::transfer::{Arrival, Transfer};
 use super::{ShardStatus, State};
 use crate::ids::{DeviceId, NodeId, Number, ShardId, UserId};
 use crate::mailbox::desk;
-use crate::packet::{Answer, Ask, Packet, Question, Tell, ToHome};
-use crate::shard::home::{Home, Output, Read};
+use crate::message::Entry;
+use crate::packet::{Answer, Ask, Fetch, Packet, Question, Tell, ToHome};
+use crate::shard::home::{Home, Output, Read, Source};
 use crate::shard::replica::{Origin, Outputs, Replica, Role, carries_image};
 use crate::shard::state::{Change, Command};
 use crate::shard::wire;
@@ -127,11 +128,38 @@ impl State {
                     hosted.home.taken(&mut hosted.replica, (to, upto), now, &mut out);
                     self.carry_out(from, out);
                 }
+                Packet::Fetch(fetch) => self.fetch(from, *fetch),
+                Packet::Fetched(fetched) => {
+                    let shard = fetched.to;
+                    let Some(hosted) = self.shards.get_mut(&shard) else { continue };
+                    let mut out = Vec::new();
+                    hosted.home.fetched(&hosted.replica, *fetched, &mut out);
+                    self.carry_out(shard, out);
+                }
                 Packet::Snapshot(shard, bytes) => self.transfer_note(from, shard, &bytes),
                 Packet::Typing(typing) => self.typed(*typing),
-                Packet::Session(_) | Packet::Push(_) | Packet::Beat(_) | Packet::Birth(_) => {}
+                Packet::Session(_)
+                | Packet::Push(_)
+                | Packet::Posts(_)
+                | Packet::Beat(_)
+                | Packet::Birth(_) => {}
             }
         }
+    }
+
+    /// A member's home asks for posts. One on this node that has no replica of the group's shard beside it is handed on.
+    fn fetch(&mut self, from: NodeId, fetch: Fetch) {
+        let shard = self.router.shard_of(&UserId::of_group(&fetch.group));
+        let Some(hosted) = self.shards.get_mut(&shard) else {
+            if from == self.router.me() {
+                self.outlet.leader(shard, Packet::Fetch(Box::new(fetch)));
+                self.schedule();
+            }
+            return;
+        };
+        let mut out = Vec::new();
+        hosted.home.fetch(&hosted.replica, from, fetch, &mut out);
+        self.carry_out(shard, out);
     }
 
     fn raft(&mut self, from: NodeId, shard: ShardId, bytes: &[u8]) {
@@ -234,7 +262,7 @@ impl State {
             let (quota, policy) = (self.settings.quota, self.settings.policy);
             let push_after = self.settings.push.as_ref().map(|push| push.after);
             let home = Home::new(self.router.shards(), quota, policy);
-            hosted.home = home.telling(push_after);
+            hosted.home = home.telling(push_after).sharing(self.router.posts().clone());
             self.announce = true;
         }
         self.router.serves(shard, new.term, new.serves);
@@ -268,6 +296,20 @@ impl State {
                         self.seen(shard, term, user, device);
                     }
                 }
+                Output::Logged(user, entries) => self.logged(shard, term, &user, entries),
+                Output::Show(roster, post) => self.outlet.show(&roster, &post),
+                Output::Fetch(fetch, source) => {
+                    let of = self.router.shard_of(&UserId::of_group(&fetch.group));
+                    let packet = Packet::Fetch(Box::new(fetch));
+                    match source {
+                        Source::Nearest => self.outlet.replica(self.router.me(), of, packet),
+                        Source::Leader => self.outlet.leader(of, packet),
+                    }
+                }
+                Output::Fetched(node, fetched) => {
+                    let to = fetched.to;
+                    self.outlet.replica(node, to, Packet::Fetched(Box::new(fetched)));
+                }
                 Output::Used(user, by, cid) => {
                     for session in self.children.sessions_beside(&user, by) {
                         self.outlet.tell(session, Tell::Used { cid });
@@ -296,6 +338,20 @@ impl State {
                 }
             }
             self.schedule();
+        }
+    }
+
+    /// The log of a user has new entries, for those who are connected.
+    fn logged(&mut self, shard: ShardId, term: u64, user: &UserId, entries: Vec<Entry>) {
+        let Some(head) = entries.last().map(Entry::last) else { return };
+        if !self.children.is_connected(user) {
+            return;
+        }
+        let (entries, more) = self.router.posts().whole(entries);
+        let logged = user::Input::Logged { entries };
+        let grown = more.then_some(user::Input::Grown { head });
+        for input in [Some(logged), grown].into_iter().flatten() {
+            self.children.connected(shard, term, user, input);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Outlet: collects what a lane has for other nodes and for sessions, and sends it off together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ractor::ActorRef;
 use raft::eraftpb::{Message, MessageType};
@@ -8,15 +8,22 @@ use raft::eraftpb::{Message, MessageType};
 use super::Msg;
 use super::backlog::Backlog;
 use crate::cluster::{Class, Refused};
+use crate::group::Roster;
 use crate::ids::{NodeId, ReplicaId, SessionId, ShardId};
+use crate::message::Entry;
 use crate::packet::{Packet, Push, Tell, ToSession};
 use crate::router::Router;
 use crate::shard::wire;
+
+/// Bytes of posts in one packet, about.
+const POSTS_BYTES: usize = 64 * 1024;
 
 #[derive(Default)]
 struct Load {
     control: Vec<Packet>,
     normal: Vec<Packet>,
+    /// Posts that are to be there before what is `normal`.
+    posts: Vec<Entry>,
 }
 
 /// What waits to leave a lane.
@@ -62,13 +69,27 @@ impl Outlet {
     /// Something for the leader of another shard; lost when there is none, and sent again by its owner.
     pub(super) fn leader(&mut self, shard: ShardId, packet: Packet) {
         let Some((_, leader)) = self.router.leader(shard) else { return };
-        if leader != self.router.me() {
-            self.loads.entry(leader).or_default().normal.push(packet);
+        self.replica(leader, shard, packet);
+    }
+
+    /// Something for a shard on one node; may be lost.
+    pub(super) fn replica(&mut self, node: NodeId, shard: ShardId, packet: Packet) {
+        if node != self.router.me() {
+            self.loads.entry(node).or_default().normal.push(packet);
             return;
         }
         let lanes = self.router.lanes();
         let lane = lanes.get(usize::from(shard.0) % lanes.len().max(1)).unwrap_or(&self.lane);
-        let _stopping = lane.cast(Msg::Packets(leader, vec![packet]));
+        let _stopping = lane.cast(Msg::Packets(node, vec![packet]));
+    }
+
+    /// A post for the nodes that lead these members' shards, once for each.
+    pub(super) fn show(&mut self, roster: &Roster, post: &Entry) {
+        let leaders = roster.iter().filter_map(|(shard, _)| self.router.leader(*shard));
+        let nodes: BTreeSet<NodeId> = leaders.map(|(_, leader)| leader).collect();
+        for node in nodes.into_iter().filter(|node| *node != self.router.me()) {
+            self.loads.entry(node).or_default().posts.push(post.clone());
+        }
     }
 
     /// Something for all lanes of a node that may be lost.
@@ -90,7 +111,10 @@ impl Outlet {
             backlog.send(|packets| self.router.send(*node, Class::Normal, packets));
         }
         for (node, load) in std::mem::take(&mut self.loads) {
-            let Load { mut control, mut normal } = load;
+            let Load { mut control, mut normal, posts } = load;
+            if !posts.is_empty() {
+                normal.splice(0..0, packed(posts));
+            }
             let backlog = self.backlogs.entry(node).or_default();
             if !backlog.is_empty() {
                 control.extend(backlog.put(take_sessions(&mut normal)));
@@ -117,6 +141,23 @@ impl Outlet {
     pub(super) fn is_waiting(&self) -> bool {
         self.backlogs.values().any(|backlog| !backlog.is_empty())
     }
+}
+
+/// Puts posts into packets that a link carries.
+fn packed(posts: Vec<Entry>) -> Vec<Packet> {
+    let mut packets: Vec<Vec<Entry>> = Vec::new();
+    let mut bytes = 0;
+    for post in posts {
+        bytes += post.weight();
+        match packets.last_mut() {
+            Some(last) if bytes <= POSTS_BYTES => last.push(post),
+            _ => {
+                bytes = post.weight();
+                packets.push(vec![post]);
+            }
+        }
+    }
+    packets.into_iter().map(Packet::Posts).collect()
 }
 
 /// Takes out what is for sessions.
@@ -179,7 +220,7 @@ mod tests {
     fn told(entries: Vec<Entry>) -> Vec<Tell> {
         let (limits, life) = (Limits { window: u16::MAX, ..Limits::default() }, u32::MAX);
         let bytes = usize::try_from(limits.page_bytes).unwrap();
-        let read = page(entries.iter(), entries.len(), bytes);
+        let read = page(entries.iter(), Number(0), entries.len(), bytes);
         let (mut user, mut out) = (User::new(limits), Vec::new());
         let position = Position {
             epoch: Epoch(1),

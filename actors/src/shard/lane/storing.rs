@@ -170,9 +170,11 @@ impl State {
             hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
         }
         // Read, at least in part, from a checkpoint that another has replaced meanwhile: who waits asks once more.
-        for ask in hosted.home.warmed(&user) {
-            self.ask(ask);
-        }
+        let mut out = Vec::new();
+        hosted.home.fetch_warmed(&hosted.replica, &user, &mut out);
+        let waited = hosted.home.warmed(&user);
+        self.carry_out(shard, out);
+        waited.into_iter().for_each(|ask| self.ask(ask));
         self.touch(shard);
     }
 
