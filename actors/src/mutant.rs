@@ -28,6 +28,10 @@ pub enum Mutant {
     TicksOfTheFastest,
     /// A sender is told of the first delivery only.
     TicksStop,
+    /// Posts to a large group that travel in one count as one.
+    CountsPostsOnce,
+    /// A post that was fetched is taken for the one after it.
+    FetchesNext,
 }
 
 #[cfg(debug_assertions)]

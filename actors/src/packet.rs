@@ -23,6 +23,7 @@ use crate::ids::{
     ShardId, Timestamp, UserId,
 };
 use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Send, What};
+use crate::mutant::{Mutant, is_planted};
 
 /// One thing a node says to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,7 +179,11 @@ impl Envelope {
     #[must_use]
     pub fn count(&self) -> u64 {
         match &self.what {
-            Enclosed::Spread { what: What::Referred { count, .. }, .. } => u64::from(*count).max(1),
+            Enclosed::Spread { what: What::Referred { count, .. }, .. }
+                if !is_planted(Mutant::CountsPostsOnce) =>
+            {
+                u64::from(*count).max(1)
+            }
             _ => 1,
         }
     }

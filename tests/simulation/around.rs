@@ -175,8 +175,7 @@ impl Counts {
     /// Whether all of it happened.
     pub(crate) fn nothing_is_missing(self) -> bool {
         let Self { compactions, installs, loads, runs, cut_off, refused, .. } = self;
-        let of_clients =
-            [self.conflicts, self.posts, self.outsiders, self.devices, self.fetches];
+        let of_clients = [self.conflicts, self.posts, self.outsiders, self.devices, self.fetches];
         let all = [compactions, installs, loads, runs, cut_off, refused];
         let all = all.iter().chain(&of_clients);
         all.into_iter().all(|count| *count > 0)

@@ -50,6 +50,8 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::Rule(Mutant::TakesFromAnybody), 40, "was a member"),
         (Plant::Rule(Mutant::TicksOfTheFastest), 20, "is told"),
         (Plant::Rule(Mutant::TicksStop), 10, "knows what"),
+        (Plant::Rule(Mutant::CountsPostsOnce), 20, "is stored once"),
+        (Plant::Rule(Mutant::FetchesNext), 20, "after the one before"),
     ]);
     planted
 }

@@ -374,3 +374,7 @@ impl Mailbox {
 #[cfg(test)]
 #[path = "groups_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "referred_tests.rs"]
+mod referred_tests;

@@ -10,7 +10,12 @@ use crate::mailbox::rules::Policy;
 use crate::message::Content;
 use crate::message::group::MEMBERS_MAX;
 
-const AT: Now = Now { wall: Timestamp(1_000), cautious: Timestamp(1_000), policy: POLICY, large: crate::mailbox::rules::LARGE_GROUP };
+const AT: Now = Now {
+    wall: Timestamp(1_000),
+    cautious: Timestamp(1_000),
+    policy: POLICY,
+    large: crate::mailbox::rules::LARGE_GROUP,
+};
 const POLICY: Policy = Policy {
     expiry: std::time::Duration::from_secs(100),
     history: std::time::Duration::from_secs(100),

@@ -61,7 +61,12 @@ impl Bench {
     }
 
     fn now(&self) -> Now {
-        Now { wall: self.clock, cautious: self.clock, policy: self.policy, large: crate::mailbox::rules::LARGE_GROUP }
+        Now {
+            wall: self.clock,
+            cautious: self.clock,
+            policy: self.policy,
+            large: crate::mailbox::rules::LARGE_GROUP,
+        }
     }
 
     fn pass(&mut self, span: Duration) {
@@ -353,7 +358,9 @@ fn replicas_that_count_bytes_from_different_moments_agree() {
     let mut chunks: Vec<_> = image::head_keys(&user("bob"), 1).iter().map(value).collect();
     let (no_ids, no_groups) = (3, 2);
     let counted = crate::codec::encode(&bench.mailbox.waiting).len() + no_ids + no_groups;
-    let end = chunks[0].len() - counted - image::last_bytes(&bench.mailbox, &stored).iter().sum::<usize>();
+    let end = chunks[0].len()
+        - counted
+        - image::last_bytes(&bench.mailbox, &stored).iter().sum::<usize>();
     chunks[0].truncate(end);
     let opening = Opening::new(user("bob"), &chunks).unwrap();
     let values: Vec<_> = opening.keys().iter().map(value).collect();

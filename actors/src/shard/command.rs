@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::Roster;
 use crate::ids::{
     Conversation, DeviceId, Epoch, MessageId, Number, Seq, ShardId, Timestamp, UserId,
 };
 use crate::mailbox::rules::{Effect, Policy};
 use crate::message::group::Call;
-use crate::group::Roster;
 use crate::message::{Accepted, Entry, Refusal, Send};
 use crate::packet::{Enclosed, Envelope};
 

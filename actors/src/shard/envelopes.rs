@@ -87,3 +87,60 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Cid, Conversation, DeviceId, GroupId, Kind, MessageId, ShardId, Timestamp};
+    use crate::message::group::Call;
+    use crate::message::{Content, Send};
+    use crate::shard::state::{Batch, Change, Command};
+
+    const SHARDS: u16 = 16;
+
+    /// What the members' shards are sent of a post, and whether the leader hears of it besides.
+    fn spread(large: usize) -> (Vec<(ShardId, Envelope)>, bool) {
+        let group = GroupId::parse("club").unwrap();
+        let owner = UserId::of_group(&group);
+        let users = |name: &&str| UserId::parse(name).unwrap();
+        let members: Vec<UserId> = ["ann", "bob", "cat", "dan"].iter().map(users).collect();
+        let mut state = State::new(shard_of(&owner, SHARDS), SHARDS);
+        state.set_large(large);
+        let call = Box::new(Call::Create { title: "Club".into(), members: members.clone() });
+        let made = Change::Group { by: members[0].clone(), call, epoch: Epoch(1) };
+        let kind = Kind::parse("text").unwrap();
+        let send = Send {
+            from: members[0].clone(),
+            device: DeviceId::parse("phone").unwrap(),
+            to: Conversation::Group(group),
+            cid: Cid::parse("c-1").unwrap(),
+            content: Arc::new(Content { kind, body: "hi".into(), reply_to: None, client: None }),
+        };
+        let post = Change::Append { mid: MessageId(1), send: Box::new(send) };
+        let changes = [made, post].map(|change| Command::Mailbox(owner.clone(), change));
+        let mut happened = Vec::new();
+        let batch = Batch { wall: Timestamp(1), commands: changes.into() };
+        state.apply(1, 1, batch, &mut happened);
+        let to = members.iter().map(|member| shard_of(member, SHARDS));
+        let posts = to
+            .flat_map(|to| state.outbox().read(to, 2, 9, 9_999).into_iter().map(move |e| (to, e)));
+        let told = happened.iter().any(|event| matches!(event, Happened::Posted(..)));
+        (posts.collect(), told)
+    }
+
+    #[test]
+    fn of_a_post_to_a_large_group_only_its_senders_shard_is_sent_more_than_the_place() {
+        let senders = shard_of(&UserId::parse("ann").unwrap(), SHARDS);
+        for (large, refers) in [(4, true), (5, false)] {
+            let (spread, told) = spread(large);
+            assert_eq!(told, refers, "the nodes of the members are shown the post");
+            assert!(spread.iter().any(|(to, _)| *to != senders));
+            for (to, envelope) in spread {
+                let Enclosed::Spread { what, cid, .. } = envelope.what else { panic!("a post") };
+                let is_place = matches!(what, What::Referred { count: 1, .. });
+                assert_eq!(is_place, refers && to != senders);
+                assert_eq!(cid.is_none(), is_place);
+            }
+        }
+    }
+}

@@ -154,22 +154,33 @@ pub(super) fn weight(envelope: &Envelope) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::ids::{Seq, UserId};
+    use crate::ids::{GroupId, Seq, UserId};
+    use crate::message::What;
 
+    /// Receipts, and between them posts to a large group, which travel in one when they follow each other.
     fn envelope(seq: u64) -> Envelope {
         let user = UserId::parse("bob").unwrap();
-        let what = Enclosed::Receipt { by: user.clone(), delivered: Seq(seq), read: Seq(0) };
+        let what = if seq.is_multiple_of(4) {
+            Enclosed::Receipt { by: user.clone(), delivered: Seq(seq), read: Seq(0) }
+        } else {
+            let group = GroupId::parse("club").unwrap();
+            let what = What::Referred { group, seq: Seq(seq), count: 1 };
+            Enclosed::Spread { members: [user.clone()].into(), what, cid: None }
+        };
         Envelope { to: user, what }
     }
 
-    fn seq(envelope: &Envelope) -> u64 {
-        match envelope.what {
+    /// What an envelope says, and all those for which it stands.
+    fn said(envelope: &Envelope) -> Vec<u64> {
+        let first = match &envelope.what {
             Enclosed::Receipt { delivered, .. } => delivered.0,
+            Enclosed::Spread { what: What::Referred { seq, .. }, .. } => seq.0,
             _ => 0,
-        }
+        };
+        (first..first + envelope.count()).collect()
     }
 
     proptest! {
@@ -188,12 +199,14 @@ mod tests {
                     1 => {
                         let (first, end) = outbox.range(to);
                         let at = first + u64::from(pick) % (end - first + 1);
-                        flying.push((at, outbox.read(to, at, 3, 1_000)));
+                        let parcel = Envelope::joined(outbox.read(to, at, 6, 2_000));
+                        prop_assert!(parcel.len() <= 4, "posts that follow each other are one");
+                        flying.push((at, parcel));
                     }
                     _ if flying.is_empty() => {}
                     _ => {
                         let (first, envelopes) = flying[usize::from(pick) % flying.len()].clone();
-                        applied.extend(inbox.admit(from, first, envelopes).iter().map(seq));
+                        applied.extend(inbox.admit(from, first, envelopes).iter().flat_map(said));
                         if ack { outbox.taken(to, inbox.applied(from)); }
                     }
                 }
@@ -202,7 +215,7 @@ mod tests {
             prop_assert_eq!(&applied, &(1..=applied.len() as u64).collect::<Vec<_>>());
             let (first, _) = outbox.range(to);
             let rest = outbox.read(to, inbox.applied(from) + 1, usize::MAX, usize::MAX);
-            applied.extend(inbox.admit(from, inbox.applied(from) + 1, rest).iter().map(seq));
+            applied.extend(inbox.admit(from, inbox.applied(from) + 1, rest).iter().flat_map(said));
             prop_assert_eq!(applied, (1..=put).collect::<Vec<_>>());
             prop_assert_eq!(first <= inbox.applied(from) + 1, true);
         }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ids::{GroupId, Seq};
 use crate::message::{Entry, What};
+use crate::mutant::{Mutant, is_planted};
 
 /// Bytes of posts a node keeps, about.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -95,6 +96,73 @@ impl Shelves {
     fn find(&self, group: &GroupId, seq: Seq) -> Option<&What> {
         let on = |shelf: &'_ Shelf| shelf.get(group).is_some_and(|known| known.contains_key(&seq));
         let shelf = if on(&self.new) { &self.new } else { &self.old };
-        shelf.get(group)?.get(&seq)
+        let known = shelf.get(group)?;
+        let other = is_planted(Mutant::FetchesNext).then(|| known.get(&seq.next())).flatten();
+        other.or_else(|| known.get(&seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DeviceId, Kind, MessageId, Number, Timestamp, UserId};
+    use crate::message::Content;
+
+    fn club() -> GroupId {
+        GroupId::parse("club").unwrap()
+    }
+
+    fn post(seq: u64, body: usize) -> Entry {
+        let kind = Kind::parse("text").unwrap();
+        let body = "x".repeat(body).into();
+        let what = What::Post {
+            group: club(),
+            mid: MessageId(seq.into()),
+            from: UserId::parse("ann").unwrap(),
+            device: DeviceId::parse("phone").unwrap(),
+            seq: Seq(seq),
+            at: Timestamp(5),
+            content: Arc::new(Content { kind, body, reply_to: None, client: None }),
+        };
+        Entry { n: Number(seq), at: Timestamp(5), what }
+    }
+
+    fn places(n: u64, seq: u64, count: u32) -> Entry {
+        let what = What::Referred { group: club(), seq: Seq(seq), count };
+        Entry { n: Number(n), at: Timestamp(9), what }
+    }
+
+    #[test]
+    fn what_was_posted_is_found_and_the_first_of_what_was_not_is_wanted() {
+        let posts = Posts::default();
+        posts.put(&[post(1, 2), post(2, 2), post(6, 2)]);
+        let mut entries: Vec<Entry> = places(11, 1, 6).each().collect();
+        assert_eq!(posts.fill(&mut entries), Some((club(), Seq(3), Seq(5))));
+        let whole = [(11, 1), (12, 2), (16, 6)];
+        for (n, seq) in whole {
+            let entry = &entries[usize::try_from(n - 11).unwrap()];
+            assert_eq!((entry.n, entry.at), (Number(n), Timestamp(9)), "its own place in the log");
+            assert_eq!(entry.what, post(seq, 2).what);
+        }
+        let (told, more) = posts.whole(vec![places(11, 1, 6)]);
+        assert_eq!((told.len(), more), (2, true), "up to the first that is not here");
+        assert_eq!(posts.whole(vec![places(11, 1, 2)]), (told, false));
+        let other = Entry { what: post(9, 2).what, ..places(1, 9, 1) };
+        assert_eq!(posts.whole(vec![other.clone()]), (vec![other], false));
+    }
+
+    #[test]
+    fn only_so_many_bytes_are_kept_and_the_newest_of_them() {
+        let posts = Posts::default();
+        let (body, count) = (30_000, 4 * BYTES_MAX as u64 / 30_000);
+        for seq in 1..=count {
+            posts.put([&post(seq, body)]);
+        }
+        let is_there = |seq: &u64| posts.whole(vec![places(1, *seq, 1)]).0.len() == 1;
+        let kept: Vec<u64> = (1..=count).filter(is_there).collect();
+        let bytes = kept.len() * body;
+        assert!((BYTES_MAX / 3..=BYTES_MAX + body).contains(&bytes), "{bytes}");
+        assert_eq!(kept.last(), Some(&count));
+        assert!(kept.iter().is_sorted_by(|a, b| **a + 1 == **b), "none between is missing");
     }
 }

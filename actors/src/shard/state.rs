@@ -102,13 +102,7 @@ impl State {
             .into_iter()
             .map(|(user, chunks)| (user, Slot::Cold(Cold { chunks, due: None })));
         let (applied, applied_term) = at;
-        Ok(Self {
-            head,
-            slots: slots.collect(),
-            applied,
-            applied_term,
-            ..Self::new(shard, shards)
-        })
+        Ok(Self { head, slots: slots.collect(), applied, applied_term, ..Self::new(shard, shards) })
     }
 
     /// The index and term of the newest entry applied.

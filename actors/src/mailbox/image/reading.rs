@@ -123,7 +123,10 @@ impl Opening {
                 (Talks::restore(talks, noted), rows, joined, erased)
             }
         };
-        groups.group.iter_mut().for_each(|group| group.restore(&joined, referred.upto, Seq(h.head.0)));
+        groups
+            .group
+            .iter_mut()
+            .for_each(|group| group.restore(&joined, referred.upto, Seq(h.head.0)));
         let rows: VecDeque<Row> = read_rows(&h.rows, h.first_row, rows)?;
         let cids: VecDeque<cids::Row> = read_rows(&tail.cids, tail.first_cid, cids)?;
         let mut warm: VecDeque<Entry> = VecDeque::new();

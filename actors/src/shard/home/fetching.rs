@@ -79,13 +79,7 @@ impl Home {
         self.ask_for(replica, ticket, waiting, out);
     }
 
-    fn ask_for(
-        &mut self,
-        replica: &Replica,
-        ticket: u64,
-        waiting: Waiting,
-        out: &mut Vec<Output>,
-    ) {
+    fn ask_for(&mut self, replica: &Replica, ticket: u64, waiting: Waiting, out: &mut Vec<Output>) {
         let (group, first, last) = waiting.wanted.clone();
         let fetch = Fetch { from: replica.shard(), ticket, group, first, last };
         out.push(Output::Fetch(fetch, waiting.source));
@@ -140,32 +134,20 @@ impl Home {
     }
 
     /// Asks again for what was not answered.
-    pub(super) fn fetch_again(
-        &mut self,
-        replica: &Replica,
-        now: Duration,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn fetch_again(&mut self, replica: &Replica, now: Duration, out: &mut Vec<Output>) {
         for (ticket, waiting) in &mut self.fetches.waiting {
             let asked = *waiting.asked.get_or_insert(now);
             if now >= asked + AGAIN_AFTER {
                 (waiting.asked, waiting.source) = (Some(now), Source::Leader);
                 let (group, first, last) = waiting.wanted.clone();
-                let fetch =
-                    Fetch { from: replica.shard(), ticket: *ticket, group, first, last };
+                let fetch = Fetch { from: replica.shard(), ticket: *ticket, group, first, last };
                 out.push(Output::Fetch(fetch, Source::Leader));
             }
         }
     }
 
     /// The home of a member, on this or another node, asks for posts to a group of this shard. Any replica answers.
-    pub fn fetch(
-        &mut self,
-        replica: &Replica,
-        node: NodeId,
-        fetch: Fetch,
-        out: &mut Vec<Output>,
-    ) {
+    pub fn fetch(&mut self, replica: &Replica, node: NodeId, fetch: Fetch, out: &mut Vec<Output>) {
         let owner = UserId::of_group(&fetch.group);
         if let Some(chunks) = replica.state().cold(&owner) {
             let waiting = self.fetches.loading.entry(owner.clone()).or_default();
@@ -213,13 +195,7 @@ impl Home {
 }
 
 /// Gives what there is of what is asked for.
-fn give(
-    replica: &Replica,
-    node: NodeId,
-    fetch: Fetch,
-    entries: &[Entry],
-    out: &mut Vec<Output>,
-) {
+fn give(replica: &Replica, node: NodeId, fetch: Fetch, entries: &[Entry], out: &mut Vec<Output>) {
     let Fetch { from: to, ticket, group, last, .. } = fetch;
     let posts = entries.iter().filter(|entry| entry.n.0 <= last.0).cloned().collect();
     let group = replica.state().mailbox(&UserId::of_group(&group));

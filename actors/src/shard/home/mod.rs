@@ -32,11 +32,11 @@ use super::post::{Parcel, Post};
 use super::posts::Posts;
 use super::replica::{Origin, Replica};
 use super::state::{Change, Command, Happened};
-use crate::ids::{
-    Conversation, DeviceId, Epoch, MessageId, NodeId, Number, SessionId, ShardId, Timestamp, UserId,
-    shard_of,
-};
 use crate::group::Roster;
+use crate::ids::{
+    Conversation, DeviceId, Epoch, MessageId, NodeId, Number, SessionId, ShardId, Timestamp,
+    UserId, shard_of,
+};
 use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};

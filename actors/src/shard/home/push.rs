@@ -115,10 +115,8 @@ impl Push {
     pub(super) fn logged(&mut self, user: &UserId, entry: &Entry, now: Duration) {
         let Some(after) = self.after else { return };
         // A group has a mailbox, too, and no devices.
-        let is_message = matches!(
-            entry.what,
-            What::Message { .. } | What::Post { .. } | What::Referred { .. }
-        );
+        let is_message =
+            matches!(entry.what, What::Message { .. } | What::Post { .. } | What::Referred { .. });
         if is_message && user.group().is_none() {
             let span = Span { after: Number(entry.n.0 - 1), last: entry.last() };
             // A moment is in whole milliseconds, and this one must not be rounded down.
@@ -314,7 +312,12 @@ mod tests {
         fn new(devices: &[&str]) -> Self {
             let mut mailbox = Mailbox::new(user("bob"), Epoch(1));
             let push = Push::new(Some(AFTER));
-            let now = Now { wall: BIRTH, cautious: BIRTH, policy: Policy::default(), large: crate::mailbox::rules::LARGE_GROUP };
+            let now = Now {
+                wall: BIRTH,
+                cautious: BIRTH,
+                policy: Policy::default(),
+                large: crate::mailbox::rules::LARGE_GROUP,
+            };
             for name in devices {
                 mailbox.ensure_device(&device(name), now).unwrap();
             }
@@ -323,7 +326,12 @@ mod tests {
 
         fn wall(&self) -> Now {
             let wall = BIRTH.after(self.now);
-            Now { wall, cautious: wall, policy: Policy::default(), large: crate::mailbox::rules::LARGE_GROUP }
+            Now {
+                wall,
+                cautious: wall,
+                policy: Policy::default(),
+                large: crate::mailbox::rules::LARGE_GROUP,
+            }
         }
 
         fn message(&mut self, from: &str) {
