@@ -27,6 +27,7 @@ mod failover;
 mod greeting;
 mod groups;
 mod history;
+mod large;
 mod leaving;
 mod limits;
 mod msgpack;
