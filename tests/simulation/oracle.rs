@@ -237,8 +237,10 @@ impl Oracle {
                 let had = self.had.entry((user.clone(), from.clone())).or_default();
                 *had = (*had).max(*seq);
             }
-            // Who has their own post has all before it.
-            What::Post { seq, .. } | What::Sent { conv: Conversation::Group(_), seq, .. } => {
+            // Who has their own post, or a change, has all before it.
+            What::Post { seq, .. }
+            | What::Group { seq, .. }
+            | What::Sent { conv: Conversation::Group(_), seq, .. } => {
                 self.club().acknowledged(user, *seq);
             }
             _ => {}

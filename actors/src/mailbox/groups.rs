@@ -72,6 +72,19 @@ impl Membership {
         }
     }
 
+    /// How many no device has yet.
+    fn waits(&self) -> u64 {
+        let mut before: Option<(Number, Seq)> = None;
+        let mut count = 0;
+        for (n, seq) in &self.waiting {
+            // Between two ends that rise in step everything waits.
+            let in_step = before.filter(|(at, place)| n.0 - at.0 == seq.0.wrapping_sub(place.0));
+            count += in_step.map_or(1, |(at, _)| n.0 - at.0);
+            before = Some((*n, *seq));
+        }
+        count
+    }
+
     /// What no device had up to here is had now; answers the newest of it.
     fn take_to(&mut self, n: Number) -> Option<Seq> {
         let mut newest = None;
@@ -185,6 +198,11 @@ impl Mailbox {
     /// Whether a device's having everything up to `n` is news to a group.
     pub(super) fn delivers_groups(&self, n: Number) -> bool {
         self.groups.values().any(|known| known.waiting.front().is_some_and(|(at, _)| *at <= n))
+    }
+
+    /// Posts to groups that no device has yet.
+    pub(super) fn posts_undelivered(&self) -> u64 {
+        self.groups.values().map(Membership::waits).sum()
     }
 
     /// What expired up to entry `n` waits for nobody any more.

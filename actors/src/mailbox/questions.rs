@@ -108,10 +108,17 @@ impl Mailbox {
             + self.group.as_ref().map_or(0, |group| group.weight())
     }
 
-    /// Entries that no device has acknowledged, for the quota.
+    /// Entries that no device has acknowledged.
     #[must_use]
     pub fn undelivered(&self) -> u64 {
         self.log.head().0 - self.delivered.max(self.log.low()).0
+    }
+
+    /// Whether so many of them wait without those of groups: who is in a busy group and away can be written to all the same.
+    #[must_use]
+    pub fn holds(&self, most: u64) -> bool {
+        let all = self.undelivered();
+        all >= most && all.saturating_sub(self.posts_undelivered()) >= most
     }
 
     /// Bytes of these entries, about: not less, and at most 16 KiB more.

@@ -201,6 +201,7 @@ proptest! {
             seq += own / 2;
         }
         prop_assert!(known.waiting.len() <= 2 * model.len() + 2);
+        prop_assert!(known.waits() >= model.len() as u64);
     }
 }
 
@@ -211,8 +212,14 @@ fn posts_in_a_row_cost_a_member_who_is_away_no_memory_each() {
         member.hear(100);
     }
     let known = &member.mailbox.groups[&club()];
-    assert_eq!(known.waiting.len(), 2);
-    assert_eq!(member.mailbox.log.head(), Number(100_001));
+    assert_eq!((known.waiting.len(), known.waits()), (2, 100_000));
+    member.expired();
+    assert!(
+        member.mailbox.holds(2) && !member.mailbox.holds(3),
+        "what others wrote to them counts"
+    );
+    assert!(member.mailbox.undelivered_bytes() < 4 << 20, "a place is nearly nothing");
+    assert_eq!(member.mailbox.log.head(), Number(100_002));
     assert!(member.mailbox.log.weight() < 100_000 * 8, "a few bytes each");
     let mut effects = Vec::new();
     member.mailbox.ensure_device(&DeviceId::parse("phone").unwrap(), at(9_000)).unwrap();

@@ -54,7 +54,7 @@ const OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What a mailbox may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Quota {
-    /// Entries no device has acknowledged.
+    /// Entries no device has acknowledged, without posts to groups.
     pub entries_max: u64,
     /// Bytes of them.
     pub bytes_max: u64,
@@ -70,7 +70,7 @@ impl Default for Quota {
 
 impl Quota {
     fn is_reached(&self, mailbox: &Mailbox) -> bool {
-        mailbox.undelivered() >= self.entries_max || mailbox.undelivered_bytes() >= self.bytes_max
+        mailbox.holds(self.entries_max) || mailbox.undelivered_bytes() >= self.bytes_max
     }
 }
 
