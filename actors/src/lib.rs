@@ -30,6 +30,11 @@
 //! each of its shards removes the old replica, adds the new one as a learner and gives it its vote when it has caught up
 //! ([`shard::replica::members`]). So nobody ever votes for what a lost disk had promised.
 //!
+//! # When a group is large
+//!
+//! A group has a mailbox, whose log is the one order of its posts. Members' mailboxes have copies while it is small; of a
+//! large one they only have the places, and the posts are put in when somebody is told ([`group`], [`shard::posts`]).
+//!
 //! # Rooms, upper before lower
 //!
 //! | room | job |

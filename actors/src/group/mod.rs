@@ -12,6 +12,15 @@
 //! **Ticks without counting members.** What all *others* have is the lowest watermark, unless the sender alone has it; then
 //! it is the next lowest. So each post is looked at once when it is delivered to all and once when it is read by all, however
 //! many members there are.
+//!
+//! **Large groups: one body, many places.** A hundred members are spread over some fifty of 64 shards: a post that lay in
+//! each mailbox would be agreed on, written and checkpointed fifty times on three nodes. So from `LARGE_GROUP` members on a
+//! mailbox only has its place (`What::Referred`), places that follow each other are one entry of the log, and envelopes
+//! with them one envelope. The post itself is shown to the nodes that lead members' shards, once each (`shard::posts`), for
+//! those who are connected; whoever comes later is given it from any replica of the group's shard (`shard::home::fetching`).
+//! Measured on two cores, 100 members: 118,000 deliveries a second before and 270,000 after; with all members away 1,300
+//! posts a second before and 4,200 after. The price: a member whose group's shard has no replica within reach waits for it. So the
+//! group's log is kept until nobody can refer to it any more: as long as a post may wait in a mailbox, and as history after it.
 
 mod calls;
 mod ticks;
