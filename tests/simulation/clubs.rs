@@ -112,10 +112,12 @@ impl Club {
         }
     }
 
-    /// Who is in it after all that was seen, and since when.
+    /// Who is in it after all that was seen, and since when. Whoever comes sees what follows before the others have seen all
+    /// that was before: behind what nobody has seen yet nothing is known.
     fn members(&self) -> BTreeMap<UserId, u64> {
         let mut members = BTreeMap::new();
-        for (seq, fact) in &self.order {
+        let seen = (1..).zip(&self.order).take_while(|(at, (seq, _))| at == *seq);
+        for (_, (seq, fact)) in seen {
             let (by, news) = match fact {
                 Fact::Change(by, news) => (by, news),
                 Fact::Post(_, from) => {
@@ -143,6 +145,7 @@ impl Club {
     /// All is drained: every member has all, and who wrote knows it.
     pub(crate) fn at_the_end(&self) {
         let (members, head) = (self.members(), self.order.keys().next_back().copied());
+        assert!(head.is_none_or(|head| self.order.len() as u64 == head), "all of it was seen");
         for (user, place) in &self.place {
             let should = members.get(user).and(head);
             assert_eq!(*place, should, "{user} has all there is");
