@@ -91,7 +91,9 @@ impl From<Refusal> for Code {
             Refusal::MailboxFull => Self::MailboxFull,
             Refusal::Gone => Self::Gone,
             Refusal::TooManyDevices | Refusal::NotAMember | Refusal::NotAnAdmin => Self::Forbidden,
-            Refusal::GroupFull => Self::TooLarge,
+            Refusal::GroupFull | Refusal::TooManyBlocked => Self::TooLarge,
+            Refusal::Blocked => Self::Blocked,
+            Refusal::Oneself => Self::BadRequest,
             Refusal::Unavailable => Self::Unavailable,
             Refusal::Overloaded => Self::RateLimited,
         }
@@ -128,6 +130,9 @@ mod tests {
             Refusal::GroupFull,
             Refusal::LastAdmin,
             Refusal::Gone,
+            Refusal::Blocked,
+            Refusal::Oneself,
+            Refusal::TooManyBlocked,
         ] {
             assert_eq!(Code::from(refusal).retry(), refusal.retry(), "{refusal:?}");
         }

@@ -43,7 +43,7 @@
 //! | [`router`] | knows who leads each shard and how to reach them; hands sessions what is for them |
 //! | [`session`] | one client's side: order across failures, gapless numbers, parking (pure) |
 //! | [`shard`] | one Raft group: log, state machine, outbox, and the leader's side, the home |
-//! | [`mailbox`] | what a user has not fetched yet: log, ledger, own `cid`s, devices, expiry; a group has one, too |
+//! | [`mailbox`] | what a user has not fetched yet: log, ledger, own `cid`s, devices, whom they block, expiry; a group has one, too |
 //! | [`group`] | who is in a group, who may do what, and how far everyone has got (pure) |
 //! | [`user`] | hands a connected user's log to their sessions; who watches whom (pure) |
 //! | [`birth`] | which birth of each node counts, so that a lost disk is never taken for the one that was |

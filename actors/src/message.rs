@@ -2,6 +2,7 @@
 
 pub mod group;
 pub mod history;
+pub mod people;
 
 use std::sync::Arc;
 
@@ -345,6 +346,15 @@ pub enum Refusal {
     /// Somebody must be an admin: make another one first.
     #[error("the last admin stays one; make another member an admin first")]
     LastAdmin,
+    /// The recipient wants nothing from this user: nothing can be done about it.
+    #[error("this user takes no messages from you")]
+    Blocked,
+    /// Nobody blocks themselves: name somebody else.
+    #[error("user: must be somebody else")]
+    Oneself,
+    /// As many are blocked as may be: unblock one first.
+    #[error("at most 1000 users are blocked; unblock some first")]
+    TooManyBlocked,
 }
 
 impl Refusal {

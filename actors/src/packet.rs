@@ -447,6 +447,8 @@ pub enum Tell {
         /// Whether they still are.
         on: bool,
     },
+    /// Whether the user shows themselves to nobody: then they are shown nobody. Until the first word of it they do not.
+    Hides(bool),
 }
 
 /// Why an attachment ended for good.

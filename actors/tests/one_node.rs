@@ -142,7 +142,10 @@ impl<'a> Socket<'a> {
                 // Of ids in use elsewhere, which is for who sends.
                 Inbound::Tell(Tell::Used { .. } | Tell::Company { .. }) => {}
                 Inbound::Tell(tell) => return tell,
-                Inbound::HomeMoved(_) | Inbound::Looked { .. } | Inbound::Drain { .. } => {}
+                Inbound::HomeMoved(_)
+                | Inbound::Looked { .. }
+                | Inbound::Named { .. }
+                | Inbound::Drain { .. } => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Commands: what begins with a slash, as a value, and carried out.
 
-use rookery::client::{Client, Group, GroupRefused, Listed, Progress, Role, Update};
+use rookery::client::{Client, Group, GroupRefused, Listed, Profile, Progress, Role, Update};
 use tokio::sync::mpsc;
 
 use super::{Chat, Moment, one_line};
@@ -15,6 +15,9 @@ const HELP: &[&str] = &[
     "/admin NAME · /member NAME         say who is an admin (admins)",
     "/title TEXT                        call the group so (admins)",
     "/leave                             go",
+    "/block NAME · /unblock NAME        take no messages from somebody; take them again",
+    "/blocked                           whom you block",
+    "/name TEXT                         what others are to call you",
     "//text                             sends /text",
 ];
 
@@ -37,13 +40,25 @@ pub(super) enum Command {
     Role(String, Role),
     Title(String),
     Leave,
+    Block(String),
+    Unblock(String),
+    Blocked,
+    Name(String),
 }
 
 /// What came of a command that a node was asked about.
 pub(super) enum Outcome {
-    Made { conv: String, title: String },
-    Groups { list: Vec<Listed>, shown: bool },
+    Made {
+        conv: String,
+        title: String,
+    },
+    Groups {
+        list: Vec<Listed>,
+        shown: bool,
+    },
     Who(Group, Vec<Progress>),
+    /// Something to say of it.
+    Told(String),
     Done,
     Refused(GroupRefused),
 }
@@ -87,6 +102,10 @@ fn command(name: &str, rest: &str) -> Option<Command> {
         "groups" => Command::Groups,
         "who" => Command::Who,
         "leave" => Command::Leave,
+        "blocked" => Command::Blocked,
+        "block" => Command::Block(one()?),
+        "unblock" => Command::Unblock(one()?),
+        "name" if !rest.is_empty() => Command::Name(rest.to_owned()),
         "to" => Command::To(one()?),
         "add" => Command::Add(some()?),
         "remove" => Command::Remove(some()?),
@@ -148,6 +167,10 @@ impl Chat {
                     Ok(Outcome::Made { conv: format!("g:{group}"), title })
                 })
             }
+            Command::Block(_) | Command::Unblock(_) | Command::Blocked | Command::Name(_) => self
+                .ask(client, moments, async move |client: Client| {
+                    of_people(&client, command).await
+                }),
             command => {
                 let group = self.talk.group().ok_or("this is no group: /to goes to one")?;
                 let group = group.to_owned();
@@ -217,6 +240,7 @@ impl Chat {
                 self.of(&format!("g:{}", group.group)).title = Some(one_line(&group.title));
                 Ok(self.notes(who(&group, &progress)))
             }
+            Outcome::Told(line) => Ok(self.notes([line])),
             Outcome::Done => Ok(Vec::new()),
             Outcome::Refused(refused) => Err(refused.to_string()),
         }
@@ -263,8 +287,32 @@ async fn in_group(client: &Client, group: &str, command: Command) -> Result<Outc
         Command::Leave => client.leave_group(group).await?,
         // Not about the group one is in.
         Command::Help | Command::To(_) | Command::Groups | Command::Create { .. } => {}
+        Command::Block(_) | Command::Unblock(_) | Command::Blocked | Command::Name(_) => {}
     }
     Ok(Outcome::Done)
+}
+
+async fn of_people(client: &Client, command: Command) -> Result<Outcome, GroupRefused> {
+    Ok(Outcome::Told(match command {
+        Command::Block(name) => {
+            client.block(&name).await?;
+            format!("{name} is blocked")
+        }
+        Command::Unblock(name) => {
+            client.unblock(&name).await?;
+            format!("{name} is not blocked")
+        }
+        Command::Blocked => match client.blocked().await?.as_slice() {
+            [] => "you block nobody".to_owned(),
+            names => format!("you block {}", names.join(", ")),
+        },
+        Command::Name(name) => {
+            let profile = Profile { name: Some(name), ..Profile::default() };
+            let name = client.describe(&profile).await?.name.unwrap_or_default();
+            format!("others are told that you are called {}", one_line(&name))
+        }
+        _ => return Ok(Outcome::Done),
+    }))
 }
 
 fn borrow(names: &[String]) -> Vec<&str> {
@@ -277,7 +325,9 @@ fn who(group: &Group, progress: &[Progress]) -> Vec<String> {
         let admin = if member.role == Role::Admin { ", admin" } else { "" };
         let far = progress.iter().find(|far| far.user == member.user);
         let far = far.map(|far| format!(": has up to {}, read up to {}", far.delivered, far.read));
-        lines.push(format!("{}{admin}{}", member.user, far.unwrap_or_default()));
+        let name = member.name.as_deref().map(|name| format!(" ({})", one_line(name)));
+        let (user, name) = (&member.user, name.unwrap_or_default());
+        lines.push(format!("{user}{name}{admin}{}", far.unwrap_or_default()));
     }
     lines
 }

@@ -5,10 +5,9 @@
 //! Never     gives up early when its future is dropped: what was asked may still happen.
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
+use super::Client;
 use super::said::{Fault, Group, Listed, Progress, Role, Update};
-use super::{Client, Command, gone};
 
 /// Why something about a group was not done. Nothing of it has happened, except perhaps after `Later`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,9 +164,7 @@ impl Client {
     }
 
     async fn insist(&self, op: &str, d: Value) -> Result<Value, GroupRefused> {
-        let (reply, answer) = oneshot::channel();
-        self.command(Command::Insist { op: op.to_owned(), d, reply });
-        Ok(answer.await.unwrap_or_else(|_| Err(gone()))?)
+        Ok(self.until_answered(op, d).await?)
     }
 
     async fn insist_as<T: serde::de::DeserializeOwned>(

@@ -26,6 +26,7 @@ pub mod http;
 mod inbox;
 mod options;
 mod outbox;
+mod people;
 mod questions;
 mod rules;
 pub mod said;
@@ -55,6 +56,7 @@ pub use options::{Keeper, Observer, Options, Seen};
 pub use rules::{Acks, Effect, Rules, Settings};
 pub use said::{Accepted, Device, Fault, Letter, Presence, Resume};
 pub use said::{Change, Group, Listed, Member, News, Progress, Role, Update};
+pub use said::{LastSeen, Profile};
 pub use ticks::Marks;
 pub use told::{Event, Why};
 

@@ -3,12 +3,14 @@
 //! Never     knows how a value looks as bytes (`frames` does), or when it is said (`rules` does).
 
 mod group;
+mod people;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use group::{Change, Group, Listed, Member, News, Progress, Role, Update};
+pub use people::{LastSeen, Profile};
 
 /// A message on its way out. Its `cid` never changes: repeating it is safe.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -114,6 +114,7 @@ pub(super) fn weight_of(request: &Request, burst: u32) -> u32 {
         Request::Ack(_) | Request::Ping(_) => 1,
         // Each user named is looked up.
         Request::Group(asked) => (10 * (1 + asked.names())).min(burst.max(1).saturating_mul(10)),
+        Request::People(asked) => (10 * (1 + asked.names())).min(burst.max(1).saturating_mul(10)),
         // Each user named has a home that is asked.
         Request::Presence(asked) => (10 + asked.names()).min(burst.max(1).saturating_mul(10)),
         _ => 10,

@@ -3,10 +3,12 @@
 use actors::ids::{Conversation, GroupId, UserId};
 use actors::message::Refusal;
 use actors::message::group::Call;
+use actors::message::people;
 use actors::packet::Question;
 use actors::session::{Output, RequestRef};
 
 use super::flight::Named;
+use super::people::Looking;
 use super::rules::{Act, Connection, refuse};
 use super::wire::{Error, GroupRequest};
 use super::{Limits, Now};
@@ -62,7 +64,7 @@ impl Connection {
         out: &mut Vec<Output>,
         acts: &mut Vec<Act>,
     ) {
-        self.looking.push((request, group, call));
+        self.looking.push((request, Looking::Group(group, call)));
         if users.is_empty() {
             self.looked(request, Ok(None), now, out, acts);
         } else {
@@ -70,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// It is known whether there are all the users in a call.
+    /// It is known whether there are all the users that something is about.
     pub(super) fn looked(
         &mut self,
         request: RequestRef,
@@ -79,20 +81,22 @@ impl Connection {
         out: &mut Vec<Output>,
         acts: &mut Vec<Act>,
     ) {
-        let found = self.looking.iter().position(|(waiting, ..)| *waiting == request);
-        let Some(place) = found else { return };
-        let (_, group, call) = self.looking.swap_remove(place);
-        match (unknown, self.session.user().cloned()) {
-            (Ok(None), Some(by)) => {
+        let Some(waiting) = self.looked_for(request) else { return };
+        match (unknown, waiting, self.session.user().cloned()) {
+            (Ok(None), Looking::Group(group, call), Some(by)) => {
                 let question = Question::Group { by, call: Box::new(call) };
                 self.session.question_group(request, &group, question, now.running, out);
             }
-            (Ok(Some(user)), _) => {
+            (Ok(None), Looking::Block(user), _) => {
+                let question = Question::People(people::Call::Block(user));
+                self.session.question(request, question, now.running, out);
+            }
+            (Ok(Some(user)), ..) => {
                 self.flight.rename(request, Named::To(Conversation::User(user)));
                 self.answer(request, Err(Refusal::NotFound), now, acts);
             }
-            (Err(refusal), _) => self.answer(request, Err(refusal), now, acts),
-            (Ok(None), None) => {}
+            (Err(refusal), ..) => self.answer(request, Err(refusal), now, acts),
+            (Ok(None), Looking::Group(..) | Looking::Names(..), _) => {}
         }
     }
 }

@@ -14,7 +14,9 @@ mod goodbye;
 mod groups;
 mod lean;
 mod order;
+mod people;
 mod presence;
+mod room;
 mod rules;
 mod sessions;
 mod socket;
@@ -166,6 +168,8 @@ pub trait Homes: Send + Sync {
     fn home(&self, ask: ToHome) -> Result<(), NoHome>;
     /// Asks of each of these users whether there is such a user; the socket hears `Inbound::Looked`.
     fn look_up(&self, session: SessionId, request: u32, users: Vec<UserId>, within: Duration);
+    /// Asks what these users are called; the socket hears `Inbound::Named`.
+    fn name(&self, session: SessionId, request: u32, users: Vec<UserId>, by: UserId);
     /// Tells a socket from now on when a shard's home moves.
     fn watch(&self, session: SessionId, shard: ShardId);
     /// No longer.
@@ -191,6 +195,10 @@ impl Homes for Router {
 
     fn look_up(&self, session: SessionId, request: u32, users: Vec<UserId>, within: Duration) {
         self.look_up(session, request, users, within);
+    }
+
+    fn name(&self, session: SessionId, request: u32, users: Vec<UserId>, by: UserId) {
+        self.name(session, request, users, by);
     }
 
     fn watch(&self, session: SessionId, shard: ShardId) {

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use actors::ids::{GroupId, Number, ShardId, UserId};
-use actors::message::group::Call;
+use actors::ids::{Number, ShardId, UserId};
 use actors::message::{Entry, Position, Refusal, Send};
 use actors::packet::{Closed, Question, ToHome};
 use actors::router::Inbound;
 use actors::session::{Output, RequestRef, Session};
 
-use super::flight::{Bucket, Flight, Named, Waiting, weight_of};
+use super::flight::{Bucket, Flight, Named, Waiting};
 use super::goodbye::{BadFrame, Goodbye, NotAdmitted};
 use super::order::{Mark, Order};
+use super::people::Looking;
 use super::wire::{Body, Code, Draft, Error, Frame, Outgoing, Request};
 use super::{Limits, Now, TokenRefused, Verified};
 
 /// How often a session that waits for something looks at its clock.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 /// How long a drained client may take beyond what it was told to wait.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -27,6 +27,8 @@ pub(super) enum Act {
     Tell(Outgoing),
     /// Ask whether there are such users; say what came of it with `inbound`.
     LookUp(RequestRef, Vec<UserId>),
+    /// Ask what these users are called; say what came of it with `inbound`.
+    Name(RequestRef, Vec<UserId>),
     /// Send this to the home of a mailbox; if that fails, say so with `home_failed`.
     Home(ToHome),
     /// Say from now on when this shard has a new home.
@@ -56,12 +58,13 @@ pub(super) struct Connection {
     pub(super) session: Session,
     stage: Stage,
     pub(super) flight: Flight,
-    bucket: Bucket,
+    pub(super) bucket: Bucket,
     pub(super) creations: Bucket,
     pub(super) typings: Bucket,
-    /// Calls that wait until it is known whether there are all the users in them.
-    pub(super) looking: Vec<(RequestRef, GroupId, Call)>,
-    order: Order,
+    pub(super) settings: Bucket,
+    /// What waits until others were asked about.
+    pub(super) looking: Vec<(RequestRef, Looking)>,
+    pub(super) order: Order,
     heard: Duration,
     token_ends: Option<Duration>,
     drained: Option<Duration>,
@@ -77,6 +80,7 @@ impl Connection {
             bucket: Bucket::default(),
             creations: Bucket::default(),
             typings: Bucket::default(),
+            settings: Bucket::default(),
             looking: Vec::new(),
             order: Order::default(),
             heard: now.running,
@@ -153,6 +157,9 @@ impl Connection {
             Inbound::HomeMoved(shard) => self.session.home_moved(shard, now.running, &mut out),
             Inbound::Looked { request, unknown } => {
                 self.looked(RequestRef(request), unknown, now, &mut out, acts);
+            }
+            Inbound::Named { request, names } => {
+                self.named(RequestRef(request), names, now, acts);
             }
             Inbound::Drain { wait_ms, elsewhere: url } => {
                 let wait = Duration::from_millis(wait_ms) + DRAIN_GRACE;
@@ -274,59 +281,13 @@ impl Connection {
             Request::Send(draft) => self.send(id, mark, *draft, now, &mut out),
             Request::Group(asked) => self.group(id, *asked, limits, now, &mut out, acts),
             Request::Presence(asked) => self.presence(id, asked, limits, now, &mut out, acts),
+            Request::People(asked) => self.people(id, *asked, now, &mut out, acts),
             Request::Devices => self.ask(id, Question::Devices, now, &mut out),
             Request::RemoveDevice(device) => {
                 self.ask(id, Question::RemoveDevice(device), now, &mut out);
             }
         }
         self.carry(out, now, acts);
-    }
-
-    /// Whether a request may go on now; a send also for the sake of those before it.
-    fn may(
-        &mut self,
-        id: Option<&str>,
-        request: &Request,
-        mark: Option<Mark>,
-        limits: &Limits,
-        now: Now,
-    ) -> Result<(), Error> {
-        let Some(mark) = mark else {
-            return self.has_room(id, request, limits, now);
-        };
-        self.order.may(mark, now.running)?;
-        let room = self.has_room(id, request, limits, now);
-        if let Err(error) = &room
-            && error.code.retry()
-        {
-            self.order.answered(mark, Some(error), now.running);
-        }
-        room
-    }
-
-    fn has_room(
-        &mut self,
-        id: Option<&str>,
-        request: &Request,
-        limits: &Limits,
-        now: Now,
-    ) -> Result<(), Error> {
-        let (rate, burst) = (limits.frames_per_second, limits.frames_burst);
-        let weight = weight_of(request, burst);
-        if let Err(wait) = self.bucket.take(weight, rate, burst, now.running) {
-            let error = Error::too_fast("too many frames", wait);
-            if matches!(request, Request::Send(_)) {
-                self.order.pause(&error, wait, now.running);
-            }
-            return Err(error);
-        }
-        if id.is_some_and(|id| self.flight.has(id)) {
-            return Err(Error::new(Code::BadRequest, "id: is in flight already"));
-        }
-        if self.flight.len() >= limits.requests_max {
-            return Err(Error::too_fast("too many requests in flight", TICK));
-        }
-        Ok(())
     }
 
     fn ack(&mut self, id: Option<Box<str>>, n: Number, out: &mut Vec<Output>, acts: &mut Vec<Act>) {
@@ -394,9 +355,7 @@ impl Connection {
                     });
                     self.answer(request, result, now, acts);
                 }
-                Output::Answered { request, answer } => {
-                    self.answer(request, answer.map(Body::from), now, acts);
-                }
+                Output::Answered { request, answer } => self.told(request, answer, now, acts),
                 Output::Unknown { request, user } => self.is_unknown(request, user, now, acts),
                 Output::Presence(user, presence) => {
                     acts.push(Act::Tell(Outgoing::Presence(user, presence)));

@@ -131,7 +131,7 @@ impl Drop for Seat {
                 // A home that cannot be reached loses this attachment anyway.
                 Act::Home(home) => drop(self.env.homes.home(home)),
                 Act::Unwatch(shard) => self.env.homes.unwatch(self.id, shard),
-                Act::Watch(_) | Act::Tell(_) | Act::LookUp(..) | Act::Close(_) => {}
+                Act::Watch(_) | Act::Tell(_) | Act::LookUp(..) | Act::Name(..) | Act::Close(_) => {}
             }
         }
         self.env.homes.close_session(self.id);
@@ -301,6 +301,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                 match act {
                     Act::Tell(outgoing) => outgoings.said.push(outgoing),
                     Act::LookUp(request, users) => seat.look_up(request, users),
+                    Act::Name(request, users) => seat.name(request, users),
                     Act::Home(home) => failed.extend(seat.home(home)),
                     Act::Watch(shard) => seat.env.homes.watch(seat.id, shard),
                     Act::Unwatch(shard) => seat.env.homes.unwatch(seat.id, shard),
@@ -357,6 +358,12 @@ impl Seat {
     fn look_up(&self, request: RequestRef, users: Vec<UserId>) {
         let within = self.env.limits.session.parked;
         self.env.homes.look_up(self.id, request.0, users, within);
+    }
+
+    fn name(&self, request: RequestRef, users: Vec<UserId>) {
+        if let Some(by) = self.connection.session().user() {
+            self.env.homes.name(self.id, request.0, users, by.clone());
+        }
     }
 
     fn frame(&mut self, format: Format, bytes: &[u8], acts: &mut Vec<Act>) {

@@ -240,9 +240,9 @@ async fn typing_is_passed_on_so_many_times_and_no_more() {
     assert_eq!(refused["code"], "rate_limited");
     assert!(refused["retry_after_ms"].as_u64().is_some_and(|ms| ms <= 1_000), "{refused}");
     let heard = node.model.heard.lock().unwrap();
-    let typing = |ask: &&Ask| matches!(ask, Ask::Regard(Regard::Typing { .. }));
-    let from = UserId::parse("alice").unwrap();
-    let said = [true, false].map(|on| Ask::Regard(Regard::Typing { from: from.clone(), on }));
+    let typing = |ask: &&Ask| matches!(ask, Ask::Regard(_));
+    let to = UserId::parse("bob").unwrap();
+    let said = [true, false].map(|on| Ask::Regard(Regard::TypingTo { to: to.clone(), on }));
     assert_eq!(heard.iter().filter(typing).cloned().collect::<Vec<_>>(), said);
 }
 

@@ -8,7 +8,7 @@ use actors::ids::{NodeId, ShardId};
 use actors::message::{self, Accepted, Refusal};
 use actors::node as chat;
 use actors::packet::{Answer, Question, ShardHealth};
-use actors::router::Router;
+use actors::router::{Card, CardsFor, Router};
 use actors::shard::lane::ShardStatus;
 use actors::store::Journal;
 
@@ -237,6 +237,15 @@ impl rest::Homes for Router {
         within: Duration,
     ) -> Pending<'_, Result<Option<actors::ids::UserId>, Refusal>> {
         Box::pin(self.unknown_of(users, within))
+    }
+
+    fn cards<'a>(
+        &'a self,
+        users: Vec<actors::ids::UserId>,
+        by: &'a actors::ids::UserId,
+        what: CardsFor,
+    ) -> Pending<'a, BTreeMap<actors::ids::UserId, Card>> {
+        Box::pin(self.cards(users, by, what))
     }
 
     fn send_once(

@@ -20,6 +20,9 @@ use crate::config::Limits;
 /// Groups a user may make at once, and each second after that; as on a socket.
 const GROUPS_AT_ONCE: u32 = 100;
 const GROUPS_PER_SECOND: u32 = 5;
+/// Changes of settings at once, and how often after that; as on a socket.
+const SETTINGS_AT_ONCE: u32 = 10;
+const SETTINGS_EVERY: Duration = Duration::from_secs(1);
 
 /// All brakes on HTTP; the socket has its own.
 pub(super) struct Brakes {
@@ -28,6 +31,7 @@ pub(super) struct Brakes {
     logins: Brake,
     messages: Brake,
     groups: Brake,
+    settings: Brake,
     requests: Brake,
     requests_of_address: Brake,
 }
@@ -61,6 +65,7 @@ impl Brakes {
             logins: per_minute(limits.logins_per_address_per_minute),
             messages: per_second(limits.http_messages_per_second),
             groups: Brake::new(Duration::from_secs(1) / GROUPS_PER_SECOND, GROUPS_AT_ONCE),
+            settings: Brake::new(SETTINGS_EVERY, SETTINGS_AT_ONCE),
             requests: per_second(limits.http_requests_per_second),
             requests_of_address: per_second(limits.http_requests_per_address_per_second),
         }
@@ -104,6 +109,12 @@ impl Brakes {
     pub(super) fn group(&self, user: &UserId) -> Result<(), Problem> {
         let slowed = |wait| limited("too many new groups; wait a little", wait);
         self.groups.take(user, clock::wall()).map_err(slowed)
+    }
+
+    /// A user changes a setting that others are told of.
+    pub(super) fn setting(&self, user: &UserId) -> Result<(), Problem> {
+        let slowed = |wait| limited("settings are changed too often; wait a little", wait);
+        self.settings.take(user, clock::wall()).map_err(slowed)
     }
 
     /// A user sends a message.

@@ -6,6 +6,7 @@ use actors::ids::{GroupId, UserId};
 use actors::message::Refusal;
 use actors::message::group::{Call, Info, MEMBERS_MAX, TEXT_BYTES_MAX, TITLE_BYTES_MAX};
 use actors::packet::{Answer, Question};
+use actors::router::CardsFor;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -52,6 +53,8 @@ struct Listed {
 struct Member {
     user: String,
     role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Box<str>>,
 }
 
 #[derive(Serialize)]
@@ -132,13 +135,18 @@ pub(super) async fn info(
     let _place = rest.enter()?;
     let by = rest.caller(&headers).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
-    let Answer::Group(_, info) = question(&rest, &group, Question::GroupInfo { by }).await? else {
+    let asked = Question::GroupInfo { by: by.clone() };
+    let Answer::Group(_, info) = question(&rest, &group, asked).await? else {
         return Err(Problem::internal());
     };
     let Info { title, icon, status, members, created_at } = *info;
     let count = members.len();
-    let member =
-        |(user, admin): (UserId, bool)| Member { user: user.to_string(), role: role(admin) };
+    let users = members.iter().map(|(user, _)| user.clone()).collect();
+    let mut cards = rest.homes.cards(users, &by, CardsFor::Members).await;
+    let member = |(user, admin): (UserId, bool)| {
+        let name = cards.remove(&user).and_then(|card| card.name);
+        Member { user: user.to_string(), role: role(admin), name }
+    };
     let members = members.into_iter().map(member).collect();
     let (group, created_at) = (group.to_string(), created_at.0);
     Ok(Json(Shown { group, title, icon, status, members, created_at, count }).into_response())

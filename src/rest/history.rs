@@ -7,6 +7,7 @@ use actors::ids::{Conversation, GroupId, MessageId, Number, Timestamp, UserId};
 use actors::message::history::{LIMIT_MAX, Talk, Wanted};
 use actors::message::{Content, Entry, Refusal, What};
 use actors::packet::{Answer, Question};
+use actors::router::{Card, CardsFor};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -72,6 +73,10 @@ struct Chat<'a> {
     read_up_to: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -104,7 +109,9 @@ pub(super) async fn conversations(
         Some(Answer::Talks { talks, head, more }) => (talks, head, more),
         _ => (Vec::new(), Number(0), None),
     };
-    let conversations = talks.iter().map(|talk| chat(talk, &user)).collect();
+    let others = talks.iter().filter_map(|talk| other(talk).cloned()).collect();
+    let cards = rest.homes.cards(others, &user, CardsFor::Chats).await;
+    let conversations = talks.iter().map(|talk| chat(talk, &user, &cards)).collect();
     let cursor = more.map(|Number(n)| n.to_string());
     Ok(Json(Chats { conversations, n: head.0, cursor }).into_response())
 }
@@ -204,8 +211,19 @@ fn no_such_message(mid: MessageId) -> Problem {
     Problem::new(Code::NotFound, format!("no such message among yours: {mid}")).of("mid")
 }
 
-fn chat<'a>(talk: &'a Talk, user: &'a UserId) -> Chat<'a> {
+/// Whom a chat is with, if with one.
+const fn other(talk: &Talk) -> Option<&UserId> {
+    match &talk.conv {
+        Conversation::User(user) => Some(user),
+        Conversation::Group(_) => None,
+    }
+}
+
+fn chat<'a>(talk: &'a Talk, user: &'a UserId, cards: &'a BTreeMap<UserId, Card>) -> Chat<'a> {
+    let card = other(talk).and_then(|other| cards.get(other));
     Chat {
+        name: card.and_then(|card| card.name.as_deref()),
+        avatar: card.and_then(|card| card.avatar.as_deref()),
         conv: talk.conv.to_string(),
         last: talk.last.as_ref().and_then(|entry| message(entry, user, Numbered::Yes)),
         unread: talk.unread,

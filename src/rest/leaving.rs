@@ -8,6 +8,7 @@ use actors::ids::{Number, UserId};
 use actors::message::Refusal;
 use actors::message::group::Call;
 use actors::message::history::{LIMIT_MAX, Wanted};
+use actors::message::people::Profile;
 use actors::packet::{Answer, Question};
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -148,6 +149,27 @@ async fn about(rest: &Rest, user: &UserId) -> Result<Vec<u8>, Problem> {
         let (name, seen) = (device.device.to_string(), device.last_seen.0);
         let row = json!({"type": "device", "device": name, "last_seen_ms": seen, "acked_n": device.acked.0});
         part.extend(line(&row));
+    }
+    part.extend(people(rest, user).await?);
+    Ok(part)
+}
+
+/// What a user says of themselves, has set, and whom they block.
+async fn people(rest: &Rest, user: &UserId) -> Result<Vec<u8>, Refusal> {
+    let mut part = Vec::new();
+    let own = Question::Profile { by: user.clone() };
+    if let Answer::Profile(profile) = rest.homes.ask(user, own, rest.timeout).await? {
+        let Profile { name, about, avatar } = *profile;
+        let row = json!({"type": "profile", "name": name, "about": about, "avatar": avatar});
+        part.extend(line(&row));
+    }
+    if let Answer::Settings(set) = rest.homes.ask(user, Question::Settings, rest.timeout).await? {
+        part.extend(line(&json!({"type": "settings", "last_seen": set.last_seen.as_str()})));
+    }
+    if let Answer::Blocked(users) = rest.homes.ask(user, Question::Blocked, rest.timeout).await? {
+        for user in users {
+            part.extend(line(&json!({"type": "blocked", "user": user.as_str()})));
+        }
     }
     Ok(part)
 }

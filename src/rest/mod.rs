@@ -17,12 +17,14 @@ mod input;
 mod leaving;
 mod manners;
 mod messages;
+mod people;
 mod presence;
 mod problem;
 mod serve;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -33,6 +35,7 @@ use actors::clock;
 use actors::ids::UserId;
 use actors::message::{self, Accepted, Refusal};
 use actors::packet::{Answer, Question};
+use actors::router::{Card, CardsFor};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::MatchedPath;
@@ -73,6 +76,14 @@ pub trait Homes: Send + Sync {
         users: Vec<UserId>,
         within: Duration,
     ) -> Pending<'_, Result<Option<UserId>, Refusal>>;
+
+    /// What these users are called, as far as their homes say it soon.
+    fn cards<'a>(
+        &'a self,
+        users: Vec<UserId>,
+        by: &'a UserId,
+        what: CardsFor,
+    ) -> Pending<'a, BTreeMap<UserId, Card>>;
 
     /// Sends one message outside any stream, in the same way.
     fn send_once(
@@ -161,7 +172,12 @@ pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
         .route("/v1/groups/{group}/receipts", get(groups::receipts))
         .route("/v1/account", delete(leaving::erase))
         .route("/v1/export", get(leaving::export))
-        .route("/v1/users/{user}/presence", get(presence::get));
+        .route("/v1/users/{user}/presence", get(presence::get))
+        .route("/v1/users/{user}/profile", get(people::profile_of))
+        .route("/v1/profile", get(people::profile).patch(people::describe))
+        .route("/v1/settings", get(people::settings).patch(people::set))
+        .route("/v1/blocked", get(people::blocked))
+        .route("/v1/blocked/{user}", put(people::block).delete(people::unblock));
     let routes = calls(routes, &rest)
         .with_state(rest)
         // How many of these come is the gateway's to say.
@@ -226,7 +242,10 @@ pub(crate) fn fuzz(bytes: &[u8]) -> bool {
     let login = accounts::login_of(bytes).map(|_| ()).map_err(IntoResponse::into_response);
     let change = accounts::change_of(bytes).map(|_| ()).map_err(IntoResponse::into_response);
     let key = input::idempotency_key(&headers).ok().flatten();
+    let profile = people::profile_in(bytes).map_err(IntoResponse::into_response);
+    let settings = people::last_seen_in(bytes).map_err(IntoResponse::into_response);
     let send = messages::compose(bytes.len(), from, key, bytes);
     let send = send.map_err(IntoResponse::into_response);
-    token || named || login.is_ok() || change.is_ok() || send.is_ok()
+    let known = login.is_ok() || change.is_ok() || send.is_ok();
+    token || named || known || profile.is_ok() || settings.is_ok()
 }

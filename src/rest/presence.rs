@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use actors::ids::UserId;
-use actors::message::Refusal;
-use actors::packet::{Answer, Question};
+use actors::packet::{Answer, Presence, Question};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -12,8 +11,8 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::problem::{Code, Problem};
-use super::{Rest, input};
+use super::problem::Problem;
+use super::{Rest, input, people};
 
 /// How a user is.
 #[derive(Serialize)]
@@ -32,15 +31,13 @@ pub(super) async fn get(
     let _place = rest.enter()?;
     let by = rest.caller(&headers).await?.user;
     let user = input::name("user", UserId::parse(&user))?;
-    let asked = rest.homes.ask(&user, Question::Presence { by }, rest.timeout).await;
-    let answer = asked.map_err(|refusal| match refusal {
-        Refusal::NotFound => {
-            Problem::new(Code::NotFound, format!("no such user: {user}")).of("user")
-        }
-        refusal => refusal.into(),
-    })?;
+    let question = Question::Presence { by: by.clone() };
+    let asked = rest.homes.ask(&user, question, rest.timeout);
+    let (asked, hides) = tokio::join!(asked, people::hides(&rest, &by));
+    let answer = asked.map_err(|refusal| people::of_user(refusal, &user))?;
     let Answer::Presence(rows) = answer else { return Err(Problem::internal()) };
     let Some((_, presence)) = rows.into_iter().next() else { return Err(Problem::internal()) };
+    let presence = if hides? && by != user { Presence::default() } else { presence };
     let shown = Shown {
         user: user.to_string(),
         online: presence.online,

@@ -31,6 +31,7 @@ mod large;
 mod leaving;
 mod limits;
 mod msgpack;
+mod people;
 mod presence;
 mod push;
 mod rejoin;

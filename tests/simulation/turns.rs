@@ -334,7 +334,9 @@ impl Node {
                     let packet = Packet::EnvelopesTaken { from, to: shard, upto };
                     self.leader_gets(from, packet, around);
                 }
-                Output::Regard(..) | Output::IsThere(..) => unreachable!("nobody looks"),
+                Output::Regard(..) | Output::IsThere(..) | Output::Visibility(..) => {
+                    unreachable!("nobody looks")
+                }
                 Output::Wake(_) => unreachable!("nobody is to be woken"),
                 Output::Load(user, chunks) => self.load(shard, user, chunks, around),
                 Output::LoadRun(user, run, read) => {

@@ -21,6 +21,7 @@ impl Mailbox {
         self.password = None;
         self.peers = BTreeMap::new();
         self.groups = BTreeMap::new();
+        self.people = None;
         (self.settled, self.arrived) = (VecDeque::new(), VecDeque::new());
         self.ledger.forget(|_| true, self.log.head());
         self.cids.forget(|_| true);

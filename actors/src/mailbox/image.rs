@@ -29,7 +29,7 @@ use crate::ids::{
     Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Seq, Timestamp, UserId,
 };
 use crate::message::group::Call;
-use crate::message::{Content, Entry, Send};
+use crate::message::{Content, Entry, Send, people};
 
 const RUN_BYTES: usize = 16 * 1024;
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -266,6 +266,8 @@ fn save_head(mailbox: &Mailbox, stored: &mut Stored, changes: &mut Changes) {
     codec::append(&mut bytes, &groups(mailbox));
     codec::append(&mut bytes, &index(mailbox, stored.talks.clone()));
     codec::append(&mut bytes, &referred(mailbox));
+    // What stands last: whom the owner blocks, what they have set and say of themselves.
+    codec::append(&mut bytes, mailbox.people());
     let chunks = bytes.chunks(CHUNK_BYTES);
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     for (at, chunk) in (0..count).zip(chunks) {
@@ -292,9 +294,10 @@ fn referred(mailbox: &Mailbox) -> Referred {
 
 /// Bytes of what stands last in a head, and before that.
 #[cfg(test)]
-pub(super) fn last_bytes(mailbox: &Mailbox, stored: &Stored) -> [usize; 2] {
+pub(super) fn last_bytes(mailbox: &Mailbox, stored: &Stored) -> [usize; 3] {
     let index = codec::encode(&index(mailbox, stored.talks.clone()));
-    [codec::encode(&referred(mailbox)).len(), index.len()]
+    let people = codec::encode(mailbox.people());
+    [people.len(), codec::encode(&referred(mailbox)).len(), index.len()]
 }
 
 fn head(mailbox: &Mailbox, stored: &Stored) -> Head {
@@ -326,6 +329,7 @@ pub fn digest(mailbox: &Mailbox) -> u64 {
     let mut bytes = codec::encode(&head);
     codec::append(&mut bytes, &groups(mailbox));
     codec::append(&mut bytes, &referred(mailbox));
+    codec::append(&mut bytes, mailbox.people());
     mailbox.ledger.from(0).for_each(|row| codec::append(&mut bytes, row));
     mailbox.cids.from(0).for_each(|row| codec::append(&mut bytes, row));
     xxhash_rust::xxh3::xxh3_64(&bytes)
@@ -409,6 +413,9 @@ pub(crate) fn seeds() -> Vec<Pair> {
             content: content.into(),
         };
         let _accepted = mailbox.append(send, MessageId(n.into()), now, &mut Vec::new());
+    }
+    if let Ok(ann) = UserId::parse("ann") {
+        let _blocked = mailbox.wants(people::Call::Block(ann), &mut Vec::new());
     }
     let mut puts = save(&mut mailbox, &mut Stored::default()).puts;
     if let Ok(club) = GroupId::parse("club") {

@@ -30,6 +30,7 @@ pub mod image;
 pub mod ledger;
 pub mod log;
 pub mod marks;
+mod people;
 mod questions;
 pub mod rules;
 pub mod talks;

@@ -6,6 +6,7 @@ use crate::mailbox::cids::Cids;
 use crate::mailbox::groups::Membership;
 use crate::mailbox::log::Log;
 use crate::mailbox::marks::Mark;
+use crate::mailbox::people::People;
 use crate::message::{DeviceInfo, Position, Resume, Resumed, Send};
 use crate::packet::Start;
 
@@ -106,6 +107,7 @@ impl Mailbox {
             + self.waiting.weight()
             + self.groups.values().map(Membership::weight).sum::<usize>()
             + self.group.as_ref().map_or(0, |group| group.weight())
+            + self.people.as_deref().map_or(0, People::weight)
     }
 
     /// Entries that no device has acknowledged.

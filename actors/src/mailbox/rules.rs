@@ -14,6 +14,7 @@ use super::groups::Membership;
 use super::ledger::{Ledger, Row};
 use super::log::Log;
 use super::marks::{MARKS_PER_SPAN, Mark, Waiting, mark};
+use super::people::People;
 use super::talks::Talks;
 use crate::group::{Group, Roster, Watermarks};
 use crate::ids::{
@@ -70,6 +71,8 @@ pub enum Effect {
     Spread(Box<Spreading>),
     /// A device is no longer one of this user's: close its socket.
     DeviceGone(DeviceId),
+    /// Whether the owner is seen has changed: for this user, or for all.
+    Visibility(Option<UserId>),
 }
 
 /// A group's next entry, and who must learn of it.
@@ -140,6 +143,8 @@ pub struct Mailbox {
     pub(super) talks: Talks,
     /// Whether its owner wanted to be forgotten.
     pub(super) erased: bool,
+    /// What the owner wants for themselves.
+    pub(super) people: Option<Box<People>>,
 }
 
 impl Mailbox {
@@ -163,6 +168,7 @@ impl Mailbox {
             group: None,
             talks: Talks::default(),
             erased: false,
+            people: None,
         }
     }
 
@@ -202,6 +208,9 @@ impl Mailbox {
         }
         if matches!(send.to, Conversation::Group(_)) {
             return self.post(send, mid, now, effects);
+        }
+        if self.blocks(&send.from) {
+            return Err(Refusal::Blocked);
         }
         let peer = self.peers.entry(send.from.clone()).or_default();
         peer.received = peer.received.next();
@@ -247,7 +256,11 @@ impl Mailbox {
             Enclosed::Sent { mid, conv, seq, at, cid, device, content } => {
                 if let Conversation::User(user) = &conv {
                     let peer = self.peers.entry(user.clone()).or_default();
-                    peer.sent = peer.sent.max(seq);
+                    let before = peer.sent;
+                    peer.sent = before.max(seq);
+                    if before == Seq(0) {
+                        self.first_wrote_to(user, effects);
+                    }
                 }
                 let cid_use = CidUse::new(&cid, &conv, &content);
                 self.record(What::Sent { mid, conv, seq, at, cid, device, content }, now, effects);

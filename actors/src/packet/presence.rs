@@ -25,10 +25,17 @@ pub enum Regard {
     },
     /// No longer.
     Unwatch,
-    /// Somebody is typing, to a user or to a group, or has stopped.
+    /// Somebody is typing, to a group (or, as earlier versions said it, to a user), or has stopped.
     Typing {
         /// Who.
         from: UserId,
+        /// Whether they still are.
+        on: bool,
+    },
+    /// Of the session's own user: they are typing to somebody, or have stopped. Who is blocked is not told.
+    TypingTo {
+        /// To whom.
+        to: UserId,
         /// Whether they still are.
         on: bool,
     },

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::Presence;
 use crate::ids::{DeviceId, GroupId, NodeId, Number, UserId};
 use crate::message::history::{Talk, Wanted};
-use crate::message::{CidUse, DeviceInfo, Entry, group};
+use crate::message::{CidUse, DeviceInfo, Entry, group, people};
+
 /// A question with one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
@@ -77,6 +78,17 @@ pub enum Question {
     },
     /// Forget the user for good.
     Erase,
+    /// Do what the user wants for themselves; answered with their settings or their profile where that is what changes.
+    People(people::Call),
+    /// Whom does the user block?
+    Blocked,
+    /// What has the user set?
+    Settings,
+    /// What does the user say of themselves?
+    Profile {
+        /// Who asks.
+        by: UserId,
+    },
 }
 
 /// The answer to a question.
@@ -123,4 +135,10 @@ pub enum Answer {
     },
     /// Who is there.
     Presence(Vec<(UserId, Presence)>),
+    /// Whom the user blocks, in order.
+    Blocked(Vec<UserId>),
+    /// What the user has set.
+    Settings(people::Settings),
+    /// What the user says of themselves to whoever asked.
+    Profile(Box<people::Profile>),
 }

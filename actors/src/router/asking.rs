@@ -122,7 +122,10 @@ impl Router {
                         None
                     }
                     Inbound::Tell(tell) => answered(tell),
-                    Inbound::HomeMoved(_) | Inbound::Looked { .. } | Inbound::Drain { .. } => None,
+                    Inbound::HomeMoved(_)
+                    | Inbound::Looked { .. }
+                    | Inbound::Named { .. }
+                    | Inbound::Drain { .. } => None,
                 };
                 if let Some(answer) = answer {
                     return answer;

@@ -6,9 +6,11 @@
 //! Fails by  nothing of its own; it is plain shared memory.
 
 mod asking;
+mod cards;
 pub mod middle;
 mod signs;
 
+pub use cards::{Card, CardsFor};
 pub use signs::Peer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -42,6 +44,13 @@ pub enum Inbound {
         request: u32,
         /// Whom nobody knows.
         unknown: Result<Option<UserId>, Refusal>,
+    },
+    /// What users whose names were asked for are called, as far as it is known.
+    Named {
+        /// For which request.
+        request: u32,
+        /// The names.
+        names: BTreeMap<UserId, Box<str>>,
     },
     /// The node is being drained: tell the client to come back elsewhere after this long.
     Drain {
@@ -83,6 +92,7 @@ struct Shared {
     peers: RwLock<BTreeMap<NodeId, Peer>>,
     clocks: RwLock<Clocks>,
     posts: Posts,
+    cards: cards::Cards,
     /// When this router was made.
     since: Instant,
     /// Whether it was told that this node's clock is off.
@@ -122,6 +132,7 @@ impl Router {
             peers: RwLock::new(peers.into_iter().map(|peer| (peer, unknown.clone())).collect()),
             clocks: RwLock::default(),
             posts: Posts::default(),
+            cards: cards::Cards::default(),
             since: clock::monotonic(),
             clock_is_off: AtomicBool::new(false),
         }))

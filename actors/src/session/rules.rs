@@ -44,6 +44,8 @@ pub struct Session {
     watching: Option<Box<Watching>>,
     /// Whether the user has other sessions.
     company: bool,
+    /// Whether the user shows themselves to nobody, and so is shown nobody.
+    hides: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,7 @@ impl Session {
             streams: None,
             watching: None,
             company: false,
+            hides: false,
         }
     }
 
@@ -207,6 +210,7 @@ impl Session {
             }
             Tell::Presence(user, told) => self.told_presence(user, told, now, out),
             Tell::Typing { conv, from, on } => out.push(Output::Typing { conv, from, on }),
+            Tell::Hides(hides) => self.hide(hides, now, out),
         }
         self.ask_cids(now, out);
     }

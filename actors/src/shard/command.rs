@@ -8,6 +8,7 @@ use crate::ids::{
 };
 use crate::mailbox::rules::{Effect, Policy};
 use crate::message::group::Call;
+use crate::message::people;
 use crate::message::{Accepted, Entry, Refusal, Send};
 use crate::packet::{Enclosed, Envelope};
 
@@ -71,6 +72,7 @@ impl Command {
         const FIXED: usize = 128;
         match self {
             Self::Mailbox(_, Change::Append { send, .. }) => FIXED + send.content.weight(),
+            Self::Mailbox(_, Change::People(call)) => FIXED + call.weight(),
             Self::Receive { envelopes, .. } => {
                 envelopes.iter().map(super::outbox::weight).sum::<usize>() + FIXED
             }
@@ -144,6 +146,8 @@ pub enum Change {
     },
     /// Forget the owner.
     Erase,
+    /// What the owner wants for themselves.
+    People(people::Call),
 }
 
 /// What became of a command.

@@ -310,6 +310,7 @@ impl State {
             Change::RemoveDevice(device) => mailbox.remove_device(&device, now, &mut effects)?,
             Change::Expire => mailbox.expire(now, &mut effects),
             Change::Erase => mailbox.erase(&mut effects),
+            Change::People(call) => mailbox.wants(call, &mut effects)?,
             Change::Group { by, call, .. } => {
                 mailbox.call(&by, &call, shards, now, &mut effects)?;
             }

@@ -128,6 +128,12 @@ impl Watchers {
         }
     }
 
+    /// Whether a watched user is there, as the watchers were told, and the sessions that watch.
+    #[must_use]
+    pub fn watching(&self, user: &UserId, now: Duration) -> Option<Change> {
+        self.users.get(user).map(|watched| watched.change(user, now))
+    }
+
     /// A user's sessions came or went: `attached` if there is one now.
     pub fn look(&mut self, user: &UserId, attached: bool, now: Duration, out: &mut Vec<Change>) {
         let Some(watched) = self.users.get_mut(user) else { return };

@@ -39,6 +39,9 @@ pub struct Member {
     pub user: String,
     /// What they may do.
     pub role: Role,
+    /// What to call them, if they say so and their home was there.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 /// A group the user is in.

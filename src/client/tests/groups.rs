@@ -60,7 +60,7 @@ async fn a_message_to_a_group_reaches_all_members_and_is_acknowledged() {
     .await;
     assert_eq!(cat.groups().await.unwrap()[0].role, Role::Member);
     let info = cat.group(&group).await.unwrap();
-    let admin = Member { user: "alice".into(), role: Role::Admin };
+    let admin = Member { user: "alice".into(), role: Role::Admin, name: None };
     assert_eq!((info.title.as_str(), &info.members[0]), ("plan", &admin));
 }
 

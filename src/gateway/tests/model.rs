@@ -98,6 +98,15 @@ impl Homes for Model {
         }
     }
 
+    fn name(&self, session: SessionId, request: u32, users: Vec<UserId>, _: UserId) {
+        let names = users.into_iter().filter(|user| user.as_str() == "bob");
+        let names = names.map(|user| (user, "Bob".into())).collect();
+        let inboxes = self.inboxes.lock().unwrap();
+        if let Some(inbox) = inboxes.get(&session) {
+            let _ = inbox.send(Box::new(Inbound::Named { request, names }));
+        }
+    }
+
     fn watch(&self, _: SessionId, _: ShardId) {}
 
     fn unwatch(&self, _: SessionId, _: ShardId) {}

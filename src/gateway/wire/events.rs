@@ -1,5 +1,6 @@
 //! Events: what a node says to a client, put into frames.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actors::ids::{Conversation, DeviceId, MessageId, Number, Seq, Timestamp, UserId};
@@ -7,6 +8,7 @@ use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Resumed, W
 use actors::packet::{Answer, Presence};
 
 use super::group::{self, GroupBody};
+use super::people::{self, PeopleBody};
 use super::presence;
 use super::writer::Writer;
 use super::{Error, Format};
@@ -81,6 +83,8 @@ pub(crate) enum Body {
     Group(GroupBody),
     /// To `watch`.
     Presence(Vec<(UserId, Presence)>),
+    /// To requests about people.
+    People(PeopleBody),
 }
 
 impl From<Answer> for Body {
@@ -90,7 +94,12 @@ impl From<Answer> for Body {
             Answer::Groups(groups) => Self::Group(GroupBody::List(groups)),
             Answer::Progress(members) => Self::Group(GroupBody::Receipts(members)),
             Answer::Presence(rows) => Self::Presence(rows),
-            Answer::Group(group, info) => Self::Group(GroupBody::Info(group, info)),
+            Answer::Group(group, info) => {
+                Self::Group(GroupBody::Info(group, info, BTreeMap::new()))
+            }
+            Answer::Blocked(users) => Self::People(PeopleBody::Blocked(users)),
+            Answer::Settings(settings) => Self::People(PeopleBody::Settings(settings)),
+            Answer::Profile(profile) => Self::People(PeopleBody::Profile(profile)),
             // A socket never asks for the others, and a client is never told them.
             Answer::Done
             | Answer::Credentials(_)
@@ -226,6 +235,7 @@ impl Teller<'_> {
             Body::Devices(list) => devices(&mut frame, list),
             Body::Group(body) => group::write_body(&mut frame, body),
             Body::Presence(rows) => presence::write_body(&mut frame, rows),
+            Body::People(body) => people::write_body(&mut frame, body),
         }
         finish(frame)
     }

@@ -1,5 +1,7 @@
 //! Group: requests about groups, and what they are answered with.
 
+use std::collections::BTreeMap;
+
 use actors::ids::{Cid, Conversation, GroupId, Seq, UserId};
 use actors::message::group::{
     Call, Info, MEMBERS_MAX, News, Progress, TEXT_BYTES_MAX, TITLE_BYTES_MAX,
@@ -160,8 +162,8 @@ fn receipts(d: Raw<'_>) -> Result<GroupRequest, Error> {
 pub(crate) enum GroupBody {
     /// To `group.create`.
     Made(GroupId),
-    /// To `group.info`.
-    Info(GroupId, Box<Info>),
+    /// To `group.info`, with what members are called, as far as it is known.
+    Info(GroupId, Box<Info>, BTreeMap<UserId, Box<str>>),
     /// To `group.list`.
     List(Vec<(GroupId, Box<str>, bool)>),
     /// To `receipts`.
@@ -178,7 +180,7 @@ pub(super) fn write_body(frame: &mut Writer, body: &GroupBody) {
             frame.map(1);
             frame.key("group").text(group.as_str());
         }
-        GroupBody::Info(group, info) => {
+        GroupBody::Info(group, info, names) => {
             let more = [("icon", &info.icon), ("status", &info.status)];
             let there = more.iter().filter(|(_, text)| text.is_some()).count();
             frame.map(5 + there);
@@ -191,10 +193,14 @@ pub(super) fn write_body(frame: &mut Writer, body: &GroupBody) {
             }
             frame.key("members").list(info.members.len());
             for (user, admin) in &info.members {
+                let name = names.get(user);
                 frame.item();
-                frame.map(2);
+                frame.map(2 + usize::from(name.is_some()));
                 frame.key("user").text(user.as_str());
                 frame.key("role").text(role_of(*admin));
+                if let Some(name) = name {
+                    frame.key("name").text(name);
+                }
                 frame.end_map();
             }
             frame.end_list();

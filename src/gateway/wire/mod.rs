@@ -9,6 +9,7 @@
 mod events;
 mod group;
 mod msgpack;
+mod people;
 mod presence;
 mod raw;
 mod request;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub(crate) use events::{Body, Greeting, Outgoing, Teller};
 pub(crate) use group::{GroupBody, GroupRequest};
+pub(crate) use people::PeopleRequest;
 pub(crate) use presence::PresenceRequest;
 pub(crate) use request::{Draft, Frame, Request, Unparsable, decode};
 

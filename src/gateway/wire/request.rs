@@ -7,6 +7,7 @@ use actors::ids::{BadName, Cid, Conversation, DeviceId, Epoch, Kind, MessageId, 
 use actors::message::{Content, Resume};
 
 use super::group::{self, GroupRequest};
+use super::people::{self, PeopleRequest};
 use super::presence::{self, PresenceRequest};
 use super::raw::Raw;
 use super::{Code, Error, Format};
@@ -80,6 +81,8 @@ pub(crate) enum Request {
     Group(Box<GroupRequest>),
     /// `watch`, `unwatch`, `typing`
     Presence(PresenceRequest),
+    /// `block`, `unblock`, `blocked`, `settings`, `profile`
+    People(Box<PeopleRequest>),
 }
 
 /// A message before its sender is known.
@@ -145,9 +148,12 @@ fn request(op: &str, d: Option<Raw<'_>>, format: Format) -> Result<Request, Erro
         "device.remove" => fields(d, &["device"]).and_then(|[device]| {
             Ok(Request::RemoveDevice(parsed("device", device, DeviceId::parse)?))
         }),
-        _ => group::request(op, d).or_else(|| presence::request(op, d)).unwrap_or_else(|| {
-            Err(Error::new(Code::UnknownOp, "op: not one that this node knows"))
-        }),
+        _ => {
+            let asked = group::request(op, d).or_else(|| presence::request(op, d));
+            asked.or_else(|| people::request(op, d)).unwrap_or_else(|| {
+                Err(Error::new(Code::UnknownOp, "op: not one that this node knows"))
+            })
+        }
     }
 }
 

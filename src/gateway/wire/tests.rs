@@ -390,13 +390,15 @@ fn what_is_said_of_groups_is_as_the_protocol_says() {
         title: "Club".into(),
         icon: None,
         status: Some("s".into()),
-        members: vec![(by.clone(), true)],
+        members: vec![(by.clone(), true), (UserId::parse("bob").unwrap(), false)],
         created_at: at,
     };
+    let names = [(by.clone(), Box::from("Al"))].into();
     assert_eq!(
-        ok(GroupBody::Info(group.clone(), Box::new(info)))["ok"],
-        json!({"group": "G1", "title": "Club", "status": "s", "created_at": 70, "count": 1,
-            "members": [{"user": "al", "role": "admin"}]})
+        ok(GroupBody::Info(group.clone(), Box::new(info), names))["ok"],
+        json!({"group": "G1", "title": "Club", "status": "s", "created_at": 70, "count": 2,
+            "members": [{"user": "al", "role": "admin", "name": "Al"},
+                {"user": "bob", "role": "member"}]})
     );
     let listed = ok(GroupBody::List(vec![(group, "Club".into(), false)]));
     let entry = json!({"group": "G1", "title": "Club", "role": "member"});

@@ -4,6 +4,7 @@ mod accounts;
 mod manners;
 mod messages;
 mod passwords;
+mod people;
 mod presence;
 mod serving;
 
@@ -11,9 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actors::ids::{MessageId, Seq, Timestamp, UserId};
+use actors::ids::{Epoch, MessageId, Seq, Timestamp, UserId};
+use actors::mailbox::rules::Mailbox;
 use actors::message::{self, Accepted, Refusal};
 use actors::packet::{Answer, Presence, Question};
+use actors::router::{Card, CardsFor};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -36,6 +39,8 @@ struct Played {
     opened: Mutex<Vec<UserId>>,
     asks: Result<(), Refusal>,
     sends: Result<Accepted, Refusal>,
+    /// The mailbox that is asked about people; alice's.
+    people: Mutex<Mailbox>,
     /// Applies a registration but says it was taken, as after a lost answer.
     forgetful: bool,
 }
@@ -50,6 +55,7 @@ impl Default for Played {
             opened: Mutex::default(),
             asks: Ok(()),
             sends: Ok(accepted),
+            people: Mutex::new(Mailbox::new(UserId::parse("alice").unwrap(), Epoch(1))),
             forgetful: false,
         }
     }
@@ -93,6 +99,10 @@ impl Homes for Played {
                 Ok(Answer::Presence(vec![(user.clone(), presence)]))
             }
             (Ok(()), Question::Presence { .. }) => Err(Refusal::NotFound),
+            (Ok(()), question @ (Question::Profile { .. } | Question::People(_)))
+            | (Ok(()), question @ (Question::Settings | Question::Blocked)) => {
+                people::answer(&mut self.people.lock().unwrap(), user, question)
+            }
             (Ok(()), _) => Ok(Answer::Done),
         };
         Box::pin(async { answer })
@@ -106,6 +116,15 @@ impl Homes for Played {
         let accounts = self.accounts.lock().unwrap();
         let unknown = users.into_iter().find(|user| !accounts.contains_key(user));
         Box::pin(async move { Ok(unknown) })
+    }
+
+    fn cards<'a>(
+        &'a self,
+        users: Vec<UserId>,
+        _by: &'a UserId,
+        _what: CardsFor,
+    ) -> Pending<'a, BTreeMap<UserId, Card>> {
+        Box::pin(async move { users.into_iter().map(|user| (user, Card::default())).collect() })
     }
 
     fn send_once(

@@ -10,6 +10,7 @@ use crate::ids::{Seq, UserId};
 use crate::mailbox::cids::{self, Cids};
 use crate::mailbox::ledger::{Ledger, Row};
 use crate::mailbox::log::Log;
+use crate::mailbox::people::People;
 use crate::mailbox::rules::Mailbox;
 use crate::mailbox::talks::Talks;
 use crate::message::Entry;
@@ -22,18 +23,23 @@ pub(super) struct Whole {
     /// None as long as conversations were not noted.
     index: Option<Index>,
     referred: Referred,
+    people: People,
 }
 
-/// Reads a head and what stands behind it, also as it was before there were large groups, before conversations were noted, before there were groups, before
-/// the owner's ids were kept, and before bytes were counted: what waited then counts for nothing. How many entries may wait
-/// is bounded all the same.
+/// Reads a head and what stands behind it, also as it was before anybody could block, before there were large groups, before
+/// conversations were noted, before there were groups, before the owner's ids were kept, and before bytes were counted: what
+/// waited then counts for nothing. How many entries may wait is bounded all the same.
 pub(super) fn read_head(bytes: &[u8]) -> Result<Whole, BadBytes> {
+    if let Ok((head, tail, groups, index, referred, people)) = codec::decode(bytes) {
+        return Ok(Whole { head, tail, groups, index: Some(index), referred, people });
+    }
+    let people = People::default();
     if let Ok((head, tail, groups, index, referred)) = codec::decode(bytes) {
-        return Ok(Whole { head, tail, groups, index: Some(index), referred });
+        return Ok(Whole { head, tail, groups, index: Some(index), referred, people });
     }
     let referred = Referred::default();
     if let Ok((head, tail, groups, index)) = codec::decode(bytes) {
-        return Ok(Whole { head, tail, groups, index: Some(index), referred });
+        return Ok(Whole { head, tail, groups, index: Some(index), referred, people });
     }
     let waiting = |(head, waiting)| (head, Tail { waiting, ..Tail::default() });
     let (head, tail, groups) = codec::decode(bytes).or_else(|_| {
@@ -42,11 +48,11 @@ pub(super) fn read_head(bytes: &[u8]) -> Result<Whole, BadBytes> {
             .or_else(|_| codec::decode(bytes).map(|head| (head, Tail::default())));
         older.map(|(head, tail)| (head, tail, Groups::default()))
     })?;
-    Ok(Whole { head, tail, groups, index: None, referred })
+    Ok(Whole { head, tail, groups, index: None, referred, people })
 }
 
 /// Whether all that is counted in a head can be counted on from, without end.
-fn is_sound(Whole { head, tail, groups, index, referred }: &Whole) -> bool {
+fn is_sound(Whole { head, tail, groups, index, referred, .. }: &Whole) -> bool {
     const END: u64 = 1 << 60;
     let numbers = [head.low.0, head.head.0, head.first_row, tail.first_cid, referred.upto.0];
     let rows = [&head.rows, &tail.cids].into_iter().chain(index.as_ref().map(|i| &i.rows));
@@ -109,7 +115,7 @@ impl Opening {
 
     /// Puts the mailbox together from the values of `keys()`.
     pub fn finish(self, values: &[Vec<u8>]) -> Result<(Mailbox, Stored), BadBytes> {
-        let Whole { head: h, tail, mut groups, index, referred } = self.whole;
+        let Whole { head: h, tail, mut groups, index, referred, people } = self.whole;
         let split =
             |values, count| <[_]>::split_at_checked(values, count).ok_or(BadBytes::Malformed);
         let (rows, values) = split(values, h.rows.firsts().count())?;
@@ -159,6 +165,7 @@ impl Opening {
             group: groups.group,
             talks,
             erased,
+            people: people.kept(),
         };
         Ok((mailbox, stored))
     }

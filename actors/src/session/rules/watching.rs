@@ -2,6 +2,8 @@
 //!
 //! A watch is kept here until it ends, and asked of the watched user's home again whenever that moves. What the client was
 //! told is kept, too: it hears only of what is news to it, however often homes say it.
+//!
+//! A user who hides from everybody sees nobody but themselves: what homes say is kept and not told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -155,10 +157,17 @@ impl Session {
 
     /// Tells the other side that the user is typing, or has stopped. Nobody answers.
     pub fn typing(&self, to: &Conversation, on: bool, out: &mut Vec<Output>) {
-        if let Some((from, _)) = &self.who {
-            let owner = to.owner();
-            let typing = Regard::Typing { from: from.clone(), on };
-            self.regard(&owner, shard_of(&owner, self.shards), typing, out);
+        let Some((from, _)) = &self.who else { return };
+        match to {
+            // The own home knows whom the user blocks.
+            Conversation::User(to) => {
+                let typing = Regard::TypingTo { to: to.clone(), on };
+                self.regard(from, self.home, typing, out);
+            }
+            Conversation::Group(_) => {
+                let (owner, typing) = (to.owner(), Regard::Typing { from: from.clone(), on });
+                self.regard(&owner, shard_of(&owner, self.shards), typing, out);
+            }
         }
     }
 
@@ -178,6 +187,7 @@ impl Session {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
+        let blind = self.is_blind_to(&user);
         let watched = self.watching.as_mut().and_then(|watching| watching.users.get_mut(&user));
         let Some(watched) = watched.filter(|watched| watched.until > now) else {
             return self.unwatch_unknown(&user, told.is_ok(), out);
@@ -186,7 +196,7 @@ impl Session {
             Ok(presence) => {
                 let before = watched.told.replace(presence);
                 let news = before.is_some_and(|before| is_news(before, presence));
-                if news && watched.answered {
+                if news && watched.answered && !blind {
                     out.push(Output::Presence(user.clone(), presence));
                 }
             }
@@ -231,11 +241,39 @@ impl Session {
         self.unwatch(&unwanted.unwrap_or_default(), out);
     }
 
+    /// Whether the user is not shown another.
+    fn is_blind_to(&self, user: &UserId) -> bool {
+        self.hides && self.user() != Some(user)
+    }
+
+    /// Whether the user hides from everybody has changed: what is seen of others goes, or comes back.
+    pub(super) fn hide(&mut self, hides: bool, now: Duration, out: &mut Vec<Output>) {
+        if std::mem::replace(&mut self.hides, hides) == hides {
+            return;
+        }
+        let me = self.who.as_ref().map(|(me, _)| me);
+        for (user, watched) in self.watching.iter().flat_map(|watching| &watching.users) {
+            let told = watched.told.filter(|told| is_news(Presence::default(), *told));
+            let Some(told) = told.filter(|_| watched.answered && watched.until > now) else {
+                continue;
+            };
+            if Some(user) != me {
+                let shown = if hides { Presence::default() } else { told };
+                out.push(Output::Presence(user.clone(), shown));
+            }
+        }
+    }
+
     fn answer_watches(&mut self, out: &mut Vec<Output>) {
+        let (hides, me) = (self.hides, self.user().cloned());
         let Some(watching) = &mut self.watching else { return };
         let done = watching.requests.extract_if(.., |request| request.open.is_empty());
         for done in done.collect::<Vec<Request>>() {
-            let answer = Ok(Answer::Presence(watching.rows(&done.users)));
+            let mut rows = watching.rows(&done.users);
+            for (_, row) in rows.iter_mut().filter(|(user, _)| hides && Some(user) != me.as_ref()) {
+                *row = Presence::default();
+            }
+            let answer = Ok(Answer::Presence(rows));
             out.push(Output::Answered { request: done.request, answer });
             for user in &done.users {
                 // Of whom nothing was heard yet, since they were watched anew meanwhile, the newer request tells.

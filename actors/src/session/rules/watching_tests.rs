@@ -126,6 +126,33 @@ fn a_client_hears_only_what_is_news_to_it() {
 }
 
 #[test]
+fn who_hides_sees_nobody_but_themselves() {
+    let mut bench = Bench::new(10);
+    bench.session.hide(true, at(0), &mut bench.out);
+    bench.watch(1, &["bob", "ann"], 0);
+    bench.told("ann", there(true, 5), 10);
+    let answered = rows(1, &[("bob", Presence::default()), ("ann", there(true, 5))]);
+    assert_eq!(bench.told("bob", there(true, 5), 10), [answered]);
+    assert_eq!(bench.told("bob", there(false, 6), 20), [], "nothing is told");
+    assert_eq!(bench.told("bob", there(true, 7), 30), []);
+    // What homes said meanwhile counts at once, and goes at once.
+    for (hides, shown) in [(false, there(true, 7)), (true, Presence::default())] {
+        bench.session.hide(hides, at(40), &mut bench.out);
+        assert_eq!(bench.took(), [Output::Presence(user("bob"), shown)]);
+        bench.session.hide(hides, at(50), &mut bench.out);
+        assert_eq!(bench.took(), [], "said twice");
+    }
+}
+
+#[test]
+fn typing_to_somebody_goes_by_the_own_home_which_knows_whom_the_user_blocks() {
+    let mut bench = Bench::new(10);
+    bench.session.typing(&Conversation::User(user("bob")), true, &mut bench.out);
+    let typing = Regard::TypingTo { to: user("bob"), on: true };
+    assert_eq!(bench.took(), [regard("ann", typing)]);
+}
+
+#[test]
 fn a_new_home_is_asked_with_what_the_client_knows() {
     let mut bench = Bench::new(10);
     bench.watch(1, &["bob"], 0);
@@ -237,6 +264,7 @@ enum Step {
     Truth(usize, bool),
     Moved(usize),
     Pass(u64),
+    Hide(bool),
 }
 
 const NAMES: [&str; 3] = ["bob", "cat", "dan"];
@@ -248,6 +276,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0..3_usize, any::<bool>()).prop_map(|(who, online)| Step::Truth(who, online)),
         (0..3_usize).prop_map(Step::Moved),
         (1..2_000_u64).prop_map(Step::Pass),
+        any::<bool>().prop_map(Step::Hide),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -258,7 +287,7 @@ struct Play {
     now: u64,
     truth: [bool; 3],
     leased: BTreeSet<UserId>,
-    client: BTreeMap<UserId, bool>,
+    client: BTreeMap<UserId, Presence>,
     open: BTreeMap<RequestRef, Vec<UserId>>,
     said: usize,
     lossy: usize,
@@ -297,8 +326,9 @@ impl Play {
                 }
             }
             Output::Presence(user, presence) => {
-                let before = self.client.insert(user, presence.online);
-                assert_eq!(before, Some(!presence.online), "only what is news");
+                let before = self.client.insert(user, presence).expect("a watched user");
+                assert!(is_news(before, presence), "only what is news");
+                assert!(!self.bench.session.hides || presence == Presence::default());
             }
             Output::Answered { request, answer } => {
                 let users = self.open.remove(&request).expect("answered once");
@@ -308,7 +338,7 @@ impl Play {
                 };
                 let of: Vec<UserId> = rows.iter().map(|(user, _)| user.clone()).collect();
                 assert_eq!(of, users, "in the order asked");
-                self.client.extend(rows.into_iter().map(|(user, told)| (user, told.online)));
+                self.client.extend(rows);
             }
             _ => {}
         }
@@ -339,6 +369,7 @@ impl Play {
                 self.leased.retain(|user| shard_of(user, SHARDS) != shard);
                 self.bench.session.watch_again(shard, now, &mut self.bench.out);
             }
+            Step::Hide(hides) => self.bench.session.hide(hides, now, &mut self.bench.out),
             Step::Pass(ms) => {
                 self.now += ms;
                 self.bench.session.tick_watching(at(self.now), &mut self.bench.out);
@@ -373,7 +404,11 @@ proptest! {
         let users: Vec<UserId> = watching.iter().flat_map(|w| w.users.keys()).cloned().collect();
         for user in users {
             prop_assert!(play.leased.contains(&user));
-            prop_assert_eq!(play.client.get(&user), Some(&play.truth[Play::place(&user)]));
+            let truth = match play.bench.session.hides {
+                true => Presence::default(),
+                false => there(play.truth[Play::place(&user)], 1),
+            };
+            prop_assert_eq!(play.client.get(&user), Some(&truth));
         }
     }
 }

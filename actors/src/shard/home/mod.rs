@@ -11,6 +11,7 @@ mod history;
 mod outcomes;
 mod parked;
 mod passing;
+mod people;
 mod presence;
 mod push;
 mod questions;
@@ -24,7 +25,7 @@ pub use fetching::Source;
 use heard::Heard;
 use history::Searches;
 use parked::Parked;
-pub use presence::{may_see, presence_of, was_there_lately};
+pub use presence::{presence_of, was_there_lately};
 pub use push::Notice;
 use questions::AskedCids;
 
@@ -41,7 +42,7 @@ use crate::mailbox::desk;
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Effect, Mailbox, Policy};
 use crate::message::{Entry, Refusal, Resumed, Send};
-use crate::packet::{Ask, Envelope, Fetch, Fetched, Place, Regard, Start, Tell, ToHome};
+use crate::packet::{Ask, Envelope, Fetch, Fetched, Place, Question, Regard, Start, Tell, ToHome};
 use crate::user::rules as user;
 
 /// A device heard less than this ago is not noted again when it attaches.
@@ -113,6 +114,8 @@ pub enum Output {
     Fetched(NodeId, Fetched),
     /// Tell the operator that a device sleeps.
     Wake(Box<Notice>),
+    /// Whether this user is seen has changed, for that user or for all: tell those who watch.
+    Visibility(UserId, Option<UserId>),
 }
 
 /// What a run of a log is read for.
@@ -148,6 +151,8 @@ enum Asked {
     /// A send to a user who is not known here.
     Send(SessionId, UserId, Place),
     Question(SessionId, u32),
+    /// A change of this user's that is answered with what became of it: with the answer to a question.
+    Shown(SessionId, u32, Box<(UserId, Question)>),
 }
 
 /// The leader's side of a shard.
@@ -325,7 +330,8 @@ impl Home {
             return;
         };
         let (outbox, writer) = (state.outbox(), shard_of(&send.from, self.shards));
-        let admission = if mailbox.remembers(&send) {
+        // Who is blocked is refused where all agree on it.
+        let admission = if mailbox.remembers(&send) || mailbox.blocks(&send.from) {
             Ok(())
         } else if self.quota.is_reached(mailbox) {
             Err(Refusal::MailboxFull)
@@ -375,6 +381,9 @@ impl Home {
             _ => Number(0),
         };
         self.cursor(replica, &user, device.clone(), has, out);
+        if mailbox.hides() || matches!(start, Start::Continue(_)) {
+            out.push(Output::Tell(session, Tell::Hides(mailbox.hides())));
+        }
         let input = user::Input::Attach { session, life, device, since, start, position, acked };
         out.push(Output::User(user, input));
     }
@@ -414,6 +423,9 @@ impl Home {
                 }
                 Happened::Mailbox(user, Effect::DeviceGone(device)) => {
                     out.push(Output::Connected(user, user::Input::DeviceGone(device)));
+                }
+                Happened::Mailbox(user, Effect::Visibility(whom)) => {
+                    out.push(Output::Visibility(user, whom));
                 }
                 Happened::Mailbox(_, Effect::Enclose(_) | Effect::Spread(_)) => {}
                 Happened::Posted(roster, post) => {

@@ -42,6 +42,13 @@ impl Home {
                     };
                     out.push(Output::Tell(session, Tell::Answer { request, answer }));
                 }
+                (Some(Asked::Shown(session, request, shown)), outcome) => {
+                    let answer = match outcome {
+                        Outcome::Refused(refusal) => Err(refusal),
+                        Outcome::Done | Outcome::Accepted(_) => Self::of_people(replica, &shown),
+                    };
+                    out.push(Output::Tell(session, Tell::Answer { request, answer }));
+                }
                 (None, _) => {}
             },
             Origin::Shard => {}
@@ -57,7 +64,11 @@ impl Home {
             Origin::Home(ticket) => {
                 let session = match self.asked.remove(&ticket) {
                     Some(Asked::Attach(ask)) => ask.session,
-                    Some(Asked::Question(session, _) | Asked::Send(session, ..)) => session,
+                    Some(
+                        Asked::Question(session, _)
+                        | Asked::Send(session, ..)
+                        | Asked::Shown(session, ..),
+                    ) => session,
                     None => return,
                 };
                 out.push(Output::Tell(session, Tell::NotHome { shard }));

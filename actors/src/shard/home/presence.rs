@@ -7,17 +7,11 @@ use crate::message::Refusal;
 use crate::packet::{Presence, Regard, Tell};
 use crate::shard::replica::Replica;
 
-/// Whether another user may know of the owner of a mailbox whether they are there and when they last were; and whether
-/// the owner is to know that this user is typing to them. Asked each time something is told.
-#[must_use]
-pub fn may_see(_owner: &Mailbox, _by: &UserId) -> bool {
-    true
-}
-
-/// What another user is told of the owner of a mailbox.
+/// What another user is told of the owner of a mailbox. Who may not see them is told what is told of those who never came:
+/// asked each time something is told.
 #[must_use]
 pub fn presence_of(owner: &Mailbox, by: &UserId, online: bool) -> Presence {
-    if may_see(owner, by) {
+    if owner.shows_itself_to(by) {
         Presence { online, last_seen: owner.last_seen() }
     } else {
         Presence::default()
@@ -47,7 +41,7 @@ impl Home {
                 out.push(Output::Tell(session, Tell::Presence(user, Err(Refusal::NotFound))));
             }
             // Who is not there hears nothing.
-            Regard::Typing { .. } if !known => {}
+            Regard::Typing { .. } | Regard::TypingTo { .. } if !known => {}
             regard => out.push(Output::Regard(user, session, regard)),
         }
     }

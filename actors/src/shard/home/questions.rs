@@ -1,6 +1,6 @@
 //! Questions: what a home says about a mailbox when asked once.
 
-use super::{Asked, Home, Output};
+use super::{Home, Output};
 use crate::ids::{Epoch, SessionId, Timestamp, UserId};
 use crate::mailbox::cids::Cids;
 use crate::mailbox::rules::Mailbox;
@@ -33,6 +33,9 @@ const fn asks_of_the_owner(question: &Question) -> bool {
             | Question::Talks { .. }
             | Question::History(_)
             | Question::Open
+            | Question::Blocked
+            | Question::Settings
+            | Question::Profile { .. }
     )
 }
 
@@ -45,6 +48,7 @@ fn change(
     Ok(match question {
         Question::RemoveDevice(device) => Change::RemoveDevice(device),
         Question::Erase => Change::Erase,
+        Question::People(call) => Change::People(call),
         Question::Group { by, call } => Change::Group { by, call, epoch: epoch() },
         Question::Open if !is_known => Change::Open { epoch: epoch() },
         Question::Password { old, new } => Change::Password { old, new },
@@ -71,7 +75,8 @@ impl Home {
         }
         let question = match change(question, mailbox.is_some(), || Epoch::new(wall, chance)) {
             Ok(change) => {
-                self.propose(replica, user, change, Asked::Question(session, request), out);
+                let asked = Self::asked_by(&user, (session, request), &change);
+                self.propose(replica, user, change, asked, out);
                 return;
             }
             Err(question) => question,
@@ -103,6 +108,9 @@ impl Home {
                 }
                 _ => Err(Refusal::NotFound),
             },
+            Question::Blocked | Question::Settings | Question::Profile { .. } => {
+                Self::of_people(replica, &(user, question))
+            }
             Question::Progress { by } => {
                 let group = mailbox.and_then(Mailbox::group).ok_or(Refusal::NotFound);
                 group.and_then(|group| group.progress(&by)).map(Answer::Progress)
@@ -120,6 +128,7 @@ impl Home {
             Question::RemoveDevice(_)
             | Question::Erase
             | Question::Group { .. }
+            | Question::People(_)
             | Question::Password { .. } => Err(Refusal::Unavailable),
         };
         out.push(Output::Tell(session, Tell::Answer { request, answer }));

@@ -331,6 +331,7 @@ impl State {
                 }
                 Output::Load(user, chunks) => self.load(shard, &user, chunks),
                 Output::LoadRun(user, run, read) => self.load_run(shard, user, run, read),
+                Output::Visibility(user, whom) => self.visibility(shard, &user, whom.as_ref()),
                 Output::Wake(notice) => {
                     if let Some(push) = &self.settings.push {
                         (push.tell)(*notice);

@@ -7,7 +7,7 @@ use super::State;
 use crate::ids::{Conversation, NodeId, SessionId, ShardId, UserId};
 use crate::message::Refusal;
 use crate::packet::{Answer, Packet, Presence, Regard, Tell, Typing};
-use crate::shard::home::{may_see, presence_of, was_there_lately};
+use crate::shard::home::{presence_of, was_there_lately};
 use crate::user::presence::{Change, Sight, TooManyWatchers};
 use crate::user::rules as user;
 
@@ -126,6 +126,7 @@ impl State {
                 }
             }
             Regard::Typing { from, on } => self.typing(shard, user, from, on),
+            Regard::TypingTo { to, on } => self.typing_to(shard, user, to, on),
         }
     }
 
@@ -140,6 +141,8 @@ impl State {
         let attached = self.children.is_attached(user);
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let Some(mailbox) = hosted.replica.state().mailbox(user) else { return };
+        // What who may not see them knows is no sign of them.
+        let knows = knows.filter(|_| mailbox.shows_itself_to(&by));
         let lately = knows.unwrap_or_else(|| was_there_lately(mailbox, wall));
         let (sight, mut changes) = (Sight { attached, lately, now }, Vec::new());
         let watched = hosted.watchers.watch(user, (session, by.clone()), sight, &mut changes);
@@ -176,12 +179,9 @@ impl State {
         for Change { user, online, to } in changes {
             let mailbox = hosted.replica.state().mailbox(&user);
             for (session, by) in to {
-                if mailbox.is_none_or(|owner| may_see(owner, &by)) {
-                    // Of a mailbox that has left memory already there is nothing more to say.
-                    let unseen = Presence { online, last_seen: None };
-                    let presence = mailbox.map_or(unseen, |m| presence_of(m, &by, online));
-                    told.push((session, Tell::Presence(user.clone(), Ok(presence))));
-                }
+                // Who may not see is told nothing new; of a mailbox that has left memory already nobody is told when.
+                let presence = mailbox.map_or(Presence::default(), |m| presence_of(m, &by, online));
+                told.push((session, Tell::Presence(user.clone(), Ok(presence))));
             }
         }
         for (session, tell) in told {
@@ -195,11 +195,8 @@ impl State {
         let Some(hosted) = self.shards.get(&shard) else { return };
         let Some(mailbox) = hosted.replica.state().mailbox(owner) else { return };
         let Some(group) = owner.group() else {
-            if may_see(mailbox, &from) {
-                let conv = Conversation::User(from.clone());
-                self.typed(Typing { conv, from, on, to: vec![owner.clone()] });
-            }
-            return;
+            let conv = Conversation::User(from.clone());
+            return self.typed(Typing { conv, from, on, to: vec![owner.clone()] });
         };
         let Some(held) = mailbox.group().filter(|held| held.has(&from)) else { return };
         let mut by_node: BTreeMap<NodeId, Vec<UserId>> = BTreeMap::new();
@@ -215,9 +212,53 @@ impl State {
         self.schedule();
     }
 
+    /// A user whose mailbox is here is typing to another, whom they may have blocked.
+    fn typing_to(&mut self, shard: ShardId, from: &UserId, to: UserId, on: bool) {
+        let Some(hosted) = self.shards.get(&shard) else { return };
+        let Some(mailbox) = hosted.replica.state().mailbox(from) else { return };
+        let leader = self.router.leader(self.router.shard_of(&to));
+        if let Some((_, node)) = leader.filter(|_| !mailbox.blocks(&to)) {
+            let (conv, from) = (Conversation::User(from.clone()), from.clone());
+            let typing = Typing { conv, from, on, to: vec![to] };
+            self.outlet.node(node, Packet::Typing(Box::new(typing)));
+            self.schedule();
+        }
+    }
+
+    /// Whether a user wants to know what somebody does in a conversation. Of a mailbox that is not in memory nobody is
+    /// connected here.
+    fn minds(&self, user: &UserId, conv: &Conversation, from: &UserId) -> bool {
+        let hosted = self.shards.get(&self.router.shard_of(user));
+        let mailbox = hosted.and_then(|hosted| hosted.replica.state().mailbox(user));
+        matches!(conv, Conversation::Group(_)) || mailbox.is_some_and(|m| !m.blocks(from))
+    }
+
+    /// Whether a user is seen has changed, for another or for all: those who watch are told how it is now, and if for all,
+    /// the user's own sessions whether they hide.
+    pub(super) fn visibility(&mut self, shard: ShardId, user: &UserId, whom: Option<&UserId>) {
+        let now = self.now();
+        let Some(hosted) = self.shards.get(&shard) else { return };
+        let Some(mailbox) = hosted.replica.state().mailbox(user) else { return };
+        let mut told = Vec::new();
+        if whom.is_none() {
+            let hides = Tell::Hides(mailbox.hides());
+            told.extend(self.children.sessions_at(user).map(|session| (session, hides.clone())));
+        }
+        if let Some(Change { online, to, .. }) = hosted.watchers.watching(user, now) {
+            for (session, by) in to.into_iter().filter(|(_, by)| whom.is_none_or(|it| it == by)) {
+                let presence = presence_of(mailbox, &by, online);
+                told.push((session, Tell::Presence(user.clone(), Ok(presence))));
+            }
+        }
+        for (session, tell) in told {
+            self.outlet.tell(session, tell);
+        }
+    }
+
     /// Somebody is typing: tells the sessions of those who are connected here.
     pub(super) fn typed(&mut self, typing: Typing) {
-        let Typing { conv, from, on, to } = typing;
+        let Typing { conv, from, on, mut to } = typing;
+        to.retain(|user| self.minds(user, &conv, &from));
         for session in to.iter().flat_map(|user| self.children.sessions_at(user)) {
             let tell = Tell::Typing { conv: conv.clone(), from: from.clone(), on };
             self.outlet.tell(session, tell);

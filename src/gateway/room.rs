@@ -1,0 +1,56 @@
+//! Room: whether a connection takes a request now, or says when to come again.
+
+use super::flight::weight_of;
+use super::order::Mark;
+use super::rules::{Connection, TICK};
+use super::wire::{Code, Error, Request};
+use super::{Limits, Now};
+
+impl Connection {
+    /// Whether a request may go on now; a send also for the sake of those before it.
+    pub(super) fn may(
+        &mut self,
+        id: Option<&str>,
+        request: &Request,
+        mark: Option<Mark>,
+        limits: &Limits,
+        now: Now,
+    ) -> Result<(), Error> {
+        let Some(mark) = mark else {
+            return self.has_room(id, request, limits, now);
+        };
+        self.order.may(mark, now.running)?;
+        let room = self.has_room(id, request, limits, now);
+        if let Err(error) = &room
+            && error.code.retry()
+        {
+            self.order.answered(mark, Some(error), now.running);
+        }
+        room
+    }
+
+    fn has_room(
+        &mut self,
+        id: Option<&str>,
+        request: &Request,
+        limits: &Limits,
+        now: Now,
+    ) -> Result<(), Error> {
+        let (rate, burst) = (limits.frames_per_second, limits.frames_burst);
+        let weight = weight_of(request, burst);
+        if let Err(wait) = self.bucket.take(weight, rate, burst, now.running) {
+            let error = Error::too_fast("too many frames", wait);
+            if matches!(request, Request::Send(_)) {
+                self.order.pause(&error, wait, now.running);
+            }
+            return Err(error);
+        }
+        if id.is_some_and(|id| self.flight.has(id)) {
+            return Err(Error::new(Code::BadRequest, "id: is in flight already"));
+        }
+        if self.flight.len() >= limits.requests_max {
+            return Err(Error::too_fast("too many requests in flight", TICK));
+        }
+        Ok(())
+    }
+}

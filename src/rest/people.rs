@@ -1,0 +1,227 @@
+//! People: whom a user blocks, who may see them, and what they say of themselves; by the rules of the socket.
+
+use std::sync::Arc;
+
+use actors::ids::UserId;
+use actors::message::Refusal;
+use actors::message::people::{BadText, Call, LastSeen, Profile, Settings};
+use actors::packet::{Answer, Question};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::problem::{Code, Problem};
+use super::{Rest, input};
+
+/// What a body may hold; each call takes its own part of it.
+#[derive(Deserialize)]
+struct Draft<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    about: Option<&'a RawValue>,
+    #[serde(borrow)]
+    avatar: Option<&'a RawValue>,
+    #[serde(borrow)]
+    last_seen: Option<&'a RawValue>,
+}
+
+/// What somebody says of themselves.
+#[derive(Serialize)]
+struct Shown {
+    user: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    about: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar: Option<Box<str>>,
+}
+
+/// `GET /v1/users/{user}/profile`
+pub(super) async fn profile_of(
+    State(rest): State<Arc<Rest>>,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let by = rest.caller(&headers).await?.user;
+    let user = input::name("user", UserId::parse(&user))?;
+    let answer = rest.homes.ask(&user, Question::Profile { by }, rest.timeout).await;
+    shown(&user, answer.map_err(|refusal| of_user(refusal, &user))?)
+}
+
+/// `GET /v1/profile`
+pub(super) async fn profile(
+    State(rest): State<Arc<Rest>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let user = rest.caller(&headers).await?.user;
+    let question = Question::Profile { by: user.clone() };
+    let answer = own(&rest, &user, question).await?;
+    shown(&user, answer.unwrap_or(Answer::Profile(Box::default())))
+}
+
+/// `PATCH /v1/profile`
+pub(super) async fn describe(
+    State(rest): State<Arc<Rest>>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let user = rest.caller(request.headers()).await?.user;
+    let bytes = input::json(request, rest.body_max).await?;
+    let profile = profile_in(&bytes)?;
+    if profile.is_empty() {
+        return Err(Problem::field("name", "or about or avatar must be there"));
+    }
+    let question = Question::People(Call::Describe(profile));
+    shown(&user, rest.homes.ask(&user, question, rest.timeout).await?)
+}
+
+/// `GET /v1/settings`
+pub(super) async fn settings(
+    State(rest): State<Arc<Rest>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let user = rest.caller(&headers).await?.user;
+    let answer = own(&rest, &user, Question::Settings).await?;
+    set_so(answer.unwrap_or(Answer::Settings(Settings::default())))
+}
+
+/// `PATCH /v1/settings`
+pub(super) async fn set(
+    State(rest): State<Arc<Rest>>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let user = rest.caller(request.headers()).await?.user;
+    let bytes = input::json(request, rest.body_max).await?;
+    let Some(last_seen) = last_seen_in(&bytes)? else {
+        return Err(Problem::field("last_seen", "is missing"));
+    };
+    rest.brakes.setting(&user)?;
+    let question = Question::People(Call::LastSeen(last_seen));
+    set_so(rest.homes.ask(&user, question, rest.timeout).await?)
+}
+
+/// `GET /v1/blocked`
+pub(super) async fn blocked(
+    State(rest): State<Arc<Rest>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let user = rest.caller(&headers).await?.user;
+    let users = match own(&rest, &user, Question::Blocked).await? {
+        Some(Answer::Blocked(users)) => users,
+        _ => Vec::new(),
+    };
+    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    Ok(Json(serde_json::json!({ "users": users })).into_response())
+}
+
+/// `PUT /v1/blocked/{user}`
+pub(super) async fn block(
+    State(rest): State<Arc<Rest>>,
+    Path(other): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let user = rest.caller(&headers).await?.user;
+    let other = input::name("user", UserId::parse(&other))?;
+    let looked_up = rest.homes.unknown_of(vec![other.clone()], rest.timeout).await?;
+    if looked_up.is_some() {
+        return Err(of_user(Refusal::NotFound, &other));
+    }
+    change(&rest, &user, Call::Block(other)).await
+}
+
+/// `DELETE /v1/blocked/{user}`
+pub(super) async fn unblock(
+    State(rest): State<Arc<Rest>>,
+    Path(other): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let _place = rest.enter()?;
+    let user = rest.caller(&headers).await?.user;
+    let other = input::name("user", UserId::parse(&other))?;
+    change(&rest, &user, Call::Unblock(other)).await
+}
+
+async fn change(rest: &Rest, user: &UserId, call: Call) -> Result<Response, Problem> {
+    match rest.homes.ask(user, Question::People(call), rest.timeout).await {
+        Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(Refusal::Oneself) => Err(Problem::field("user", "must be somebody else")),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// Asks the caller's home; none when there is no such mailbox (yet).
+async fn own(rest: &Rest, user: &UserId, question: Question) -> Result<Option<Answer>, Problem> {
+    match rest.homes.ask(user, question, rest.timeout).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Refusal::NotFound) => Ok(None),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// Whether a caller shows themselves to nobody, and so is shown nobody.
+pub(super) async fn hides(rest: &Rest, user: &UserId) -> Result<bool, Problem> {
+    let hides = Some(Answer::Settings(Settings { last_seen: LastSeen::Nobody }));
+    Ok(own(rest, user, Question::Settings).await? == hides)
+}
+
+/// A refusal that is about a user who was named.
+pub(super) fn of_user(refusal: Refusal, user: &UserId) -> Problem {
+    match refusal {
+        Refusal::NotFound => {
+            Problem::new(Code::NotFound, format!("no such user: {user}")).of("user")
+        }
+        refusal => refusal.into(),
+    }
+}
+
+fn shown(user: &UserId, answer: Answer) -> Result<Response, Problem> {
+    let Answer::Profile(profile) = answer else { return Err(Problem::internal()) };
+    let Profile { name, about, avatar } = *profile;
+    Ok(Json(Shown { user: user.to_string(), name, about, avatar }).into_response())
+}
+
+fn set_so(answer: Answer) -> Result<Response, Problem> {
+    let Answer::Settings(settings) = answer else { return Err(Problem::internal()) };
+    let last_seen = settings.last_seen.as_str();
+    Ok(Json(serde_json::json!({ "last_seen": last_seen })).into_response())
+}
+
+/// What a body says of its sender.
+pub(super) fn profile_in(bytes: &[u8]) -> Result<Profile, Problem> {
+    let draft: Draft<'_> = input::object(bytes)?;
+    let text = |field, raw| Ok::<_, Problem>(input::optional_text(field, raw)?.map(Box::from));
+    let profile = Profile {
+        name: text("name", draft.name)?,
+        about: text("about", draft.about)?,
+        avatar: text("avatar", draft.avatar)?,
+    };
+    profile.check().map_err(|bad| match bad {
+        BadText::TooLong { field, max } => {
+            let detail = format!("`{field}` has at most {max} bytes");
+            Problem::new(Code::TooLarge, detail).of(field)
+        }
+        BadText::Control { field } => Problem::field(field, "must be without control characters"),
+        BadText::Blank => Problem::field("name", "must be empty or more than blanks"),
+    })?;
+    Ok(profile)
+}
+
+/// Who is to see when its sender was last there, if a body says so.
+pub(super) fn last_seen_in(bytes: &[u8]) -> Result<Option<LastSeen>, Problem> {
+    let draft: Draft<'_> = input::object(bytes)?;
+    let word = input::optional_text("last_seen", draft.last_seen)?;
+    let wrong = || Problem::field("last_seen", "must be everyone, contacts or nobody");
+    word.map(|word| LastSeen::parse(&word).ok_or_else(wrong)).transpose()
+}
