@@ -32,8 +32,8 @@ impl Mailbox {
     /// until it is fetched at the latest moment, and as history after it; a day for clocks that differ.
     pub(super) fn kept_for(&self, policy: Policy) -> Duration {
         const CLOCKS_APART: Duration = Duration::from_secs(86_400);
-        let refers = |group: &Box<Group>| group.referred().0 > self.log.low().0;
-        if self.group.as_ref().is_some_and(refers) {
+        let refers = |group: &Group| group.referred().0 > self.log.low().0;
+        if self.group.as_deref().is_some_and(refers) {
             let span = policy.expiry + policy.history;
             return span + span / MARKS_PER_SPAN + CLOCKS_APART;
         }
