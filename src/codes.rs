@@ -6,9 +6,11 @@
 //! Fails by  nothing.
 
 use actors::message::Refusal;
+use utoipa::ToSchema;
 
 /// The protocol's error codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum Code {
     /// The request cannot be understood: correct it.
     BadRequest,
@@ -112,6 +114,12 @@ mod tests {
         let listed: Vec<&str> =
             list.split_whitespace().map(|code| code.trim_matches('`')).collect();
         assert_eq!(listed, Code::ALL.map(Code::as_str));
+    }
+
+    #[test]
+    fn the_documents_have_the_same_words() {
+        let schema = serde_json::to_value(<Code as utoipa::PartialSchema>::schema()).unwrap();
+        assert_eq!(schema["enum"], serde_json::json!(Code::ALL.map(Code::as_str)));
     }
 
     #[test]

@@ -31,6 +31,7 @@
 //! | [`push`] | tells the operator's push service of devices that sleep through messages |
 //! | [`auth`] | passwords, tokens, and the keys of the operator's own issuer |
 //! | [`codes`] | why something is refused, in the protocol's words |
+//! | `shapes` | what names and numbers look like, for the documents that nodes serve |
 //! | `fuzzing` | runs all that reads a client's or an operator's bytes, for `fuzz/` and its twin among the tests |
 //! | [`client`] | the client that examples, tests and the load generator share |
 //! | crate [`actors`] | the chat itself: ids, messages, sessions, mailboxes, shards, storage, links |
@@ -49,9 +50,13 @@ pub mod auth;
 pub mod client;
 pub mod codes;
 pub mod config;
+#[cfg(test)]
+#[path = "../tests/cluster/described.rs"]
+mod described;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
 pub mod node;
 pub mod push;
 pub mod rest;
+mod shapes;

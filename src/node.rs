@@ -325,10 +325,13 @@ fn routes(
     let client_routes = rest::router(
         Arc::new(rest),
         Arc::new(move || admin::Observed::ready(&*ready)),
-        Arc::new(move |request| {
-            let from = rest::peer_of(&request).map(|peer| peer.ip());
-            gateway::upgrade(&env, from, request)
-        }),
+        rest::Sockets {
+            upgrade: Arc::new(move |request| {
+                let from = rest::peer_of(&request).map(|peer| peer.ip());
+                gateway::upgrade(&env, from, request)
+            }),
+            document: gateway::asyncapi().to_string().into(),
+        },
     );
     let recorder = Recorder::install().map_err(|error| other(error.to_string()))?;
     tokio::spawn(recorder.clone().upkeep());

@@ -40,13 +40,14 @@ const NODE: &[(&str, &[&str])] = &[
     ("fuzzing", &["auth", "client", "config", "gateway", "rest"]),
     ("cli", &[]),
     ("node", &["admin", "auth", "config", "gateway", "push", "rest"]),
-    ("gateway", &["auth", "codes", "config"]),
+    ("gateway", &["auth", "codes", "config", "shapes"]),
     ("admin", &["rest"]),
-    ("rest", &["auth", "codes", "config"]),
+    ("rest", &["auth", "codes", "config", "shapes"]),
     ("client", &[]),
     ("push", &[]),
     ("auth", &["config"]),
     ("codes", &[]),
+    ("shapes", &[]),
     ("config", &[]),
 ];
 

@@ -2,13 +2,15 @@
 //!
 //! Owns      the sockets of this node and how many there may be; nothing that outlives them.
 //! Promises  every refusal and every close code of the protocol page; an idle socket costs a few KiB; a client that
-//!           does not read costs no more than its window; nothing overtakes a message that was refused for now.
+//!           does not read costs no more than its window; nothing overtakes a message that was refused for now; there is no
+//!           op and no event that the AsyncAPI document lacks.
 //! Never     reads a mailbox, or waits for one client on behalf of another.
 //! Fails by  losing the socket: a panic in one ends that one, is counted, and its user is told offline.
 //!
 //! Why one task a socket and a sweep: a timer for each costs thirty times a look at one number, and an actor for each
 //! three times the memory.
 
+mod document;
 mod flight;
 mod goodbye;
 mod groups;
@@ -36,6 +38,7 @@ use actors::session;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use crate::auth::{TokenRefused, Verified};
+pub use document::asyncapi;
 pub use sessions::{Crowded, Msg, Roll, Sessions};
 pub use socket::serve;
 pub use upgrade::upgrade;

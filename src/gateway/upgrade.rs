@@ -149,9 +149,10 @@ fn busy(crowded: Crowded, retry_after: Duration) -> Response {
 fn problem(status: StatusCode, code: Code, detail: &str) -> Response {
     let title = status.canonical_reason().unwrap_or_default();
     let body = format!(
-        r#"{{"type":"about:blank","title":"{title}","status":{},"code":"{}","detail":"{detail}"}}"#,
+        r#"{{"type":"about:blank","title":"{title}","status":{},"detail":"{detail}","code":"{}","retry":{}}}"#,
         status.as_u16(),
         code.as_str(),
+        code.retry(),
     );
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

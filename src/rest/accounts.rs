@@ -14,23 +14,42 @@ use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::brakes::household;
 use super::problem::{Code, Problem};
 use super::{Rest, input, peer_of};
 use crate::auth::{Issued, Verdict};
+use crate::shapes::User;
 
 /// Longest password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 256;
-/// Shortest password of a new account, in bytes.
-const PASSWORD_BYTES_MIN: usize = 8;
+/// Shortest password of a new account, in characters: bytes would let two of some alphabets do.
+const PASSWORD_CHARACTERS_MIN: usize = 8;
 
 /// A user and a password, as sent.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Login)]
 struct Draft<'a> {
     #[serde(borrow)]
+    #[schema(value_type = User)]
     user: Option<&'a RawValue>,
+    /// At most 256 bytes.
     #[serde(borrow)]
+    #[schema(value_type = String, max_length = 256)]
+    password: Option<&'a RawValue>,
+}
+
+/// A user and the password that shall be, as sent.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Registration)]
+struct NewDraft<'a> {
+    #[serde(borrow)]
+    #[schema(value_type = User)]
+    user: Option<&'a RawValue>,
+    /// At least 8 characters, at most 256 bytes.
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 8, max_length = 256)]
     password: Option<&'a RawValue>,
 }
 
@@ -41,11 +60,16 @@ pub(super) struct Login {
 }
 
 /// Two passwords, as sent.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PasswordChange)]
 struct ChangeDraft<'a> {
+    /// The password that is.
     #[serde(borrow)]
+    #[schema(value_type = String, max_length = 256)]
     old: Option<&'a RawValue>,
+    /// The one that shall be: at least 8 characters, at most 256 bytes.
     #[serde(borrow)]
+    #[schema(value_type = String, min_length = 8, max_length = 256)]
     new: Option<&'a RawValue>,
 }
 
@@ -56,14 +80,31 @@ pub(super) struct Change {
 }
 
 /// What a client gets for it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Admitted {
+    #[schema(value_type = User)]
     user: String,
+    /// A JWT, for `Authorization: Bearer` and for the socket's `auth`.
     token: String,
+    /// When it ends, in milliseconds since the Unix epoch.
     expires_at: u64,
 }
 
-/// `POST /v1/register`
+/// Makes an account.
+///
+/// Only where the node allows open registration.
+#[utoipa::path(
+    post,
+    path = "/v1/register",
+    tag = "accounts",
+    request_body(
+        content = NewDraft,
+        example = json!({"user": "alice", "password": "correct horse battery"}),
+    ),
+    responses((status = 201, description = "The account and its first token.", body = Admitted)),
+    security(()),
+    extensions(("x-codes" = json!(["conflict", "forbidden"]))),
+)]
 pub(super) async fn register(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
@@ -75,8 +116,7 @@ pub(super) async fn register(
     }
     let from = peer_of(&request).map(household);
     let bytes = input::json(request, rest.body_max).await?;
-    let login = login_of(&bytes)?;
-    long_enough("password", &login.password)?;
+    let login = registration_of(&bytes)?;
     rest.brakes.login(from)?;
     let hash = rest.passwords.hash(login.password).await?;
     let question = Question::Register(hash.clone());
@@ -90,7 +130,19 @@ pub(super) async fn register(
     Ok(admit(&login.user, issued, StatusCode::CREATED))
 }
 
-/// `POST /v1/login`
+/// Gives a token for a password.
+#[utoipa::path(
+    post,
+    path = "/v1/login",
+    tag = "accounts",
+    request_body(
+        content = Draft,
+        example = json!({"user": "alice", "password": "correct horse battery"}),
+    ),
+    responses((status = 200, description = "A token.", body = Admitted)),
+    security(()),
+    extensions(("x-codes" = json!(["unauthenticated", "forbidden", "gone"]))),
+)]
 pub(super) async fn login(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
@@ -110,7 +162,16 @@ pub(super) async fn login(
     }
 }
 
-/// `POST /v1/token`: a new token for one that is still good.
+/// Gives a new token for one that is still good.
+///
+/// 401 when the password was shown too long ago; 403 for a token of the operator's issuer, which gives new ones itself.
+#[utoipa::path(
+    post,
+    path = "/v1/token",
+    tag = "accounts",
+    responses((status = 200, description = "A token.", body = Admitted)),
+    extensions(("x-codes" = json!(["forbidden"]))),
+)]
 pub(super) async fn renew(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
@@ -121,7 +182,20 @@ pub(super) async fn renew(
     Ok(admit(&caller.user, issued, StatusCode::OK))
 }
 
-/// `POST /v1/password`: another password for who knows the one that is. Tokens stay good: none can be called back.
+/// Sets another password, for who knows the one that is.
+///
+/// Tokens stay good: none can be called back. 403 when `old` is wrong, 409 when another request changed it meanwhile.
+#[utoipa::path(
+    post,
+    path = "/v1/password",
+    tag = "accounts",
+    request_body(
+        content = ChangeDraft,
+        example = json!({"old": "correct horse battery", "new": "staple battery horse"}),
+    ),
+    responses((status = 204, description = "It is changed.")),
+    extensions(("x-codes" = json!(["forbidden", "conflict"]))),
+)]
 pub(super) async fn password(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
@@ -197,10 +271,21 @@ async fn credentials(rest: &Rest, user: &UserId) -> Result<Option<Box<str>>, Pro
 }
 
 pub(super) fn login_of(bytes: &[u8]) -> Result<Login, Problem> {
-    let draft: Draft<'_> = input::object(bytes)?;
-    let user = input::text("user", draft.user)?;
+    let Draft { user, password } = input::object(bytes)?;
+    login_from(user, password)
+}
+
+fn registration_of(bytes: &[u8]) -> Result<Login, Problem> {
+    let NewDraft { user, password } = input::object(bytes)?;
+    let login = login_from(user, password)?;
+    long_enough("password", &login.password)?;
+    Ok(login)
+}
+
+fn login_from(user: Option<&RawValue>, password: Option<&RawValue>) -> Result<Login, Problem> {
+    let user = input::text("user", user)?;
     let user = input::name("user", UserId::parse(&user))?;
-    let password = input::text("password", draft.password)?;
+    let password = input::text("password", password)?;
     short_enough("password", &password)?;
     Ok(Login { user, password })
 }
@@ -220,11 +305,15 @@ fn short_enough(field: &'static str, password: &str) -> Result<(), Problem> {
 }
 
 fn long_enough(field: &'static str, password: &str) -> Result<(), Problem> {
-    if password.len() >= PASSWORD_BYTES_MIN { Ok(()) } else { Err(wrong_length(field)) }
+    let long = password.chars().count() >= PASSWORD_CHARACTERS_MIN;
+    if long { Ok(()) } else { Err(wrong_length(field)) }
 }
 
 fn wrong_length(field: &'static str) -> Problem {
-    Problem::field(field, &format!("must be {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes"))
+    let must = format!(
+        "must have at least {PASSWORD_CHARACTERS_MIN} characters and at most {PASSWORD_BYTES_MAX} bytes"
+    );
+    Problem::field(field, &must)
 }
 
 fn admit(user: &UserId, issued: Issued, status: StatusCode) -> Response {

@@ -1,5 +1,7 @@
 //! Groups: the calls of the socket once more, over HTTP, by the same rules.
 
+mod forms;
+
 use std::sync::Arc;
 
 use actors::ids::{GroupId, UserId};
@@ -12,80 +14,39 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::{Code, Problem};
 use super::{Rest, input};
-
-/// What a body may hold; each call takes its own part of it.
-#[derive(Deserialize)]
-struct Draft<'a> {
-    #[serde(borrow)]
-    title: Option<&'a RawValue>,
-    #[serde(borrow)]
-    icon: Option<&'a RawValue>,
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow)]
-    members: Option<&'a RawValue>,
-    #[serde(borrow)]
-    users: Option<&'a RawValue>,
-    #[serde(borrow)]
-    cid: Option<&'a RawValue>,
-    #[serde(borrow)]
-    role: Option<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-struct Made {
-    group: String,
-}
-
-#[derive(Serialize)]
-struct Listed {
-    group: String,
-    title: Box<str>,
-    role: &'static str,
-}
-
-#[derive(Serialize)]
-struct Member {
-    user: String,
-    role: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Box<str>>,
-}
-
-#[derive(Serialize)]
-struct Shown {
-    group: String,
-    title: Box<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    icon: Option<Box<str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Box<str>>,
-    members: Vec<Member>,
-    created_at: u64,
-    count: usize,
-}
-
-#[derive(Serialize)]
-struct Mark {
-    user: String,
-    delivered: u64,
-    read: u64,
-}
-
-/// Nothing to tell but that it is done.
-#[derive(Serialize)]
-struct Done {}
+use crate::shapes::{self, Group, User};
+use forms::{
+    Changes, Done, Draft, GroupChanges, List, Listed, Made, Mark, Member, Receipts, RoleDraft,
+};
+use forms::{Shown, Users};
 
 const fn role(admin: bool) -> &'static str {
     if admin { "admin" } else { "member" }
 }
 
-/// `POST /v1/groups`
+/// Makes a group.
+///
+/// Who makes it is its admin. The same `cid` again gives the same group.
+#[utoipa::path(
+    post,
+    path = "/v1/groups",
+    operation_id = "group_create",
+    tag = "groups",
+    params((
+        "Idempotency-Key" = Option<shapes::Cid>, Header,
+        description = "Stands for a `cid` that the body leaves out. If both are there, they must be the same.",
+    )),
+    request_body(
+        content = Draft,
+        example = json!({"title": "Holidays", "members": ["bob"], "cid": "holidays"}),
+    ),
+    responses((status = 201, description = "The group.", body = Made)),
+    extensions(("x-codes" = json!(["not_found", "conflict", "too_large"]))),
+)]
 pub(super) async fn create(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
@@ -105,7 +66,14 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(Made { group: group.to_string() })).into_response())
 }
 
-/// `GET /v1/groups`
+/// Lists the groups that one is in.
+#[utoipa::path(
+    get,
+    path = "/v1/groups",
+    operation_id = "group_list",
+    tag = "groups",
+    responses((status = 200, description = "The groups, with one's own role.", body = List)),
+)]
 pub(super) async fn list(
     State(rest): State<Arc<Rest>>,
     headers: HeaderMap,
@@ -122,11 +90,19 @@ pub(super) async fn list(
         title,
         role: role(admin),
     });
-    let groups: Vec<Listed> = listed.collect();
-    Ok(Json(serde_json::json!({ "groups": groups })).into_response())
+    Ok(Json(List { groups: listed.collect() }).into_response())
 }
 
-/// `GET /v1/groups/{group}`
+/// Shows a group that one is in.
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}",
+    operation_id = "group_info",
+    tag = "groups",
+    params(("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7")),
+    responses((status = 200, description = "The group and its members.", body = Shown)),
+    extensions(("x-codes" = json!(["not_found", "forbidden"]))),
+)]
 pub(super) async fn info(
     State(rest): State<Arc<Rest>>,
     Path(group): Path<String>,
@@ -152,7 +128,16 @@ pub(super) async fn info(
     Ok(Json(Shown { group, title, icon, status, members, created_at, count }).into_response())
 }
 
-/// `GET /v1/groups/{group}/receipts`
+/// Tells how far each member has got.
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}/receipts",
+    operation_id = "group_receipts",
+    tag = "groups",
+    params(("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7")),
+    responses((status = 200, description = "A row for each member.", body = Receipts)),
+    extensions(("x-codes" = json!(["not_found", "forbidden"]))),
+)]
 pub(super) async fn receipts(
     State(rest): State<Arc<Rest>>,
     Path(group): Path<String>,
@@ -170,11 +155,20 @@ pub(super) async fn receipts(
         delivered: member.delivered.0,
         read: member.read.0,
     };
-    let receipts: Vec<Mark> = members.into_iter().map(mark).collect();
-    Ok(Json(serde_json::json!({ "receipts": receipts })).into_response())
+    Ok(Json(Receipts { receipts: members.into_iter().map(mark).collect() }).into_response())
 }
 
-/// `PATCH /v1/groups/{group}`
+/// Changes title, icon or status; admins only.
+#[utoipa::path(
+    patch,
+    path = "/v1/groups/{group}",
+    operation_id = "group_update",
+    tag = "groups",
+    params(("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7")),
+    request_body(content = GroupChanges, example = json!({"title": "Holidays!", "icon": "palm"})),
+    responses((status = 200, description = "It is changed.", body = Done)),
+    extensions(("x-codes" = json!(["not_found", "forbidden", "too_large"]))),
+)]
 pub(super) async fn update(
     State(rest): State<Arc<Rest>>,
     Path(group): Path<String>,
@@ -184,7 +178,7 @@ pub(super) async fn update(
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let bytes = input::json(request, rest.body_max).await?;
-    let draft: Draft<'_> = input::object(&bytes)?;
+    let draft: Changes<'_> = input::object(&bytes)?;
     let text = |name, raw| input::optional_text(name, raw);
     let bounded_text =
         |name, raw| text(name, raw)?.map(|text| bounded(name, &text, TEXT_BYTES_MAX)).transpose();
@@ -196,7 +190,17 @@ pub(super) async fn update(
     ask(&rest, &group, by, Call::Update { title: new_title, icon, status }).await
 }
 
-/// `POST /v1/groups/{group}/members`
+/// Takes users in; admins only. Who is in stays in.
+#[utoipa::path(
+    post,
+    path = "/v1/groups/{group}/members",
+    operation_id = "group_add",
+    tag = "groups",
+    params(("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7")),
+    request_body(content = Users, example = json!({"users": ["carol"]})),
+    responses((status = 200, description = "They are in.", body = Done)),
+    extensions(("x-codes" = json!(["not_found", "forbidden", "too_large"]))),
+)]
 pub(super) async fn add(
     State(rest): State<Arc<Rest>>,
     Path(group): Path<String>,
@@ -206,7 +210,7 @@ pub(super) async fn add(
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let bytes = input::json(request, rest.body_max).await?;
-    let draft: Draft<'_> = input::object(&bytes)?;
+    let draft: Users<'_> = input::object(&bytes)?;
     let users = draft.users.map(|raw| names("users", raw)).transpose()?.unwrap_or_default();
     if users.is_empty() {
         return Err(Problem::field("users", "must be a list of at least one user"));
@@ -215,7 +219,19 @@ pub(super) async fn add(
     ask(&rest, &group, by, Call::Add(users)).await
 }
 
-/// `DELETE /v1/groups/{group}/members/{user}`
+/// Puts a user out; admins only, but anybody may remove themselves. Who is not in stays out.
+#[utoipa::path(
+    delete,
+    path = "/v1/groups/{group}/members/{user}",
+    operation_id = "group_remove",
+    tag = "groups",
+    params(
+        ("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7"),
+        ("user" = User, Path, description = "Whom.", example = "carol"),
+    ),
+    responses((status = 200, description = "They are out.", body = Done)),
+    extensions(("x-codes" = json!(["not_found", "forbidden"]))),
+)]
 pub(super) async fn remove(
     State(rest): State<Arc<Rest>>,
     Path((group, user)): Path<(String, String)>,
@@ -228,7 +244,20 @@ pub(super) async fn remove(
     ask(&rest, &group, by, Call::Remove(vec![user])).await
 }
 
-/// `PUT /v1/groups/{group}/members/{user}`
+/// Gives a member a role; admins only. The last admin stays one.
+#[utoipa::path(
+    put,
+    path = "/v1/groups/{group}/members/{user}",
+    operation_id = "group_role",
+    tag = "groups",
+    params(
+        ("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7"),
+        ("user" = User, Path, description = "Whom.", example = "carol"),
+    ),
+    request_body(content = RoleDraft, example = json!({"role": "admin"})),
+    responses((status = 200, description = "They have it.", body = Done)),
+    extensions(("x-codes" = json!(["not_found", "forbidden", "conflict"]))),
+)]
 pub(super) async fn set_role(
     State(rest): State<Arc<Rest>>,
     Path((group, user)): Path<(String, String)>,
@@ -239,7 +268,7 @@ pub(super) async fn set_role(
     let group = input::name("group", GroupId::parse(&group))?;
     let user = input::name("user", UserId::parse(&user))?;
     let bytes = input::json(request, rest.body_max).await?;
-    let draft: Draft<'_> = input::object(&bytes)?;
+    let draft: RoleDraft<'_> = input::object(&bytes)?;
     let admin = match input::text("role", draft.role)?.as_str() {
         "admin" => true,
         "member" => false,
@@ -248,7 +277,16 @@ pub(super) async fn set_role(
     ask(&rest, &group, by, Call::Role { user, admin }).await
 }
 
-/// `POST /v1/groups/{group}/leave`
+/// Leaves a group. When the last admin goes, the oldest member becomes one.
+#[utoipa::path(
+    post,
+    path = "/v1/groups/{group}/leave",
+    operation_id = "group_leave",
+    tag = "groups",
+    params(("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7")),
+    responses((status = 200, description = "One is out.", body = Done)),
+    extensions(("x-codes" = json!(["not_found", "forbidden"]))),
+)]
 pub(super) async fn leave(
     State(rest): State<Arc<Rest>>,
     Path(group): Path<String>,

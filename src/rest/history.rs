@@ -13,97 +13,176 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::Request;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem};
 use super::{Rest, input};
+use crate::shapes::{self, Conv, Device, Group, Mid, User};
 
 /// Chats or messages in one answer, unless the client asks for another number.
 const LIMIT_USUAL: u16 = 50;
 /// How far back from the newest a client may count.
 const OFFSET_MAX: u32 = 1_000_000;
+/// The largest number that is the same for all JSON readers.
+const END: u64 = u64::MAX >> 11;
 
-type Params = Query<BTreeMap<String, String>>;
-
-/// A message, as its reader has it.
-#[derive(Serialize)]
-struct Message<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n: Option<u64>,
-    mid: String,
-    conv: String,
-    from: &'a str,
-    device: &'a str,
-    seq: u64,
-    at: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cid: Option<&'a str>,
-    kind: &'a str,
-    body: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<&'a RawValue>,
-}
-
-/// A message in a copy of all there is.
-#[derive(Serialize)]
-pub(super) struct Exported<'a> {
-    r#type: &'static str,
-    #[serde(flatten)]
-    message: Message<'a>,
-}
-
-/// A message as it stands in a copy of all there is.
-pub(super) fn exported<'a>(entry: &'a Entry, user: &'a UserId) -> Option<Exported<'a>> {
-    let message = message(entry, user, Numbered::Yes)?;
-    Some(Exported { r#type: "message", message })
-}
-
-/// A chat.
-#[derive(Serialize)]
-struct Chat<'a> {
-    conv: String,
-    last: Option<Message<'a>>,
-    unread: u64,
-    delivered: u64,
-    read: u64,
-    received: u64,
-    read_up_to: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    title: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    avatar: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Chats<'a> {
-    conversations: Vec<Chat<'a>>,
-    n: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+/// Which chats, as asked.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Asked {
+    /// At most so many.
+    #[param(value_type = u16, required = false, minimum = 1, maximum = 200, default = 50)]
+    limit: Option<String>,
+    /// That of the page before: goes on behind it.
+    #[param(value_type = u64, required = false, maximum = 9_007_199_254_740_991_u64)]
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+/// Which messages of a conversation, as asked.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Part {
+    /// At most so many.
+    #[param(value_type = u16, required = false, minimum = 1, maximum = 200, default = 50)]
+    limit: Option<String>,
+    /// The newest before this number.
+    #[param(value_type = u64, required = false, maximum = 9_007_199_254_740_991_u64)]
+    before: Option<String>,
+    /// The oldest after this number.
+    #[param(value_type = u64, required = false, maximum = 9_007_199_254_740_991_u64)]
+    after: Option<String>,
+    /// Without the newest so many.
+    #[param(value_type = u32, required = false, maximum = 1_000_000)]
+    offset: Option<String>,
+    /// Not from before this moment, in milliseconds since the Unix epoch.
+    #[param(value_type = u64, required = false, maximum = 9_007_199_254_740_991_u64)]
+    since_ms: Option<String>,
+}
+
+/// Whose messages, as asked.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Writer {
+    /// Only what this user wrote.
+    #[param(value_type = User, required = false)]
+    from: Option<String>,
+}
+
+/// A message, as its reader has it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Message<'a> {
+    /// Its number in the reader's own log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    n: Option<u64>,
+    #[schema(value_type = Mid)]
+    mid: String,
+    #[schema(value_type = Conv)]
+    conv: String,
+    #[schema(value_type = User)]
+    from: &'a str,
+    #[schema(value_type = Device)]
+    device: &'a str,
+    /// Its number in the conversation.
+    seq: u64,
+    /// When it was taken, in milliseconds since the Unix epoch.
+    at: u64,
+    /// Of own messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = shapes::Cid, required = false)]
+    cid: Option<&'a str>,
+    #[schema(value_type = shapes::Kind)]
+    kind: &'a str,
+    #[schema(value_type = shapes::MessageBody)]
+    body: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Mid, required = false)]
+    reply_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object, required = false)]
+    client: Option<&'a RawValue>,
+}
+
+/// A message as it stands in a copy of all there is.
+pub(super) fn exported<'a>(entry: &'a Entry, user: &'a UserId) -> Option<Message<'a>> {
+    message(entry, user, Numbered::Yes)
+}
+
+/// A chat.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Conversation)]
+struct Chat<'a> {
+    #[schema(value_type = Conv)]
+    conv: String,
+    /// The newest message; null when there is none any more.
+    #[schema(required = true)]
+    last: Option<Message<'a>>,
+    /// How many messages of others were not read.
+    unread: u64,
+    /// Up to this `seq` the other side has my messages.
+    delivered: u64,
+    /// Up to this `seq` the other side has read them.
+    read: u64,
+    /// The newest `seq` of the other side, or of the group.
+    received: u64,
+    /// What I have read of it.
+    read_up_to: u64,
+    /// Of a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    title: Option<&'a str>,
+    /// What the other side calls themselves, if they do, and it could be found out in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    name: Option<&'a str>,
+    /// Where the other side's picture is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    avatar: Option<&'a str>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Conversations)]
+struct Chats<'a> {
+    /// The newest first.
+    conversations: Vec<Chat<'a>>,
+    /// How far the user's log went at that moment.
+    n: u64,
+    /// Asks for the next older ones; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
 struct Messages<'a> {
+    /// The oldest first.
     messages: Vec<Message<'a>>,
+    /// Whether there are more in the direction that was asked for.
     more: bool,
+    /// How far the log went at that moment; of a group's messages the newest `seq`.
     n: u64,
 }
 
-/// `GET /v1/conversations`
+/// Lists chats, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations",
+    tag = "messages",
+    params(Asked),
+    responses((status = 200, description = "A page of chats.", body = Chats)),
+)]
 pub(super) async fn conversations(
     State(rest): State<Arc<Rest>>,
-    Query(params): Params,
+    Query(asked): Query<Asked>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
     let user = rest.caller(request.headers()).await?.user;
-    let before = number(&params, "cursor", u64::MAX >> 11)?.map(Number);
-    let limit = limit(&params)?;
+    let before = number("cursor", asked.cursor.as_deref(), END)?.map(Number);
+    let limit = limit(asked.limit.as_deref())?;
     let question = Question::Talks { before, limit };
     let (talks, head, more) = match ask(&rest, &user, question).await? {
         Some(Answer::Talks { talks, head, more }) => (talks, head, more),
@@ -116,37 +195,65 @@ pub(super) async fn conversations(
     Ok(Json(Chats { conversations, n: head.0, cursor }).into_response())
 }
 
-/// `GET /v1/conversations/{conv}/messages`
+/// Reads a chat, in pages.
+///
+/// `before` and `after` are numbers of the user's own log. Without `after` the page has the newest messages that fit.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{conv}/messages",
+    operation_id = "conversation",
+    tag = "messages",
+    params(("conv" = Conv, Path, description = "Which chat.", example = "u:bob"), Part),
+    responses((status = 200, description = "A page of it.", body = Messages)),
+)]
 pub(super) async fn page(
     State(rest): State<Arc<Rest>>,
     Path(conv): Path<String>,
-    Query(params): Params,
+    Query(part): Query<Part>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
     let user = rest.caller(request.headers()).await?.user;
     let conv = conv.parse::<Conversation>();
     let conv = conv.map_err(|_| Problem::field("conv", "must be u:<user> or g:<group>"))?;
-    let wanted = Wanted { conv: Some(conv), ..wanted(&params)? };
+    let wanted = Wanted { conv: Some(conv), ..wanted(&part)? };
     let question = Question::History(Box::new(wanted));
     Ok(told(ask(&rest, &user, question).await?, &user, Numbered::Yes))
 }
 
-/// `GET /v1/messages`
+/// Reads all chats as one, in pages.
+#[utoipa::path(
+    get,
+    path = "/v1/messages",
+    operation_id = "messages",
+    tag = "messages",
+    params(Writer, Part),
+    responses((status = 200, description = "A page of messages.", body = Messages)),
+)]
 pub(super) async fn search(
     State(rest): State<Arc<Rest>>,
-    Query(params): Params,
+    Query(Writer { from }): Query<Writer>,
+    Query(part): Query<Part>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
     let user = rest.caller(request.headers()).await?.user;
-    let from = params.get("from").map(|from| input::name("from", UserId::parse(from)));
-    let wanted = Wanted { from: from.transpose()?, ..wanted(&params)? };
+    let from = from.map(|from| input::name("from", UserId::parse(&from)));
+    let wanted = Wanted { from: from.transpose()?, ..wanted(&part)? };
     let question = Question::History(Box::new(wanted));
     Ok(told(ask(&rest, &user, question).await?, &user, Numbered::Yes))
 }
 
-/// `GET /v1/messages/{mid}`
+/// Reads one message, mine or one to me.
+#[utoipa::path(
+    get,
+    path = "/v1/messages/{mid}",
+    operation_id = "message",
+    tag = "messages",
+    params(("mid" = Mid, Path, description = "Which.", example = "01ARZ3NDEKTSV4RRFFQ69G5FAV")),
+    responses((status = 200, description = "The message.", body = Message)),
+    extensions(("x-codes" = json!(["not_found"]))),
+)]
 pub(super) async fn one(
     State(rest): State<Arc<Rest>>,
     Path(mid): Path<String>,
@@ -162,17 +269,28 @@ pub(super) async fn one(
     message.map(|message| Json(message).into_response()).ok_or_else(|| no_such_message(mid))
 }
 
-/// `GET /v1/groups/{group}/messages`
+/// Reads a group in its own order, from where the reader came in.
+///
+/// `before` and `after` are `seq` here, and messages have no `n`.
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}/messages",
+    operation_id = "group_messages",
+    tag = "groups",
+    params(("group" = Group, Path, description = "Which.", example = "XEQFQBPNY8S2KN2NMB33Y7"), Part),
+    responses((status = 200, description = "A page of it.", body = Messages)),
+    extensions(("x-codes" = json!(["not_found", "forbidden"]))),
+)]
 pub(super) async fn group_log(
     State(rest): State<Arc<Rest>>,
     Path(group): Path<String>,
-    Query(params): Params,
+    Query(part): Query<Part>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
-    let wanted = Box::new(wanted(&params)?);
+    let wanted = Box::new(wanted(&part)?);
     let owner = UserId::of_group(&group);
     let question = Question::GroupLog { by: by.clone(), wanted };
     let answer = ask(&rest, &owner, question).await?;
@@ -266,21 +384,20 @@ fn message<'a>(entry: &'a Entry, user: &'a UserId, numbered: Numbered) -> Option
     })
 }
 
-fn wanted(params: &BTreeMap<String, String>) -> Result<Wanted, Problem> {
-    const END: u64 = u64::MAX >> 11;
-    let offset = number(params, "offset", u64::from(OFFSET_MAX))?.unwrap_or(0);
+fn wanted(part: &Part) -> Result<Wanted, Problem> {
+    let offset = number("offset", part.offset.as_deref(), u64::from(OFFSET_MAX))?.unwrap_or(0);
     Ok(Wanted {
-        after: number(params, "after", END)?.map(Number),
-        before: number(params, "before", END)?.map(Number),
+        after: number("after", part.after.as_deref(), END)?.map(Number),
+        before: number("before", part.before.as_deref(), END)?.map(Number),
         offset: u32::try_from(offset).unwrap_or(OFFSET_MAX),
-        since: number(params, "since_ms", END)?.map(Timestamp),
-        limit: limit(params)?,
+        since: number("since_ms", part.since_ms.as_deref(), END)?.map(Timestamp),
+        limit: limit(part.limit.as_deref())?,
         ..Wanted::default()
     })
 }
 
-fn limit(params: &BTreeMap<String, String>) -> Result<u16, Problem> {
-    let limit = number(params, "limit", u64::from(LIMIT_MAX))?;
+fn limit(given: Option<&str>) -> Result<u16, Problem> {
+    let limit = number("limit", given, u64::from(LIMIT_MAX))?;
     match limit.map(u16::try_from) {
         None => Ok(LIMIT_USUAL),
         Some(Ok(limit)) if limit > 0 => Ok(limit),
@@ -288,12 +405,8 @@ fn limit(params: &BTreeMap<String, String>) -> Result<u16, Problem> {
     }
 }
 
-fn number(
-    params: &BTreeMap<String, String>,
-    name: &'static str,
-    most: u64,
-) -> Result<Option<u64>, Problem> {
+fn number(name: &'static str, given: Option<&str>, most: u64) -> Result<Option<u64>, Problem> {
     let wrong = || Problem::field(name, &format!("must be a whole number up to {most}"));
-    let read = |text: &String| text.parse().ok().filter(|n| *n <= most).ok_or_else(wrong);
-    params.get(name).map(read).transpose()
+    let read = |text: &str| text.parse().ok().filter(|n| *n <= most).ok_or_else(wrong);
+    given.map(read).transpose()
 }

@@ -1,6 +1,5 @@
 //! Leaving: a user takes a copy of all there is of them, or wants to be forgotten.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +16,12 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 use super::{Rest, history};
+use crate::shapes::{Device, Group, Role, SeenBy, User};
 
 /// How often a home that does not answer is asked again before a copy breaks off.
 const TRIES: usize = 10;
@@ -29,22 +29,95 @@ const TRIES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What an erased user hears.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Erased {
     erased: bool,
+    /// How many groups were left.
     groups_left: usize,
+    /// What stays where.
+    #[schema(value_type = Vec<String>)]
     remains: [&'static str; 4],
 }
 
-/// `DELETE /v1/account?confirm=<user>`
+/// One line of a copy of all there is.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[schema(as = ExportLine)]
+pub(super) enum Line<'a> {
+    /// The first line.
+    Account {
+        #[schema(value_type = User)]
+        user: &'a str,
+    },
+    /// A device.
+    Device {
+        #[schema(value_type = Device)]
+        device: &'a str,
+        /// In milliseconds since the Unix epoch.
+        last_seen_ms: u64,
+        /// Up to this entry of the log it has everything.
+        acked_n: u64,
+    },
+    /// What the user says of themselves.
+    Profile {
+        #[schema(required = true)]
+        name: Option<&'a str>,
+        #[schema(required = true)]
+        about: Option<&'a str>,
+        #[schema(required = true)]
+        avatar: Option<&'a str>,
+    },
+    /// What the user has set.
+    Settings {
+        #[schema(value_type = SeenBy)]
+        last_seen: &'static str,
+    },
+    /// Somebody whom the user blocks.
+    Blocked {
+        #[schema(value_type = User)]
+        user: &'a str,
+    },
+    /// A group that the user is in.
+    Group {
+        #[schema(value_type = Group)]
+        group: &'a str,
+        title: &'a str,
+        #[schema(value_type = Role)]
+        role: &'static str,
+    },
+    /// A message of the user's log, in its order.
+    Message(history::Message<'a>),
+}
+
+/// Whether it is meant.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Confirmation {
+    /// Must be one's own name: this cannot be undone.
+    #[param(value_type = User, required = true, example = "alice")]
+    confirm: Option<String>,
+}
+
+/// Erases one's account.
+///
+/// The groups are left, the mailbox is emptied on all nodes, and sockets close with 4304. What is sent to the user from
+/// then on, and what the user asks, is refused with `gone`. The name stays taken.
+#[utoipa::path(
+    delete,
+    path = "/v1/account",
+    tag = "accounts",
+    params(Confirmation),
+    responses((status = 200, description = "It is gone.", body = Erased)),
+    extensions(("x-codes" = json!(["not_found", "conflict"]))),
+)]
 pub(super) async fn erase(
     State(rest): State<Arc<Rest>>,
-    Query(params): Query<BTreeMap<String, String>>,
+    Query(Confirmation { confirm }): Query<Confirmation>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
     let user = rest.caller(&headers).await?.user;
-    if params.get("confirm").map(String::as_str) != Some(user.as_str()) {
+    if confirm.as_deref() != Some(user.as_str()) {
         return Err(Problem::field("confirm", "must be your own name: this cannot be undone"));
     }
     let groups = match rest.homes.ask(&user, Question::Groups, rest.timeout).await? {
@@ -84,7 +157,22 @@ enum Stage {
     End,
 }
 
-/// `GET /v1/export`
+/// Gives a copy of all there is of the user.
+///
+/// One JSON object a line, each an `ExportLine`: the account, its devices, its groups, and its messages in the order of
+/// `n`.
+#[utoipa::path(
+    get,
+    path = "/v1/export",
+    tag = "accounts",
+    responses((
+        status = 200,
+        description = "Lines of JSON, each an `ExportLine`.",
+        body = String,
+        content_type = "application/jsonl",
+    )),
+    extensions(("x-codes" = json!(["not_found"]))),
+)]
 pub(super) async fn export(
     State(rest): State<Arc<Rest>>,
     headers: HeaderMap,
@@ -144,11 +232,10 @@ async fn about(rest: &Rest, user: &UserId) -> Result<Vec<u8>, Problem> {
         Answer::Devices(devices) => devices,
         _ => Vec::new(),
     };
-    let mut part = line(&json!({"type": "account", "user": user.to_string()}));
+    let mut part = line(&Line::Account { user: user.as_str() });
     for device in devices {
-        let (name, seen) = (device.device.to_string(), device.last_seen.0);
-        let row = json!({"type": "device", "device": name, "last_seen_ms": seen, "acked_n": device.acked.0});
-        part.extend(line(&row));
+        let (last_seen_ms, acked_n) = (device.last_seen.0, device.acked.0);
+        part.extend(line(&Line::Device { device: device.device.as_str(), last_seen_ms, acked_n }));
     }
     part.extend(people(rest, user).await?);
     Ok(part)
@@ -160,15 +247,15 @@ async fn people(rest: &Rest, user: &UserId) -> Result<Vec<u8>, Refusal> {
     let own = Question::Profile { by: user.clone() };
     if let Answer::Profile(profile) = rest.homes.ask(user, own, rest.timeout).await? {
         let Profile { name, about, avatar } = *profile;
-        let row = json!({"type": "profile", "name": name, "about": about, "avatar": avatar});
-        part.extend(line(&row));
+        let (name, about, avatar) = (name.as_deref(), about.as_deref(), avatar.as_deref());
+        part.extend(line(&Line::Profile { name, about, avatar }));
     }
     if let Answer::Settings(set) = rest.homes.ask(user, Question::Settings, rest.timeout).await? {
-        part.extend(line(&json!({"type": "settings", "last_seen": set.last_seen.as_str()})));
+        part.extend(line(&Line::Settings { last_seen: set.last_seen.as_str() }));
     }
     if let Answer::Blocked(users) = rest.homes.ask(user, Question::Blocked, rest.timeout).await? {
         for user in users {
-            part.extend(line(&json!({"type": "blocked", "user": user.as_str()})));
+            part.extend(line(&Line::Blocked { user: user.as_str() }));
         }
     }
     Ok(part)
@@ -180,7 +267,7 @@ async fn groups(rest: &Rest, user: &UserId) -> Result<Vec<u8>, Refusal> {
     };
     let row = |(group, title, admin): (actors::ids::GroupId, Box<str>, bool)| {
         let role = if admin { "admin" } else { "member" };
-        line(&json!({"type": "group", "group": group.to_string(), "title": title, "role": role}))
+        line(&Line::Group { group: group.as_str(), title: &title, role })
     };
     Ok(groups.into_iter().flat_map(row).collect())
 }
@@ -191,7 +278,7 @@ async fn messages(rest: &Rest, user: &UserId, after: Number) -> Result<(Vec<u8>,
     let Answer::History { entries, more, .. } = answer else { return Ok((Vec::new(), Stage::End)) };
     let mut part = Vec::new();
     for message in entries.iter().filter_map(|entry| history::exported(entry, user)) {
-        part.extend(line(&message));
+        part.extend(line(&Line::Message(message)));
     }
     let next = match entries.last() {
         Some(entry) if more => Stage::Messages(entry.n),
@@ -200,7 +287,7 @@ async fn messages(rest: &Rest, user: &UserId, after: Number) -> Result<(Vec<u8>,
     Ok((part, next))
 }
 
-fn line<T: Serialize>(row: &T) -> Vec<u8> {
+fn line(row: &Line<'_>) -> Vec<u8> {
     let mut line = serde_json::to_vec(row).unwrap_or_default();
     line.push(b'\n');
     line

@@ -36,7 +36,7 @@ pub(super) async fn manners(request: Request<Body>, next: Next) -> Response {
         Ok(()) => next.run(request).instrument(span).await,
         Err(problem) => problem.into_response(),
     };
-    let mut response = named(response, &id).await;
+    let mut response = named(problem_of(response).await, &id).await;
     let headers = response.headers_mut();
     // What is private or a token is not for the disk of a browser or a proxy.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -73,6 +73,20 @@ fn within_bounds(request: &Request<Body>) -> Result<(), Problem> {
         return Err(problem.status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
     Ok(())
+}
+
+/// What `axum` itself refuses, such as a path that is no text, is told like all else.
+async fn problem_of(response: Response) -> Response {
+    let status = response.status();
+    let refused = status.is_client_error() || status.is_server_error();
+    if !refused || response.headers().get(CONTENT_TYPE) == Some(&PROBLEM) {
+        return response;
+    }
+    let code = if status.is_client_error() { Code::BadRequest } else { Code::Internal };
+    let said = response.into_body().collect().await;
+    let said = said.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let detail = String::from_utf8_lossy(&said).into_owned();
+    Problem::new(code, detail).status(status).into_response()
 }
 
 /// A problem says which request it is about; other answers are left alone.

@@ -11,9 +11,11 @@ use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::problem::{Code, Problem};
 use super::{Rest, input};
+use crate::shapes::{self, Conv, Mid};
 
 /// The device that messages sent over HTTP are from.
 const DEVICE: &str = "http";
@@ -21,32 +23,74 @@ const DEVICE: &str = "http";
 const CLIENT_BYTES_MAX: usize = 1_024;
 
 /// A message, as sent.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewMessage)]
 struct Draft<'a> {
     #[serde(borrow)]
+    #[schema(value_type = Conv)]
     to: Option<&'a RawValue>,
+    /// May be left out when there is an `Idempotency-Key`.
     #[serde(borrow)]
+    #[schema(value_type = Option<shapes::Cid>)]
     cid: Option<&'a RawValue>,
     #[serde(borrow)]
+    #[schema(value_type = shapes::Kind)]
     kind: Option<&'a RawValue>,
     #[serde(borrow)]
+    #[schema(value_type = shapes::MessageBody)]
     body: Option<&'a RawValue>,
+    /// The message that this one answers.
     #[serde(borrow)]
+    #[schema(value_type = Option<Mid>)]
     reply_to: Option<&'a RawValue>,
+    /// An object of at most 1 KiB that is passed through unread.
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     client: Option<&'a RawValue>,
 }
 
 /// One check mark.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Ticked {
+    #[schema(value_type = Mid)]
     mid: String,
+    /// Its number in the conversation.
     seq: u64,
+    /// When it was taken, in milliseconds since the Unix epoch.
     at: u64,
+    /// Whether this `cid` was taken before; then this is the first answer again.
     dup: bool,
 }
 
-/// `POST /v1/messages`
+/// Sends a message.
+///
+/// Answered when it is on the disks of a majority of the mailbox's replicas. The same `cid` again (within 30 days, on any
+/// node) gets the first answer; with another `to`, `kind` or `body` it is a `conflict`.
+#[utoipa::path(
+    post,
+    path = "/v1/messages",
+    tag = "messages",
+    params((
+        "Idempotency-Key" = Option<shapes::Cid>, Header,
+        description = "Stands for a `cid` that the body leaves out. If both are there, they must be the same.",
+    )),
+    request_body(content = Draft, examples(
+        ("to a user" = (value = json!({"to": "u:bob", "cid": "m-1", "kind": "text", "body": "hi"}))),
+        ("once more" = (value = json!({"to": "u:bob", "cid": "m-1", "kind": "text", "body": "hi"}))),
+        ("with all there is" = (value = json!({
+            "to": "u:bob", "cid": "m-2", "kind": "text", "body": "hi again",
+            "reply_to": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "client": {"draft": 7},
+        }))),
+        ("to a group" = (value = json!({
+            "to": "g:XEQFQBPNY8S2KN2NMB33Y7", "cid": "m-3", "kind": "text", "body": "hi all",
+        }))),
+    )),
+    responses(
+        (status = 201, description = "One check mark.", body = Ticked),
+        (status = 200, description = "It was taken before.", body = Ticked),
+    ),
+    extensions(("x-codes" = json!(["not_found", "forbidden", "blocked", "conflict", "mailbox_full"]))),
+)]
 pub(super) async fn send(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,

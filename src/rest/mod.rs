@@ -1,14 +1,16 @@
-//! Rest: the HTTP API for clients: accounts, sending, and who is there; the socket begins here, too.
+//! Rest: the HTTP API for clients: accounts, sending, and who is there; the socket begins here, too, and what both are
+//! is told to programs.
 //!
 //! Owns      the brakes on logins, on sending and on all requests, which die with the process.
 //! Promises  every refusal is a problem (RFC 9457) with the protocol's code and the request's id; every request ends within
-//!           its time-out; nothing private is left in a cache.
+//!           its time-out; nothing private is left in a cache; there is no call that the OpenAPI document lacks.
 //! Never     serves what is the operator's; reads a body without a bound.
 //! Fails by  answering `unavailable` while a home has no majority; a client repeats with the same `cid`.
 
 mod accounts;
 mod brakes;
 mod callers;
+mod documents;
 mod etag;
 mod groups;
 mod health;
@@ -38,19 +40,23 @@ use actors::packet::{Answer, Question};
 use actors::router::{Card, CardsFor};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::MatchedPath;
+use axum::extract::{MatchedPath, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::auth::{PasswordRefused, Passwords, Tokens};
 use crate::config::Config;
 use brakes::Brakes;
 use callers::Settled;
+use documents::Documents;
 
+pub use documents::openapi;
 pub use health::Ready;
 pub use problem::{Code, Problem};
 pub use serve::{Io, Peer, Seat, Seats, bind, serve};
@@ -151,37 +157,26 @@ impl Rest {
     }
 }
 
+/// How `GET /v1/socket` becomes a socket, and what is said there (AsyncAPI, as JSON).
+pub struct Sockets {
+    /// Makes one.
+    pub upgrade: Upgrade,
+    /// Describes them.
+    pub document: Bytes,
+}
+
 /// Everything on the clients' listener.
-pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
+pub fn router(rest: Arc<Rest>, ready: Ready, sockets: Sockets) -> Router {
     let cors = manners::cors(&rest.cors_origins);
-    let routes = Router::new()
-        .route("/v1/register", post(accounts::register))
-        .route("/v1/login", post(accounts::login))
-        .route("/v1/token", post(accounts::renew))
-        .route("/v1/password", post(accounts::password))
-        .route("/v1/messages", post(messages::send).get(history::search))
-        .route("/v1/messages/{mid}", get(history::one))
-        .route("/v1/conversations", get(history::conversations))
-        .route("/v1/conversations/{conv}/messages", get(history::page))
-        .route("/v1/groups", post(groups::create).get(groups::list))
-        .route("/v1/groups/{group}", get(groups::info).patch(groups::update))
-        .route("/v1/groups/{group}/leave", post(groups::leave))
-        .route("/v1/groups/{group}/members", post(groups::add))
-        .route("/v1/groups/{group}/members/{user}", put(groups::set_role).delete(groups::remove))
-        .route("/v1/groups/{group}/messages", get(history::group_log))
-        .route("/v1/groups/{group}/receipts", get(groups::receipts))
-        .route("/v1/account", delete(leaving::erase))
-        .route("/v1/export", get(leaving::export))
-        .route("/v1/users/{user}/presence", get(presence::get))
-        .route("/v1/users/{user}/profile", get(people::profile_of))
-        .route("/v1/profile", get(people::profile).patch(people::describe))
-        .route("/v1/settings", get(people::settings).patch(people::set))
-        .route("/v1/blocked", get(people::blocked))
-        .route("/v1/blocked/{user}", put(people::block).delete(people::unblock));
-    let routes = calls(routes, &rest)
+    let (documents, _) = documents::routes().split_for_parts();
+    let documents = in_common(documents, &rest).with_state(Documents::new(sockets.document));
+    let (calls, _) = calls().split_for_parts();
+    let (socket, _) = self::sockets().split_for_parts();
+    let routes = in_common(calls, &rest)
         .with_state(rest)
+        .merge(documents)
         // How many of these come is the gateway's to say.
-        .route("/v1/socket", get(move |request| async move { upgrade(request) }))
+        .merge(socket.with_state(sockets.upgrade))
         .merge(health_routes(ready));
     let routes = finish(routes);
     match cors {
@@ -190,8 +185,57 @@ pub fn router(rest: Arc<Rest>, ready: Ready, upgrade: Upgrade) -> Router {
     }
 }
 
+/// All calls of clients, with what they are.
+fn calls() -> OpenApiRouter<Arc<Rest>> {
+    OpenApiRouter::new()
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::login))
+        .routes(routes!(accounts::renew))
+        .routes(routes!(accounts::password))
+        .routes(routes!(messages::send, history::search))
+        .routes(routes!(history::one))
+        .routes(routes!(history::conversations))
+        .routes(routes!(history::page))
+        .routes(routes!(groups::create, groups::list))
+        .routes(routes!(groups::info, groups::update))
+        .routes(routes!(groups::leave))
+        .routes(routes!(groups::add))
+        .routes(routes!(groups::set_role, groups::remove))
+        .routes(routes!(history::group_log))
+        .routes(routes!(groups::receipts))
+        .routes(routes!(leaving::erase))
+        .routes(routes!(leaving::export))
+        .routes(routes!(presence::get))
+        .routes(routes!(people::profile_of))
+        .routes(routes!(people::profile, people::describe))
+        .routes(routes!(people::settings, people::set))
+        .routes(routes!(people::blocked))
+        .routes(routes!(people::block, people::unblock))
+}
+
+/// The way to the socket.
+fn sockets() -> OpenApiRouter<Upgrade> {
+    OpenApiRouter::new().routes(routes!(socket))
+}
+
+/// Opens the WebSocket.
+///
+/// The subprotocol is `rookery.v1.json` (also when none is offered) or `rookery.v1.msgpack`. What is said on it:
+/// `/v1/asyncapi.json`.
+#[utoipa::path(
+    get,
+    path = "/v1/socket",
+    tag = "socket",
+    responses((status = 101, description = "It is a WebSocket from here on.")),
+    security(()),
+    extensions(("x-codes" = json!(["bad_request", "426 bad_request", "unavailable"]))),
+)]
+async fn socket(State(upgrade): State<Upgrade>, request: Request<Body>) -> Response {
+    upgrade(request)
+}
+
 /// What all calls of clients have in common: addresses are slowed, and what is still the same is not sent again.
-fn calls(routes: Router<Arc<Rest>>, rest: &Arc<Rest>) -> Router<Arc<Rest>> {
+fn in_common<S: Clone + Send + Sync + 'static>(routes: Router<S>, rest: &Arc<Rest>) -> Router<S> {
     routes
         .route_layer(middleware::from_fn(etag::etag))
         .route_layer(middleware::from_fn_with_state(Arc::clone(rest), brakes::slow))

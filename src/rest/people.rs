@@ -13,36 +13,82 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::problem::{Code, Problem};
 use super::{Rest, input};
+use crate::shapes::{SeenBy, User};
 
-/// What a body may hold; each call takes its own part of it.
-#[derive(Deserialize)]
+/// What somebody is to be known by, as sent; one of the fields must be there.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ProfileDraft)]
 struct Draft<'a> {
+    /// At most 128 bytes; empty removes it.
     #[serde(borrow)]
+    #[schema(value_type = Option<String>, max_length = 128)]
     name: Option<&'a RawValue>,
+    /// At most 512 bytes; empty removes it.
     #[serde(borrow)]
+    #[schema(value_type = Option<String>, max_length = 512)]
     about: Option<&'a RawValue>,
+    /// At most 1 KiB that nodes do not look into; empty removes it.
     #[serde(borrow)]
+    #[schema(value_type = Option<String>, max_length = 1024)]
     avatar: Option<&'a RawValue>,
+}
+
+/// What is to be set, as sent.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SettingsDraft)]
+struct SettingsDraft<'a> {
     #[serde(borrow)]
+    #[schema(value_type = SeenBy)]
     last_seen: Option<&'a RawValue>,
 }
 
 /// What somebody says of themselves.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Profile)]
 struct Shown {
+    #[schema(value_type = User)]
     user: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     name: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     about: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     avatar: Option<Box<str>>,
 }
 
-/// `GET /v1/users/{user}/profile`
+/// What is set.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Settings)]
+struct Set {
+    #[schema(value_type = SeenBy)]
+    last_seen: &'static str,
+}
+
+/// Whom one blocks.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Blocked)]
+struct BlockedUsers {
+    #[schema(value_type = Vec<User>)]
+    users: Vec<String>,
+}
+
+/// Shows what somebody says of themselves; to whom they block, no more than their name.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{user}/profile",
+    operation_id = "profile_of",
+    tag = "users",
+    params(("user" = User, Path, description = "Whose.", example = "bob")),
+    responses((status = 200, description = "The profile.", body = Shown)),
+    extensions(("x-codes" = json!(["not_found"]))),
+)]
 pub(super) async fn profile_of(
     State(rest): State<Arc<Rest>>,
     Path(user): Path<String>,
@@ -55,7 +101,14 @@ pub(super) async fn profile_of(
     shown(&user, answer.map_err(|refusal| of_user(refusal, &user))?)
 }
 
-/// `GET /v1/profile`
+/// Shows the caller's own profile.
+#[utoipa::path(
+    get,
+    path = "/v1/profile",
+    operation_id = "own_profile",
+    tag = "users",
+    responses((status = 200, description = "The profile.", body = Shown)),
+)]
 pub(super) async fn profile(
     State(rest): State<Arc<Rest>>,
     headers: HeaderMap,
@@ -67,7 +120,16 @@ pub(super) async fn profile(
     shown(&user, answer.unwrap_or(Answer::Profile(Box::default())))
 }
 
-/// `PATCH /v1/profile`
+/// Changes what is given of the caller's profile.
+#[utoipa::path(
+    patch,
+    path = "/v1/profile",
+    operation_id = "describe",
+    tag = "users",
+    request_body(content = Draft, example = json!({"name": "Alice", "about": "at sea"})),
+    responses((status = 200, description = "All of it as it is now.", body = Shown)),
+    extensions(("x-codes" = json!(["not_found"]))),
+)]
 pub(super) async fn describe(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
@@ -83,7 +145,14 @@ pub(super) async fn describe(
     shown(&user, rest.homes.ask(&user, question, rest.timeout).await?)
 }
 
-/// `GET /v1/settings`
+/// Shows who may see when the caller was last there.
+#[utoipa::path(
+    get,
+    path = "/v1/settings",
+    operation_id = "settings",
+    tag = "users",
+    responses((status = 200, description = "What is set.", body = Set)),
+)]
 pub(super) async fn settings(
     State(rest): State<Arc<Rest>>,
     headers: HeaderMap,
@@ -94,7 +163,16 @@ pub(super) async fn settings(
     set_so(answer.unwrap_or(Answer::Settings(Settings::default())))
 }
 
-/// `PATCH /v1/settings`
+/// Sets who may see when the caller was last there.
+#[utoipa::path(
+    patch,
+    path = "/v1/settings",
+    operation_id = "set",
+    tag = "users",
+    request_body(content = SettingsDraft, example = json!({"last_seen": "everyone"})),
+    responses((status = 200, description = "What is set now.", body = Set)),
+    extensions(("x-codes" = json!(["not_found"]))),
+)]
 pub(super) async fn set(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
@@ -110,7 +188,14 @@ pub(super) async fn set(
     set_so(rest.homes.ask(&user, question, rest.timeout).await?)
 }
 
-/// `GET /v1/blocked`
+/// Lists whom the caller blocks.
+#[utoipa::path(
+    get,
+    path = "/v1/blocked",
+    operation_id = "blocked",
+    tag = "users",
+    responses((status = 200, description = "They.", body = BlockedUsers)),
+)]
 pub(super) async fn blocked(
     State(rest): State<Arc<Rest>>,
     headers: HeaderMap,
@@ -121,11 +206,20 @@ pub(super) async fn blocked(
         Some(Answer::Blocked(users)) => users,
         _ => Vec::new(),
     };
-    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-    Ok(Json(serde_json::json!({ "users": users })).into_response())
+    let users = users.iter().map(UserId::to_string).collect();
+    Ok(Json(BlockedUsers { users }).into_response())
 }
 
-/// `PUT /v1/blocked/{user}`
+/// Blocks a user: what they write to the caller is refused, and the caller is hidden from them.
+#[utoipa::path(
+    put,
+    path = "/v1/blocked/{user}",
+    operation_id = "block",
+    tag = "users",
+    params(("user" = User, Path, description = "Whom.", example = "carol")),
+    responses((status = 204, description = "They are blocked.")),
+    extensions(("x-codes" = json!(["not_found", "too_large"]))),
+)]
 pub(super) async fn block(
     State(rest): State<Arc<Rest>>,
     Path(other): Path<String>,
@@ -141,7 +235,16 @@ pub(super) async fn block(
     change(&rest, &user, Call::Block(other)).await
 }
 
-/// `DELETE /v1/blocked/{user}`
+/// Blocks a user no longer.
+#[utoipa::path(
+    delete,
+    path = "/v1/blocked/{user}",
+    operation_id = "unblock",
+    tag = "users",
+    params(("user" = User, Path, description = "Whom.", example = "carol")),
+    responses((status = 204, description = "They are not blocked.")),
+    extensions(("x-codes" = json!(["not_found"]))),
+)]
 pub(super) async fn unblock(
     State(rest): State<Arc<Rest>>,
     Path(other): Path<String>,
@@ -194,8 +297,7 @@ fn shown(user: &UserId, answer: Answer) -> Result<Response, Problem> {
 
 fn set_so(answer: Answer) -> Result<Response, Problem> {
     let Answer::Settings(settings) = answer else { return Err(Problem::internal()) };
-    let last_seen = settings.last_seen.as_str();
-    Ok(Json(serde_json::json!({ "last_seen": last_seen })).into_response())
+    Ok(Json(Set { last_seen: settings.last_seen.as_str() }).into_response())
 }
 
 /// What a body says of its sender.
@@ -220,7 +322,7 @@ pub(super) fn profile_in(bytes: &[u8]) -> Result<Profile, Problem> {
 
 /// Who is to see when its sender was last there, if a body says so.
 pub(super) fn last_seen_in(bytes: &[u8]) -> Result<Option<LastSeen>, Problem> {
-    let draft: Draft<'_> = input::object(bytes)?;
+    let draft: SettingsDraft<'_> = input::object(bytes)?;
     let word = input::optional_text("last_seen", draft.last_seen)?;
     let wrong = || Problem::field("last_seen", "must be everyone, contacts or nobody");
     word.map(|word| LastSeen::parse(&word).ok_or_else(wrong)).transpose()

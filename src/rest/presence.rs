@@ -10,19 +10,35 @@ use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{Rest, input, people};
+use crate::shapes::User;
 
 /// How a user is.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Presence)]
 struct Shown {
+    #[schema(value_type = User)]
     user: String,
+    /// Whether one of their sockets is open.
     online: bool,
+    /// The last sign of life of any device, in milliseconds since the Unix epoch; null if none is remembered.
+    #[schema(required = true)]
     last_seen_ms: Option<u64>,
 }
 
-/// `GET /v1/users/{user}/presence`
+/// Tells whether a user is there, and when they last were.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{user}/presence",
+    operation_id = "presence",
+    tag = "users",
+    params(("user" = User, Path, description = "Whose.", example = "bob")),
+    responses((status = 200, description = "How they are.", body = Shown)),
+    extensions(("x-codes" = json!(["not_found"]))),
+)]
 pub(super) async fn get(
     State(rest): State<Arc<Rest>>,
     Path(user): Path<String>,

@@ -9,6 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTIC
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::auth::{NotRenewed, PasswordRefused, SigningFailed, TokenRefused};
 
@@ -18,7 +19,7 @@ pub use crate::codes::Code;
 pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The status that goes with a code when no other is more exact.
-const fn status(code: Code) -> StatusCode {
+pub(super) const fn status(code: Code) -> StatusCode {
     match code {
         Code::BadRequest | Code::UnknownOp => StatusCode::BAD_REQUEST,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -88,19 +89,36 @@ impl Problem {
     }
 }
 
-/// The body, as RFC 9457 has it and with our own members after `detail`.
-#[derive(Serialize)]
-struct Body<'a> {
+/// Why a request was refused, as RFC 9457 has it and with our own members after `detail`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
+    /// Always `about:blank`: `code` says what it is.
     r#type: &'static str,
+    /// The status in words.
     title: &'static str,
+    /// The status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong, and what to do about it.
     detail: &'a str,
+    #[schema(value_type = Code)]
     code: &'static str,
+    /// Whether repeating can help.
     retry: bool,
+    /// When it can, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_after_ms: Option<u64>,
+    /// Which field, parameter or header is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<&'static str>,
+    /// Names the request in the node's log.
+    // Put in by `manners`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    request_id: Option<&'a str>,
 }
 
 impl IntoResponse for Problem {
@@ -115,6 +133,7 @@ impl IntoResponse for Problem {
             retry: self.code.retry(),
             retry_after_ms: self.retry_after.map(millis),
             field: self.field,
+            request_id: None,
         };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, json).into_response();

@@ -8,6 +8,7 @@
     reason = "a test says so by failing"
 )]
 
+mod described;
 mod harness;
 mod ports;
 #[path = "../../src/auth/signer.rs"]
@@ -23,6 +24,7 @@ mod crowd;
 mod damage;
 mod delivery;
 mod devices;
+mod documents;
 mod failover;
 mod greeting;
 mod groups;

@@ -1,6 +1,7 @@
 //! Socket: a raw client of the protocol page, sharing nothing with the project's own client.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -10,6 +11,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::described::Described;
 
 /// Longest wait for something that should come.
 pub(crate) const WITHIN: Duration = Duration::from_secs(20);
@@ -34,6 +37,8 @@ pub(crate) struct Socket {
     stream: WebSocketStream<TcpStream>,
     msgpack: bool,
     requests: u64,
+    /// What was asked under which id.
+    asked: BTreeMap<String, String>,
     replies: BTreeMap<String, Value>,
     events: VecDeque<Value>,
 }
@@ -81,6 +86,7 @@ impl Socket {
                     stream,
                     msgpack: subprotocol == Some(MSGPACK),
                     requests: 0,
+                    asked: BTreeMap::new(),
                     replies: BTreeMap::new(),
                     events: VecDeque::new(),
                 })
@@ -127,6 +133,9 @@ impl Socket {
 
     /// Writes a frame.
     pub(crate) async fn frame(&mut self, frame: &Value) -> Result<(), Over> {
+        if let (Some(id), Some(op)) = (frame["id"].as_str(), frame["op"].as_str()) {
+            self.asked.insert(id.to_owned(), op.to_owned());
+        }
         let message = match self.msgpack {
             true => Message::Binary(rmp_serde::to_vec_named(frame).unwrap().into()),
             false => Message::text(frame.to_string()),
@@ -300,7 +309,12 @@ impl Socket {
         Ok(())
     }
 
+    /// Also looks whether it is as the socket's document says: whatever a test is about, no node says anything else.
     fn sort(&mut self, frame: Value) {
+        static DESCRIBED: LazyLock<Described> =
+            LazyLock::new(|| Described::new(rookery::gateway::asyncapi()));
+        let op = frame["re"].as_str().and_then(|id| self.asked.remove(id));
+        DESCRIBED.wrong_with_frame(&frame, op.as_deref()).unwrap_or_else(|wrong| panic!("{wrong}"));
         if frame.get("ev").is_some() {
             self.events.push_back(frame);
             return;

@@ -1,5 +1,6 @@
 //! Web: HTTP as the tests speak it, independent of the node's own code.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,8 @@ use hyper::{HeaderMap, Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+
+use crate::described::{Described, Said};
 
 /// Longest wait for an answer.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -39,7 +42,7 @@ pub(crate) async fn call_with(
     body: Option<&Value>,
     headers: &[(&str, &str)],
 ) -> Result<Answer, String> {
-    let mut request = Request::builder().method(method).uri(url);
+    let mut request = Request::builder().method(method.clone()).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -56,6 +59,7 @@ pub(crate) async fn call_with(
         let response = client.request(request).await.map_err(|error| format!("{error:?}"))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+        check(&method, url, status, &headers, &bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Ok(Answer {
             status,
@@ -65,6 +69,19 @@ pub(crate) async fn call_with(
         })
     };
     tokio::time::timeout(WITHIN, exchange).await.map_err(|_| format!("no answer from {url}"))?
+}
+
+/// Looks whether an answer of the API is as its document says: whatever a test is about, no node answers anything else.
+fn check(method: &Method, url: &str, status: u16, headers: &HeaderMap, body: &[u8]) {
+    static DESCRIBED: LazyLock<Described> =
+        LazyLock::new(|| Described::new(rookery::rest::openapi()));
+    let target = url.splitn(4, '/').nth(3).map(|rest| format!("/{rest}")).unwrap_or_default();
+    if !target.starts_with("/v1/") {
+        return;
+    }
+    let kind = headers.get("content-type").and_then(|kind| kind.to_str().ok());
+    let said = Said { method: method.as_str(), target: &target, status, kind, body };
+    DESCRIBED.wrong_with(&said).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
 
 /// GET; an unreachable node is an `Err`.

@@ -6,6 +6,7 @@
 //! Never     builds a tree of values: requests are read in place, events are written straight into their bytes.
 //! Fails by  refusing.
 
+mod described;
 mod events;
 mod group;
 mod msgpack;
@@ -20,6 +21,7 @@ mod writer;
 use std::borrow::Cow;
 use std::time::Duration;
 
+pub(crate) use described::{EVENTS, Event, OPS, Op, REFUSED, Shape};
 pub(crate) use events::{Body, Greeting, Outgoing, Teller};
 pub(crate) use group::{GroupBody, GroupRequest};
 pub(crate) use people::PeopleRequest;

@@ -1,6 +1,6 @@
 //! Wire: frames in both formats, right and wrong.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use actors::ids::{
     Cid, Conversation, DeviceId, Epoch, GroupId, Kind, MessageId, Number, Seq, Timestamp, UserId,
@@ -12,8 +12,10 @@ use proptest::prelude::{any, prop};
 use proptest::{prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
+use super::people::PeopleBody;
 use super::{Body, Code, Draft, Error, Format, Greeting, GroupBody, GroupRequest, Outgoing};
 use super::{PresenceRequest, Request, Teller, decode};
+use crate::described::Described;
 
 fn ask(text: &str) -> Result<Request, Error> {
     decode(Format::Json, text.as_bytes()).expect("a frame").request
@@ -224,7 +226,29 @@ fn told(outgoing: &Outgoing, device: Option<&DeviceId>) -> Value {
     let packed = Teller { format: Format::Msgpack, device }.tell(outgoing);
     let json: Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!(unpack(&packed), json);
+    static DESCRIBED: LazyLock<Described> =
+        LazyLock::new(|| Described::new(crate::gateway::asyncapi()));
+    DESCRIBED.wrong_with_frame(&json, op_of(outgoing)).unwrap_or_else(|wrong| panic!("{wrong}"));
     json
+}
+
+/// An op that is answered so.
+fn op_of(outgoing: &Outgoing) -> Option<&'static str> {
+    let Outgoing::Ok { body, .. } = outgoing else { return None };
+    Some(match body {
+        Body::Done => "ack",
+        Body::Auth { .. } => "auth",
+        Body::Sent(_) => "send",
+        Body::Devices(_) => "device.list",
+        Body::Group(GroupBody::Made(_)) => "group.create",
+        Body::Group(GroupBody::Info(..)) => "group.info",
+        Body::Group(GroupBody::List(_)) => "group.list",
+        Body::Group(GroupBody::Receipts(_)) => "receipts",
+        Body::Presence(_) => "watch",
+        Body::People(PeopleBody::Blocked(_)) => "blocked",
+        Body::People(PeopleBody::Settings(_)) => "settings",
+        Body::People(PeopleBody::Profile(_)) => "profile",
+    })
 }
 
 #[test]

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::{Played, Reply, Stage, account, message, stage, stage_with};
-use crate::rest::{Peer, calls, finish};
+use crate::rest::{Peer, finish, in_common};
 
 fn getting(path: &str) -> axum::http::request::Builder {
     Request::get(path)
@@ -196,7 +196,7 @@ fn answers(stage: &Stage) -> Router {
         .route("/v1/other", get(async || Json(json!({"chats": [1, 2]}))))
         .route("/v1/export", get(async || ([(header::CONTENT_TYPE, "application/jsonl")], "{}")))
         .route("/v1/public", get(async || ([(header::CACHE_CONTROL, "max-age=9")], Json(1))));
-    finish(calls(routes, &stage.rest).with_state(stage.rest.clone()))
+    finish(in_common(routes, &stage.rest).with_state(stage.rest.clone()))
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tests of the HTTP API: each call and each refusal, against homes that are played.
 
 mod accounts;
+mod documents;
 mod manners;
 mod messages;
 mod passwords;
@@ -9,7 +10,7 @@ mod presence;
 mod serving;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use actors::ids::{Epoch, MessageId, Seq, Timestamp, UserId};
@@ -21,13 +22,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::Service;
 
-use super::{Homes, Pending, Rest, router};
+use super::{Homes, Pending, Rest, Sockets, router};
 use crate::auth::Tokens;
 use crate::config::Config;
+use crate::described::{Described, Said};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -159,7 +162,8 @@ fn stage_with(homes: Played, change: impl Fn(&mut Config)) -> Stage {
         let from = super::peer_of(&request).map_or("nowhere".to_owned(), |p| p.to_string());
         (StatusCode::IM_A_TEAPOT, from).into_response()
     });
-    let router = router(Arc::clone(&rest), Arc::new(|| true), upgrade);
+    let sockets = Sockets { upgrade, document: Bytes::from_static(b"{}") };
+    let router = router(Arc::clone(&rest), Arc::new(|| true), sockets);
     Stage { router, rest, homes, token }
 }
 
@@ -172,11 +176,23 @@ struct Reply {
     status: u16,
     headers: axum::http::HeaderMap,
     body: Value,
+    bytes: Vec<u8>,
 }
 
 impl Stage {
+    /// Asks, and looks whether the document knows such an answer.
     async fn ask(&self, request: Request<Body>) -> Reply {
-        self.ask_of(self.router.clone(), request).await
+        static DESCRIBED: LazyLock<Described> = LazyLock::new(|| Described::new(super::openapi()));
+        let (method, target) = (request.method().to_string(), request.uri().to_string());
+        let reply = self.ask_of(self.router.clone(), request).await;
+        let kind = reply.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let (status, body) = (reply.status, reply.bytes.as_slice());
+        let said = Said { method: &method, target: &target, status, kind, body };
+        // The way to the socket is played here.
+        if status != StatusCode::IM_A_TEAPOT.as_u16() {
+            DESCRIBED.wrong_with(&said).unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
+        reply
     }
 
     /// Asks another router than that of the API.
@@ -186,7 +202,8 @@ impl Stage {
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-        Reply { status: head.status.as_u16(), headers: head.headers, body }
+        let bytes = bytes.to_vec();
+        Reply { status: head.status.as_u16(), headers: head.headers, body, bytes }
     }
 
     async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {

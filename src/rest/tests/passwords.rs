@@ -102,9 +102,9 @@ async fn wrong_fields_of_a_change_are_named() {
     };
     check(json!({"new": "battery staple"}), "old", "is missing").await;
     check(json!({"old": "correct horse"}), "new", "is missing").await;
-    check(json!({"old": "correct horse", "new": "1234567"}), "new", "8 to 256").await;
-    check(json!({"old": "correct horse", "new": "x".repeat(257)}), "new", "8 to 256").await;
-    check(json!({"old": "x".repeat(257), "new": "battery staple"}), "old", "8 to 256").await;
+    check(json!({"old": "correct horse", "new": "1234567"}), "new", "8 characters").await;
+    check(json!({"old": "correct horse", "new": "x".repeat(257)}), "new", "8 characters").await;
+    check(json!({"old": "x".repeat(257), "new": "battery staple"}), "old", "8 characters").await;
     check(json!({"old": 5, "new": "battery staple"}), "old", "must be a string").await;
 }
 
