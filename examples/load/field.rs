@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::Arguments;
 use crate::crew::Crew;
 use crate::mint::Mint;
+use crate::pages::Answers;
 
 /// Connections being made at once.
 pub(crate) const CONNECTING_MAX: usize = 128;
@@ -64,6 +65,8 @@ pub(crate) struct Field {
     pub(crate) pairs: RefCell<Vec<Pair>>,
     /// With `--group` there is this instead of pairs.
     pub(crate) crew: RefCell<Crew>,
+    /// With `--pages`: how they were answered.
+    pub(crate) answers: RefCell<Answers>,
     pub(crate) mint: Option<Mint>,
     pub(crate) connecting: Semaphore,
     pub(crate) idle: Cell<usize>,
@@ -107,6 +110,7 @@ impl Field {
             counts: RefCell::new(counts),
             pairs: RefCell::new(pairs),
             crew: RefCell::default(),
+            answers: RefCell::new(Answers::new()?),
             connecting: Semaphore::new(CONNECTING_MAX),
             idle: Cell::new(0),
             drained_per_s: Cell::new(None),

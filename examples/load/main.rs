@@ -1,4 +1,5 @@
-//! Load: measures how fast pairs of people or one group can talk through a cluster, and whether anything goes wrong.
+//! Load: measures how fast pairs of people or one group can talk through a cluster and how soon others can look at their
+//! chats meanwhile, and whether anything goes wrong.
 //!
 //! One task per user on one thread, since it shares the machine with the cluster. With `--rate` the sends are due at
 //! fixed moments and latency counts from there, so a stalled cluster cannot hide by slowing its users down.
@@ -8,11 +9,13 @@
 //! cargo run --release --example load -- --rate 2000 --seconds 30 --json
 //! cargo run --release --example load -- --group 100 --posters 10 --rate 50 --seconds 30
 //! cargo run --release --example load -- --pairs 0 --idle 5000 --hold 60
+//! cargo run --release --example load -- --rate 2000 --pages 500 --seconds 30
 //! ```
 
 mod crew;
 mod field;
 mod mint;
+mod pages;
 mod report;
 mod sender;
 
@@ -75,6 +78,15 @@ struct Arguments {
     /// Store while the receivers, or all members but the posters, are away; then let them drain.
     #[arg(long)]
     offline: bool,
+    /// HTTP requests per second, at fixed moments: in turn a reader's list of 200 chats, and a page of 50 messages.
+    #[arg(long, conflicts_with = "group")]
+    pages: Option<f64>,
+    /// How many readers take turns at that.
+    #[arg(long, default_value_t = 100, requires = "pages")]
+    readers: usize,
+    /// Ask each reader once. They are those of an earlier run with this --prefix; restart the nodes in between.
+    #[arg(long, requires = "pages", requires = "prefix")]
+    cold: bool,
     /// How frames are written: json or msgpack.
     #[arg(long, default_value = "json", value_parser = ["json", "msgpack"])]
     format: String,
@@ -99,6 +111,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     anyhow::ensure!(!arguments.urls.is_empty(), "at least one url is needed");
     crew::check(&arguments)?;
+    pages::check(&arguments)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let field = Rc::new(Field::new(arguments)?);
@@ -142,8 +155,15 @@ async fn pairs(field: &Rc<Field>) -> anyhow::Result<()> {
         async move { field.ready(&sender_name(&field.run, i), 2 * i, "sender").await }
     });
     let senders = try_join_all(senders).await?;
+    let readers = match field.arguments.pages {
+        Some(_) => Some(pages::prepare(field).await?),
+        None => None,
+    };
     field.opened.set(field.now_us());
     let mut sending = JoinSet::new();
+    if let Some(readers) = readers {
+        sending.spawn_local(pages::measure(readers));
+    }
     for (i, connection) in senders.into_iter().enumerate() {
         sending.spawn_local(Sender::new(Rc::clone(field), i, connection).run());
     }

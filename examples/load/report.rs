@@ -20,7 +20,10 @@ impl Field {
             Some(_) => ["post_to_tick", "post_to_last_member", "post_to_all_have_it"],
         };
         let histograms = [&counts.tick, &counts.delivery, &counts.receipt];
-        let latencies = names.into_iter().zip(histograms);
+        let answers = self.answers.borrow();
+        let pages = [("list_of_200", &answers.lists), ("page_of_50", &answers.pages)];
+        let pages = pages.into_iter().filter(|_| self.arguments.pages.is_some());
+        let latencies = names.into_iter().zip(histograms).chain(pages);
         let rate = |count: u64| (count as f64 / seconds * 10.0).round() / 10.0;
         let mut text = String::new();
         if self.arguments.json {
@@ -48,6 +51,10 @@ impl Field {
             if let Some(drained) = self.drained_per_s.get() {
                 report["drained_per_s"] = drained.round().into();
             }
+            if self.arguments.pages.is_some() {
+                report["lists_per_s"] = rate(answers.lists.len()).into();
+                report["pages_per_s"] = rate(answers.pages.len()).into();
+            }
             for (name, histogram) in latencies {
                 report[format!("{name}_ms")] = serde_json::json!(Percentiles::of(histogram));
             }
@@ -61,6 +68,10 @@ impl Field {
             match self.drained_per_s.get() {
                 Some(drained) => writeln!(text, "drained/s    {drained:>10.1}")?,
                 None => writeln!(text, "{deliveries:<13}{:>10.1}", rate(counts.delivered))?,
+            }
+            if self.arguments.pages.is_some() {
+                writeln!(text, "lists/s      {:>10.1}", rate(answers.lists.len()))?;
+                writeln!(text, "pages/s      {:>10.1}", rate(answers.pages.len()))?;
             }
             writeln!(text, "                          p50 ms    p99 ms   p999 ms    max ms")?;
             for (name, histogram) in latencies {
