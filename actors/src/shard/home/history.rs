@@ -98,9 +98,8 @@ impl Home {
     ) {
         let Some(mut search) = self.searches.waiting.remove(&ticket) else { return };
         let low = replica.state().mailbox(&search.user).map_or(Number(0), |m| m.log().low());
-        let single = entries.iter().cloned().flat_map(Entry::each);
-        let wanted = single.filter(|e| e.n > low && search.wanted.contains(&e.n));
-        search.fetched.extend(wanted.map(|entry| (entry.n, entry)));
+        let wanted = search.wanted.iter().filter(|n| **n > low);
+        search.fetched.extend(wanted.filter_map(|n| Some((*n, single(entries, *n)?))));
         search.reading -= 1;
         if search.reading > 0 {
             self.searches.waiting.insert(ticket, search);
@@ -240,6 +239,13 @@ impl Search {
         let (session, request) = self.asker;
         out.push(Output::Tell(session, Tell::Answer { request, answer: Ok(answer) }));
     }
+}
+
+/// Entry `n` of a run, by itself.
+fn single(run: &[Entry], n: Number) -> Option<Entry> {
+    let entry = run.get(run.partition_point(|entry| entry.last() < n))?;
+    let from = Number(n.0.checked_sub(1)?);
+    entry.clone().after(from)?.each().next().filter(|entry| entry.n == n)
 }
 
 fn messages(mut wanted: Box<Wanted>) -> Asked {
