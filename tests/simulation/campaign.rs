@@ -34,8 +34,8 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::SendsHalf, 20, "went back"),
         (Plant::SkipsMailbox, 20, "went back"),
         (Plant::TearsCheckpoint, 40, "after the one before"),
-        (Plant::AppliesTwice, 40, "not drained"),
-        (Plant::CompactsEarly, 20, "before the log goes"),
+        (Plant::AppliesTwice, 100, "not drained"),
+        (Plant::CompactsEarly, 100, "before the log goes"),
     ];
     #[cfg(debug_assertions)]
     planted.extend([
@@ -46,7 +46,7 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::Rule(Mutant::StaleLeaderServes), 20, "not drained"),
         (Plant::Rule(Mutant::WindowOverrun), 10, "the window holds"),
         (Plant::Rule(Mutant::TwoSockets), 20, "one session per device"),
-        (Plant::Rule(Mutant::ExpiresByLocalClock), 40, "old enough to expire"),
+        (Plant::Rule(Mutant::ExpiresByLocalClock), 150, "old enough to expire"),
         (Plant::Rule(Mutant::TakesFromAnybody), 40, "was a member"),
         (Plant::Rule(Mutant::TicksOfTheFastest), 20, "is told"),
         (Plant::Rule(Mutant::TicksStop), 10, "knows what"),
