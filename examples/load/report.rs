@@ -39,15 +39,7 @@ impl Field {
                 "disconnects": counts.reconnects, "errors": counts.errors,
                 "longest_stall_ms": counts.longest_stall.as_millis() as u64, "ok": good,
             });
-            if let Some(size) = self.arguments.group {
-                report["group"] = size.into();
-                report["posters"] = self.arguments.posters.into();
-                report["posts_per_s"] = rate(counts.accepted).into();
-                // While they are away there are none.
-                if !self.arguments.offline {
-                    report["deliveries_per_s"] = rate(counts.delivered).into();
-                }
-            }
+            self.report_group(&mut report, rate(counts.accepted), rate(counts.delivered));
             if let Some(drained) = self.drained_per_s.get() {
                 report["drained_per_s"] = drained.round().into();
             }
@@ -73,11 +65,7 @@ impl Field {
                 writeln!(text, "lists/s      {:>10.1}", rate(answers.lists.len()))?;
                 writeln!(text, "pages/s      {:>10.1}", rate(answers.pages.len()))?;
             }
-            writeln!(text, "                          p50 ms    p99 ms   p999 ms    max ms")?;
-            for (name, histogram) in latencies {
-                let Percentiles { p50, p99, p999, max } = Percentiles::of(histogram);
-                writeln!(text, "{name:<20} {p50:>10.2}{p99:>10.2}{p999:>10.2}{max:>10.2}")?;
-            }
+            table(&mut text, latencies)?;
             writeln!(text, "errors       {:?}", counts.errors)?;
             writeln!(
                 text,
@@ -88,6 +76,30 @@ impl Field {
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(good)
     }
+
+    fn report_group(&self, report: &mut serde_json::Value, posts: f64, deliveries: f64) {
+        let Some(size) = self.arguments.group else { return };
+        report["group"] = size.into();
+        report["posters"] = self.arguments.posters.into();
+        report["posts_per_s"] = posts.into();
+        // While they are away there are none.
+        if !self.arguments.offline {
+            report["deliveries_per_s"] = deliveries.into();
+        }
+    }
+}
+
+/// Latencies, a line each.
+fn table<'a>(
+    text: &mut String,
+    latencies: impl Iterator<Item = (&'a str, &'a Histogram<u64>)>,
+) -> std::fmt::Result {
+    writeln!(text, "                          p50 ms    p99 ms   p999 ms    max ms")?;
+    for (name, histogram) in latencies {
+        let Percentiles { p50, p99, p999, max } = Percentiles::of(histogram);
+        writeln!(text, "{name:<20} {p50:>10.2}{p99:>10.2}{p999:>10.2}{max:>10.2}")?;
+    }
+    Ok(())
 }
 
 /// Latencies in milliseconds.
