@@ -27,6 +27,8 @@ pub struct Fetched {
     pub to: ShardId,
     /// What it asked with.
     pub ticket: u64,
+    /// The group it asked about: an answer may come late, and again.
+    pub group: GroupId,
     /// The first of those wanted, as many as fit one packet.
     pub posts: Vec<Entry>,
     /// Entries of the group up to here are gone for good; only a leader says so.

@@ -108,7 +108,9 @@ impl Home {
     pub fn fetched(&mut self, replica: &Replica, fetched: Fetched, out: &mut Vec<Output>) {
         self.posts.put(&fetched.posts);
         let Some(mut waiting) = self.fetches.waiting.remove(&fetched.ticket) else { return };
-        let (group, before) = (waiting.wanted.0.clone(), waiting.wanted.clone());
+        let (group, before) = (fetched.group, waiting.wanted.clone());
+        // First what is in hand: of a run that was read just before, some may count as gone by now.
+        let _lacking = self.posts.fill(&mut waiting.entries);
         for entry in &mut waiting.entries {
             if let What::Referred { group: of, seq, .. } = &entry.what
                 && *of == group
@@ -198,10 +200,10 @@ impl Home {
 fn give(replica: &Replica, node: NodeId, fetch: Fetch, entries: &[Entry], out: &mut Vec<Output>) {
     let Fetch { from: to, ticket, group, last, .. } = fetch;
     let posts = entries.iter().filter(|entry| entry.n.0 <= last.0).cloned().collect();
-    let group = replica.state().mailbox(&UserId::of_group(&group));
+    let known = replica.state().mailbox(&UserId::of_group(&group));
     let gone = match replica.role().serves {
-        true => group.map_or(last, |group| Seq(group.log().low().0)),
+        true => known.map_or(last, |known| Seq(known.log().low().0)),
         false => Seq(0),
     };
-    out.push(Output::Fetched(node, Fetched { to, ticket, posts, gone }));
+    out.push(Output::Fetched(node, Fetched { to, ticket, group, posts, gone }));
 }
