@@ -27,6 +27,8 @@ const LIMIT_USUAL: u16 = 50;
 const OFFSET_MAX: u32 = 1_000_000;
 /// The largest number that is the same for all JSON readers.
 const END: u64 = u64::MAX >> 11;
+/// Searches for one message that do not come to an end; each looks at some thousand entries.
+const SEARCHES_MAX: usize = 16;
 
 /// Which chats, as asked.
 #[derive(Deserialize, IntoParams)]
@@ -162,6 +164,10 @@ struct Messages<'a> {
     messages: Vec<Message<'a>>,
     /// Whether there are more in the direction that was asked for.
     more: bool,
+    /// What to ask for as `before` or `after` to go on; there while there is `more`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next: Option<u64>,
     /// How far the log went at that moment; of a group's messages the newest `seq`.
     n: u64,
 }
@@ -217,8 +223,8 @@ pub(super) async fn page(
     let conv = conv.parse::<Conversation>();
     let conv = conv.map_err(|_| Problem::field("conv", "must be u:<user> or g:<group>"))?;
     let wanted = Wanted { conv: Some(conv), ..wanted(&part)? };
-    let question = Question::History(Box::new(wanted));
-    Ok(told(ask(&rest, &user, question).await?, &user, Numbered::Yes))
+    let (way, question) = (Way::of(&wanted), Question::History(Box::new(wanted)));
+    Ok(told(ask(&rest, &user, question).await?, &user, way, Numbered::Yes))
 }
 
 /// Reads all chats as one, in pages.
@@ -240,8 +246,8 @@ pub(super) async fn search(
     let user = rest.caller(request.headers()).await?.user;
     let from = from.map(|from| input::name("from", UserId::parse(&from)));
     let wanted = Wanted { from: from.transpose()?, ..wanted(&part)? };
-    let question = Question::History(Box::new(wanted));
-    Ok(told(ask(&rest, &user, question).await?, &user, Numbered::Yes))
+    let (way, question) = (Way::of(&wanted), Question::History(Box::new(wanted)));
+    Ok(told(ask(&rest, &user, question).await?, &user, way, Numbered::Yes))
 }
 
 /// Reads one message, mine or one to me.
@@ -262,11 +268,23 @@ pub(super) async fn one(
     let _place = rest.enter()?;
     let user = rest.caller(request.headers()).await?.user;
     let mid = input::name("mid", MessageId::parse(&mid))?;
-    let wanted = Wanted { mid: Some(mid), limit: 1, ..Wanted::default() };
-    let answer = ask(&rest, &user, Question::History(Box::new(wanted))).await?;
-    let Some(Answer::History { entries, .. }) = &answer else { return Err(no_such_message(mid)) };
-    let message = entries.first().and_then(|entry| message(entry, &user, Numbered::Yes));
-    message.map(|message| Json(message).into_response()).ok_or_else(|| no_such_message(mid))
+    let mut wanted = Wanted { mid: Some(mid), limit: 1, ..Wanted::default() };
+    // Where very much is written, one search does not come to an end.
+    for _ in 0..SEARCHES_MAX {
+        let question = Question::History(Box::new(wanted.clone()));
+        let entries = match ask(&rest, &user, question).await? {
+            Some(Answer::Searched { upto, .. }) => {
+                wanted.after = Some(upto);
+                continue;
+            }
+            Some(Answer::History { entries, .. }) => entries,
+            _ => break,
+        };
+        let message = entries.first().and_then(|entry| message(entry, &user, Numbered::Yes));
+        let message = message.map(|message| Json(message).into_response());
+        return message.ok_or_else(|| no_such_message(mid));
+    }
+    Err(no_such_message(mid))
 }
 
 /// Reads a group in its own order, from where the reader came in.
@@ -291,13 +309,14 @@ pub(super) async fn group_log(
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let wanted = Box::new(wanted(&part)?);
+    let way = Way::of(&wanted);
     let owner = UserId::of_group(&group);
     let question = Question::GroupLog { by: by.clone(), wanted };
     let answer = ask(&rest, &owner, question).await?;
     if answer.is_none() {
         return Err(Problem::new(Code::NotFound, format!("no such group: {group}")).of("group"));
     }
-    Ok(told(answer, &by, Numbered::No))
+    Ok(told(answer, &by, way, Numbered::No))
 }
 
 /// Asks the home; none when there is no such mailbox (yet).
@@ -316,13 +335,34 @@ enum Numbered {
     No,
 }
 
-fn told(answer: Option<Answer>, user: &UserId, numbered: Numbered) -> Response {
-    let (entries, head, more) = match answer {
-        Some(Answer::History { entries, head, more }) => (entries, head, more),
-        _ => (Vec::new(), Number(0), false),
+/// In which direction a page is followed by the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Newer,
+    Older,
+}
+
+impl Way {
+    fn of(wanted: &Wanted) -> Self {
+        if wanted.forward() { Self::Newer } else { Self::Older }
+    }
+}
+
+fn told(answer: Option<Answer>, user: &UserId, way: Way, numbered: Numbered) -> Response {
+    let (entries, head, next) = match answer {
+        Some(Answer::History { entries, head, more }) => {
+            let edge = match way {
+                Way::Newer => entries.last(),
+                Way::Older => entries.first(),
+            };
+            let next = edge.filter(|_| more).map(|entry| entry.n.0);
+            (entries, head, next)
+        }
+        Some(Answer::Searched { entries, head, upto }) => (entries, head, Some(upto.0)),
+        _ => (Vec::new(), Number(0), None),
     };
     let messages = entries.iter().filter_map(|entry| message(entry, user, numbered)).collect();
-    Json(Messages { messages, more, n: head.0 }).into_response()
+    Json(Messages { messages, more: next.is_some(), next, n: head.0 }).into_response()
 }
 
 fn no_such_message(mid: MessageId) -> Problem {

@@ -49,7 +49,8 @@ impl Mailbox {
                 false => (from..to).rev().skip(skip).take(most).map(Number).collect(),
             };
         }
-        let messages = self.talks.back(wanted.conv.as_ref(), after, before);
+        let mirror = self.mirror();
+        let messages = self.talks.back(wanted.conv.as_ref(), after, before, Some(&mirror));
         let messages = messages.filter(|(_, part)| *part != Part::Change).map(|(n, _)| n);
         match forward {
             true => messages.rev().take(most).collect(),
@@ -69,7 +70,7 @@ impl Mailbox {
     #[must_use]
     pub fn talks(&self, before: Option<Number>, most: usize) -> Vec<(Talk, Option<Number>)> {
         let before = before.unwrap_or(Number(u64::MAX));
-        let list = self.talks.list(before, most);
+        let list = self.talks.list(before, most, Some(&self.mirror()));
         let talk = |found: &super::talks::Found<'_>| {
             let conv = found.conv.clone();
             let none = Talk {
@@ -91,7 +92,12 @@ impl Mailbox {
     /// The conversations with messages of others after one number, up to another: the first and the newest of each.
     #[must_use]
     pub fn theirs(&self, after: Number, last: Number) -> BTreeMap<&Conversation, (Number, Number)> {
-        self.talks.theirs(after, last)
+        self.talks.theirs(after, last, Some(&self.mirror()))
+    }
+
+    /// The owner's conversation with themselves.
+    fn mirror(&self) -> Conversation {
+        Conversation::User(self.owner.clone())
     }
 
     /// An entry that came before this moment, and all before it did.
@@ -114,6 +120,8 @@ impl Mailbox {
     #[must_use]
     pub fn unread(&self, conv: &Conversation) -> u64 {
         match conv {
+            // Who wrote it knows it.
+            Conversation::User(user) if *user == self.owner => 0,
             Conversation::User(user) => {
                 let peer = self.peer(user);
                 peer.received.0.saturating_sub(peer.read.0)

@@ -273,3 +273,57 @@ fn a_message_is_found_by_its_id_and_its_sender() {
     let none = Wanted { mid: Some(MessageId(1)), limit: 1, ..Wanted::default() };
     assert_eq!(bench.found(&none), []);
 }
+
+#[test]
+fn what_one_writes_to_oneself_is_there_once_and_not_new() {
+    let mut bench = Bench::new();
+    let (own, device) = (Conversation::User(user("bob")), DeviceId::parse("phone").unwrap());
+    let cid = Cid::parse("note").unwrap();
+    let (mut effects, now) = (Vec::new(), bench.now());
+    let mid = MessageId::new(now.wall, 1);
+    let (from, content) = (user("bob"), content("milk"));
+    let send = Send {
+        from,
+        device: device.clone(),
+        to: own.clone(),
+        cid: cid.clone(),
+        content: content.clone(),
+    };
+    let taken = bench.mailbox.append(send, mid, now, &mut effects).unwrap();
+    let (conv, at) = (own.clone(), now.wall);
+    let sent = Enclosed::Sent { mid, conv, seq: taken.seq, at, cid, device, content };
+    bench.mailbox.receive(sent, now, &mut effects);
+    bench.note(effects);
+    bench.mailbox.check();
+    let copies = bench.kept().filter(|entry| conv_is(entry, &own)).count();
+    assert_eq!(copies, 2, "both are told on the socket: {:?}", bench.log);
+    for conv in [Some(own.clone()), None] {
+        let wanted = Wanted { conv, limit: 10, ..Wanted::default() };
+        let found = bench.found(&wanted);
+        let is_own = |n: &Number| {
+            let entry = &bench.log[usize::try_from(n.0).unwrap() - 1];
+            matches!(entry.what, What::Sent { .. })
+        };
+        assert!(found.len() == 1 && is_own(&found[0]), "{found:?}");
+    }
+    let talks = bench.mailbox.talks(None, 10);
+    assert_eq!((talks.len(), talks[0].0.unread), (1, 0));
+    assert!(bench.mailbox.theirs(Number(0), Number(9)).is_empty(), "nobody is woken by it");
+}
+
+fn conv_is(entry: &Entry, wanted: &Conversation) -> bool {
+    conv(entry).is_some_and(|(of, _)| of == *wanted)
+}
+
+#[test]
+fn a_search_knows_nothing_that_came_after_it_began() {
+    let mut bench = Bench::new();
+    let fill = |bench: &mut Bench| (0..6).for_each(|_| bench.step(0, 0));
+    fill(&mut bench);
+    let head = bench.mailbox.log.head();
+    let all = Wanted { after: Some(Number(0)), limit: 200, ..Wanted::default() }.as_of(head);
+    let few = Wanted { before: Some(Number(3)), ..all.clone() }.as_of(head);
+    fill(&mut bench);
+    assert_eq!(bench.found(&all).last(), Some(&head));
+    assert_eq!(bench.found(&few).last(), Some(&Number(2)));
+}

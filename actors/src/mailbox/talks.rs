@@ -62,7 +62,7 @@ impl PartialEq for Talks {
     fn eq(&self, other: &Self) -> bool {
         let from = self.head.gone.max(other.head.gone);
         let noted = |talks: &Self| {
-            let rows = talks.back(None, from, Number(u64::MAX));
+            let rows = talks.back(None, from, Number(u64::MAX), None);
             rows.map(|(n, part)| (n, part, talks.conv_of(n).cloned())).collect::<Vec<_>>()
         };
         noted(self) == noted(other)
@@ -146,14 +146,16 @@ impl Talks {
         self.ids.clear();
     }
 
-    /// The entries of one conversation, or of all, between two numbers (without them), newest first.
+    /// The entries of one conversation, or of all, between two numbers (without them), newest first; see `mirror`.
     pub fn back(
         &self,
         conv: Option<&Conversation>,
         after: Number,
         before: Number,
+        mirror: Option<&Conversation>,
     ) -> impl DoubleEndedIterator<Item = (Number, Part)> {
         let id = conv.map(|conv| self.ids.get(conv).copied());
+        let mirror = self.mirror(mirror);
         let first = self.first();
         let clamp = |n: u64| {
             usize::try_from(n.saturating_sub(first)).unwrap_or(usize::MAX).min(self.rows.len())
@@ -161,10 +163,16 @@ impl Talks {
         let (from, to) = (clamp(after.0 + 1), clamp(before.0));
         let rows = self.rows.range(from.min(to)..to).enumerate().rev();
         rows.filter_map(move |(at, row)| {
-            let (of, part) = read(*row)?;
+            let (of, part) = once(read(*row)?, mirror);
             let wanted = id.is_none_or(|id| id == Some(of));
             wanted.then_some((Number(first + (from + at) as u64), part))
         })
+    }
+
+    /// The number of the owner's conversation with themselves. What they write there comes back to them, so it is in the log
+    /// twice, and only the own copy is looked at.
+    fn mirror(&self, conv: Option<&Conversation>) -> Option<u32> {
+        self.ids.get(conv?).copied()
     }
 
     /// The conversation of an entry.
@@ -176,13 +184,19 @@ impl Talks {
 
     /// The conversations whose newest entry is before a number, newest first.
     #[must_use]
-    pub fn list(&self, before: Number, most: usize) -> Vec<Found<'_>> {
+    pub fn list(
+        &self,
+        before: Number,
+        most: usize,
+        mirror: Option<&Conversation>,
+    ) -> Vec<Found<'_>> {
+        let mirror = self.mirror(mirror);
         // Of each conversation, where it is in the list, or that it is not in this part of it.
         let mut seen: Vec<Option<Option<usize>>> = vec![None; self.head.names.len()];
         let mut list: Vec<Found<'_>> = Vec::new();
         let mut lacking = 0;
         for (at, row) in self.rows.iter().enumerate().rev() {
-            let Some((id, part)) = read(*row) else { continue };
+            let Some((id, part)) = read(*row).map(|row| once(row, mirror)) else { continue };
             let n = Number(self.first() + at as u64);
             let message = (part != Part::Change).then_some(n);
             let Some(place) = seen.get_mut(id as usize - 1) else { continue };
@@ -209,15 +223,22 @@ impl Talks {
 
     /// The conversations with messages of others after one number, up to another: the first and the newest of each.
     #[must_use]
-    pub fn theirs(&self, after: Number, last: Number) -> BTreeMap<&Conversation, (Number, Number)> {
-        let first = self.first();
+    pub fn theirs(
+        &self,
+        after: Number,
+        last: Number,
+        mirror: Option<&Conversation>,
+    ) -> BTreeMap<&Conversation, (Number, Number)> {
+        let (first, mirror) = (self.first(), self.mirror(mirror));
         let clamp = |n: u64| {
             usize::try_from(n.saturating_sub(first)).unwrap_or(usize::MAX).min(self.rows.len())
         };
         let (from, to) = (clamp(after.0 + 1), clamp(last.0 + 1));
         let mut found: BTreeMap<&Conversation, (Number, Number)> = BTreeMap::new();
         for (at, row) in self.rows.range(from.min(to)..to).enumerate() {
-            let Some((id, Part::Theirs)) = read(*row) else { continue };
+            let Some((id, Part::Theirs)) = read(*row).map(|row| once(row, mirror)) else {
+                continue;
+            };
             let n = Number(first + (from + at) as u64);
             found.entry(&self.head.names[id as usize - 1]).or_insert((n, n)).1 = n;
         }
@@ -227,7 +248,7 @@ impl Talks {
     /// How many messages of others there are among the newest `count` entries of a conversation.
     #[must_use]
     pub fn theirs_among(&self, conv: &Conversation, count: u64) -> u64 {
-        let newest = self.back(Some(conv), Number(0), Number(u64::MAX));
+        let newest = self.back(Some(conv), Number(0), Number(u64::MAX), None);
         let newest = newest.take(usize::try_from(count).unwrap_or(usize::MAX));
         newest.filter(|(_, part)| *part == Part::Theirs).count() as u64
     }
@@ -285,5 +306,13 @@ const fn read(row: u32) -> Option<(u32, Part)> {
     match row >> 2 {
         0 => None,
         id => Some((id, part)),
+    }
+}
+
+/// The same row; but that what the owner wrote to themselves is not also a message of somebody else.
+fn once((id, part): (u32, Part), mirror: Option<u32>) -> (u32, Part) {
+    match part {
+        Part::Theirs if mirror == Some(id) => (id, Part::Change),
+        part => (id, part),
     }
 }

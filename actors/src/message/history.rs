@@ -60,6 +60,15 @@ impl Wanted {
         self.after.is_some() || self.mid.is_some()
     }
 
+    /// The same, but nothing that comes after this moment: an answer says how far the log went, and a search that takes a
+    /// while must not know better.
+    #[must_use]
+    pub fn as_of(mut self, head: Number) -> Self {
+        let end = head.next();
+        self.before = Some(self.before.map_or(end, |before| before.min(end)));
+        self
+    }
+
     /// Whether each message must be looked at to know if it is wanted.
     #[must_use]
     pub const fn looks_into(&self) -> bool {

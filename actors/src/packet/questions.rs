@@ -141,4 +141,13 @@ pub enum Answer {
     Settings(people::Settings),
     /// What the user says of themselves to whoever asked.
     Profile(Box<people::Profile>),
+    /// Messages, as in `History`, of a search that took so long that it ended before it had found enough.
+    Searched {
+        /// They.
+        entries: Vec<Entry>,
+        /// The newest entry of the log at that moment.
+        head: Number,
+        /// The last entry it looked at: more may be found behind it.
+        upto: Number,
+    },
 }

@@ -106,7 +106,8 @@ impl From<Answer> for Body {
             | Answer::Sessions(_)
             | Answer::Cids { .. }
             | Answer::Talks { .. }
-            | Answer::History { .. } => Self::Done,
+            | Answer::History { .. }
+            | Answer::Searched { .. } => Self::Done,
         }
     }
 }

@@ -4,6 +4,7 @@ mod accounts;
 mod documents;
 mod manners;
 mod messages;
+mod pages;
 mod passwords;
 mod people;
 mod presence;
@@ -44,6 +45,8 @@ struct Played {
     sends: Result<Accepted, Refusal>,
     /// The mailbox that is asked about people; alice's.
     people: Mutex<Mailbox>,
+    /// The answer to questions about messages.
+    pages: Option<Answer>,
     /// Applies a registration but says it was taken, as after a lost answer.
     forgetful: bool,
 }
@@ -59,6 +62,7 @@ impl Default for Played {
             asks: Ok(()),
             sends: Ok(accepted),
             people: Mutex::new(Mailbox::new(UserId::parse("alice").unwrap(), Epoch(1))),
+            pages: None,
             forgetful: false,
         }
     }
@@ -105,6 +109,9 @@ impl Homes for Played {
             (Ok(()), question @ (Question::Profile { .. } | Question::People(_)))
             | (Ok(()), question @ (Question::Settings | Question::Blocked)) => {
                 people::answer(&mut self.people.lock().unwrap(), user, question)
+            }
+            (Ok(()), Question::History(_) | Question::GroupLog { .. }) => {
+                Ok(self.pages.clone().unwrap_or(Answer::Done))
             }
             (Ok(()), _) => Ok(Answer::Done),
         };

@@ -70,7 +70,7 @@ impl Home {
                 let more = talks.last().filter(|_| more).map(|(talk, _)| talk.newest);
                 Asked::Talks { talks, more }
             }
-            Question::History(wanted) => messages(wanted),
+            Question::History(wanted) => messages(*wanted, mailbox),
             Question::GroupLog { by, mut wanted } => {
                 let joined = mailbox.group().ok_or(Refusal::NotFound);
                 let joined = joined
@@ -79,7 +79,7 @@ impl Home {
                     Ok(joined) => wanted.floor = Number(joined.0),
                     Err(refusal) => return refuse(asker, refusal, out),
                 }
-                messages(wanted)
+                messages(*wanted, mailbox)
             }
             _ => return,
         };
@@ -219,7 +219,7 @@ impl Search {
                 };
                 Answer::Talks { talks: talks.into_iter().map(talk).collect(), head, more }
             }
-            Asked::Messages { wanted, rounds, mut found, .. } => {
+            Asked::Messages { wanted, rounds, searched, mut found } => {
                 let limit = usize::from(wanted.limit);
                 let mut bytes = 0;
                 let fits = |entry: &Entry| {
@@ -228,12 +228,16 @@ impl Search {
                 };
                 let count = found.iter().map(fits).take_while(|fits| *fits).count();
                 let most = limit.min(count.max(1));
-                let more = found.len() > most || rounds >= ROUNDS_MAX && !self.wanted.is_empty();
+                let more = found.len() > most;
+                let broken_off = rounds >= ROUNDS_MAX && !self.wanted.is_empty();
                 found.truncate(most);
                 if !wanted.forward() {
                     found.reverse();
                 }
-                Answer::History { entries: found, head, more }
+                match searched.filter(|_| broken_off && !more) {
+                    Some(upto) => Answer::Searched { entries: found, head, upto },
+                    None => Answer::History { entries: found, head, more },
+                }
             }
         };
         let (session, request) = self.asker;
@@ -248,11 +252,54 @@ fn single(run: &[Entry], n: Number) -> Option<Entry> {
     entry.clone().after(from)?.each().next().filter(|entry| entry.n == n)
 }
 
-fn messages(mut wanted: Box<Wanted>) -> Asked {
+fn messages(wanted: Wanted, mailbox: &Mailbox) -> Asked {
+    let mut wanted = Box::new(wanted.as_of(mailbox.log().head()));
     wanted.limit = wanted.limit.clamp(1, LIMIT_MAX);
     Asked::Messages { wanted, rounds: 0, searched: None, found: Vec::new() }
 }
 
 fn refuse((session, request): (SessionId, u32), refusal: Refusal, out: &mut Vec<Output>) {
     out.push(Output::Tell(session, Tell::Answer { request, answer: Err(refusal) }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{BootId, NodeId};
+
+    fn told(rounds: u32, wanted: &[u64]) -> Answer {
+        let session = SessionId { node: NodeId(1), boot: BootId(1), count: 1 };
+        let from = Some(UserId::parse("ann").unwrap());
+        let asked = Asked::Messages {
+            wanted: Box::new(Wanted { from, limit: 10, ..Wanted::default() }),
+            rounds,
+            searched: Some(Number(7)),
+            found: Vec::new(),
+        };
+        let search = Search {
+            asker: (session, 1),
+            user: UserId::parse("bob").unwrap(),
+            head: Number(9_000),
+            asked,
+            wanted: wanted.iter().copied().map(Number).collect(),
+            fetched: BTreeMap::new(),
+            reading: 0,
+        };
+        let mut out = Vec::new();
+        search.answer(&mut out);
+        match out.pop() {
+            Some(Output::Tell(_, Tell::Answer { answer: Ok(answer), .. })) => answer,
+            _ => panic!("one answer"),
+        }
+    }
+
+    #[test]
+    fn a_search_that_breaks_off_says_where_to_go_on() {
+        let (entries, head) = (Vec::new(), Number(9_000));
+        let broken = Answer::Searched { entries: entries.clone(), head, upto: Number(7) };
+        assert_eq!(told(ROUNDS_MAX, &[8, 7]), broken);
+        let whole = Answer::History { entries, head, more: false };
+        assert_eq!(told(ROUNDS_MAX, &[]), whole, "there was nothing more to look at");
+        assert_eq!(told(1, &[8, 7]), whole);
+    }
 }
