@@ -109,13 +109,13 @@ pub(super) async fn register(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     if !rest.open_registration {
         let detail = "this cluster takes no registrations; ask its operator for an account";
         return Err(Problem::new(Code::Forbidden, detail));
     }
     let from = peer_of(&request).map(household);
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let login = registration_of(&bytes)?;
     rest.brakes.login(from)?;
     let hash = rest.passwords.hash(login.password).await?;
@@ -147,11 +147,11 @@ pub(super) async fn login(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     let passwords = "this cluster takes no passwords; get a token from its operator";
     rest.takes_passwords(passwords)?;
     let from = peer_of(&request).map(household);
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let login = login_of(&bytes)?;
     match judge(&rest, &login.user, login.password, from).await? {
         Some(_) => {
@@ -178,6 +178,11 @@ pub(super) async fn renew(
 ) -> Result<Response, Problem> {
     let _place = rest.enter()?;
     let caller = rest.caller(request.headers()).await?;
+    // Who was erased is not to come in for ever by one token after the other.
+    match rest.homes.ask(&caller.user, Question::Devices, rest.timeout).await {
+        Ok(_) | Err(Refusal::NotFound) => {}
+        Err(refusal) => return Err(refusal.into()),
+    }
     let issued = rest.tokens.renew(&caller, rest.token_life, rest.session)?;
     Ok(admit(&caller.user, issued, StatusCode::OK))
 }
@@ -200,11 +205,11 @@ pub(super) async fn password(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     rest.takes_passwords("this cluster takes no passwords; there is none to change")?;
     let user = rest.caller(request.headers()).await?.user;
     let from = peer_of(&request).map(household);
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let Change { old, new } = change_of(&bytes)?;
     let Some(old) = judge(&rest, &user, old, from).await? else {
         // The token is good, so this is no 401: clients would throw it away.

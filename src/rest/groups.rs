@@ -51,11 +51,11 @@ pub(super) async fn create(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     let by = rest.caller(request.headers()).await?.user;
     rest.brakes.group(&by)?;
     let key = input::idempotency_key(request.headers())?;
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let draft: Draft<'_> = input::object(&bytes)?;
     let title = title(&input::text("title", draft.title)?)?;
     let members = draft.members.map(|raw| names("members", raw)).transpose()?.unwrap_or_default();
@@ -174,10 +174,10 @@ pub(super) async fn update(
     Path(group): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let draft: Changes<'_> = input::object(&bytes)?;
     let text = |name, raw| input::optional_text(name, raw);
     let bounded_text =
@@ -206,10 +206,10 @@ pub(super) async fn add(
     Path(group): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let draft: Users<'_> = input::object(&bytes)?;
     let users = draft.users.map(|raw| names("users", raw)).transpose()?.unwrap_or_default();
     if users.is_empty() {
@@ -263,11 +263,11 @@ pub(super) async fn set_role(
     Path((group, user)): Path<(String, String)>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let user = input::name("user", UserId::parse(&user))?;
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let draft: RoleDraft<'_> = input::object(&bytes)?;
     let admin = match input::text("role", draft.role)?.as_str() {
         "admin" => true,

@@ -1,6 +1,7 @@
 //! Leaving: a user takes a copy of all there is of them, or wants to be forgotten.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actors::ids::{Number, UserId};
@@ -19,7 +20,7 @@ use futures_util::stream::{self, Stream};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::{Rest, history};
 use crate::shapes::{Device, Group, Role, SeenBy, User};
 
@@ -27,6 +28,10 @@ use crate::shapes::{Device, Group, Role, SeenBy, User};
 const TRIES: usize = 10;
 /// Between two such tries.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Copies that one node makes at once.
+const COPIES_MAX: usize = 64;
+/// Who gets none is told to come back after this.
+const COPIES_AGAIN: Duration = Duration::from_secs(10);
 
 /// What an erased user hears.
 #[derive(Serialize, ToSchema)]
@@ -149,6 +154,43 @@ pub(super) async fn erase(
     Ok(Json(erased).into_response())
 }
 
+/// Copies on their way. They last as long as their readers like, so they have places of their own, of which each user has one:
+/// else who reads many slowly would leave none for the requests of others.
+#[derive(Clone, Default)]
+pub(super) struct Copies(Arc<Mutex<BTreeSet<UserId>>>);
+
+/// A copy on its way, until this is dropped.
+struct Copying {
+    copies: Copies,
+    user: UserId,
+}
+
+impl Copies {
+    fn users(&self) -> MutexGuard<'_, BTreeSet<UserId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, user: &UserId) -> Result<Copying, Problem> {
+        let mut users = self.users();
+        if users.contains(user) {
+            let detail = "a copy is on its way to this user already; let it end first";
+            return Err(Problem::new(Code::RateLimited, detail).after(COPIES_AGAIN));
+        }
+        if users.len() >= COPIES_MAX {
+            let detail = "too many copies at once; try again a little later";
+            return Err(Problem::new(Code::Unavailable, detail).after(COPIES_AGAIN));
+        }
+        users.insert(user.clone());
+        Ok(Copying { copies: self.clone(), user: user.clone() })
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.copies.users().remove(&self.user);
+    }
+}
+
 /// Where a copy stands.
 enum Stage {
     About,
@@ -177,8 +219,8 @@ pub(super) async fn export(
     State(rest): State<Arc<Rest>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let place = rest.enter()?;
     let user = rest.caller(&headers).await?.user;
+    let place = rest.copies.begin(&user)?;
     // The first part now: what is wrong is told as a problem, not in the middle of a copy.
     let about = about(&rest, &user).await?;
     let name = format!("attachment; filename=\"{user}.jsonl\"");
@@ -275,16 +317,19 @@ async fn groups(rest: &Rest, user: &UserId) -> Result<Vec<u8>, Refusal> {
 async fn messages(rest: &Rest, user: &UserId, after: Number) -> Result<(Vec<u8>, Stage), Refusal> {
     let wanted = Wanted { after: Some(after), limit: LIMIT_MAX, ..Wanted::default() };
     let answer = ask(rest, user, Question::History(Box::new(wanted))).await?;
-    let Answer::History { entries, more, .. } = answer else { return Ok((Vec::new(), Stage::End)) };
+    let (entries, next) = match answer {
+        Answer::History { entries, more, .. } => {
+            let next = entries.last().filter(|_| more).map(|entry| entry.n);
+            (entries, next)
+        }
+        Answer::Searched { entries, upto, .. } => (entries, Some(upto)),
+        _ => (Vec::new(), None),
+    };
     let mut part = Vec::new();
     for message in entries.iter().filter_map(|entry| history::exported(entry, user)) {
         part.extend(line(&Line::Message(message)));
     }
-    let next = match entries.last() {
-        Some(entry) if more => Stage::Messages(entry.n),
-        _ => Stage::End,
-    };
-    Ok((part, next))
+    Ok((part, next.map_or(Stage::End, Stage::Messages)))
 }
 
 fn line(row: &Line<'_>) -> Vec<u8> {

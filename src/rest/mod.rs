@@ -118,6 +118,7 @@ pub struct Rest {
     body_max: usize,
     message_body_max: usize,
     places: Arc<Semaphore>,
+    copies: leaving::Copies,
 }
 
 impl Rest {
@@ -145,10 +146,12 @@ impl Rest {
             body_max: limits.frame_bytes_max as usize,
             message_body_max: limits.body_bytes_max as usize,
             places: Arc::new(Semaphore::new(limits.http_requests_in_flight_max as usize)),
+            copies: leaving::Copies::default(),
         })
     }
 
-    /// Takes one of the places for requests, until the permit is dropped.
+    /// Takes one of the places for requests, until the permit is dropped. Not before the body is there: else whoever sends
+    /// many bodies slowly, even without a token, would leave no place for others.
     fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.places.clone().try_acquire_owned().map_err(|_| {
             let detail = "too many requests at once; try again a little later";

@@ -134,9 +134,9 @@ pub(super) async fn describe(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     let user = rest.caller(request.headers()).await?.user;
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let profile = profile_in(&bytes)?;
     if profile.is_empty() {
         return Err(Problem::field("name", "or about or avatar must be there"));
@@ -177,9 +177,9 @@ pub(super) async fn set(
     State(rest): State<Arc<Rest>>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let _place = rest.enter()?;
     let user = rest.caller(request.headers()).await?.user;
     let bytes = input::json(request, rest.body_max).await?;
+    let _place = rest.enter()?;
     let Some(last_seen) = last_seen_in(&bytes)? else {
         return Err(Problem::field("last_seen", "is missing"));
     };

@@ -15,6 +15,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -37,6 +39,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(6);
 /// Pause when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A client that takes nothing for this long of what it is sent is let go of, with what was meant for it: hyper would wait
+/// for ever, a megabyte of answer in its hand.
+const STALLED: Duration = Duration::from_secs(30);
 /// What a connection past the limit is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
     Content-Type: application/problem+json\r\nContent-Length: 153\r\n\r\n\
@@ -138,6 +143,7 @@ fn admit(
     };
     // Without it a tick would wait for the acknowledgement of the packet before.
     let _ = stream.set_nodelay(true);
+    give_up_after(&stream, STALLED);
     let seat = Seat(Arc::new(seat));
     let connection = connection(stream, peer, router.clone(), seat, stop.clone());
     let alive = alive.clone();
@@ -145,6 +151,15 @@ fn admit(
         connection.await;
         drop(alive);
     });
+}
+
+/// Has the kernel end a connection whose other side takes nothing for so long (RFC 5482). Where there is no such option, the
+/// connection lasts as long as the other side answers at all.
+fn give_up_after(stream: &TcpStream, time: Duration) {
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(time));
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, time);
 }
 
 /// One connection, until it ends or is upgraded.
@@ -185,4 +200,23 @@ async fn connection(
 async fn answer(mut router: Router, request: Request<Body>) -> Result<Response, Infallible> {
     // A router is always ready.
     router.call(request).await
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_let_go_of() {
+        let listener =
+            TcpListener::from_std(bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        give_up_after(&stream, Duration::from_millis(500));
+        let endless = async { while stream.write_all(&[0; 64 << 10]).await.is_ok() {} };
+        let ended = tokio::time::timeout(Duration::from_secs(30), endless).await;
+        assert!(ended.is_ok(), "it ends");
+    }
 }

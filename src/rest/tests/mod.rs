@@ -2,6 +2,7 @@
 
 mod accounts;
 mod documents;
+mod leaving;
 mod manners;
 mod messages;
 mod pages;

@@ -9,7 +9,8 @@ use axum::http::{Request, header};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::stage;
+use super::{Played, stage, stage_with};
+use crate::config::Config;
 use crate::rest::{Seats, bind, serve};
 
 #[tokio::test]
@@ -38,11 +39,16 @@ struct Served {
 }
 
 fn served(connections_max: u32) -> Served {
+    served_by(connections_max, |_| {})
+}
+
+fn served_by(connections_max: u32, change: impl Fn(&mut Config)) -> Served {
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     let seats = Seats::new(connections_max);
-    let done = tokio::spawn(serve(listener, stage().router, seats, stopped));
+    let done =
+        tokio::spawn(serve(listener, stage_with(Played::default(), change).router, seats, stopped));
     Served { address, stop, done }
 }
 
@@ -82,7 +88,7 @@ async fn long_heads_are_refused() {
     let long = "x".repeat(20_000);
     let text = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nLong: {long}\r\n\r\n");
     let (_, text) = talks(served.address, text).await;
-    assert!(!text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 431 ") && text.contains("too_large"), "{text}");
     let many = "A: b\r\n".repeat(100);
     let text = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{many}\r\n");
     let (_, text) = talks(served.address, text).await;
@@ -126,4 +132,36 @@ async fn a_large_body_is_answered_before_it_is_complete_or_after() {
     let whole = head(1 << 20) + &" ".repeat(1 << 20);
     let (_, text) = talks(served.address, whole).await;
     assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_framework_refuses_is_a_problem_as_well() {
+    let stage = stage();
+    let paths = [
+        "/v1/messages/%FF",
+        "/v1/users/%FF/presence",
+        "/v1/conversations/%FF/messages",
+        "/v1/groups/%FF",
+    ];
+    for path in paths {
+        let reply = stage.get(path, &stage.token).await;
+        reply.refuses(400, "bad_request", "UTF-8");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_slow_to_come_take_no_place_from_others() {
+    let served = served_by(10, |config| config.limits.http_requests_in_flight_max = 1);
+    let head = |path: &str, length: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n"
+        )
+    };
+    let account = r#"{"user": "bob", "password": "correct horse"}"#;
+    let (_slow, text) = talks(served.address, head("/v1/login", 9)).await;
+    assert_eq!(text, "", "it waits for the body");
+    let whole = head("/v1/register", account.len()) + account;
+    let (_, text) = talks(served.address, whole).await;
+    assert!(text.starts_with("HTTP/1.1 201 "), "{text}");
 }
