@@ -570,3 +570,34 @@ async fn an_http_request_becomes_a_socket_while_there_is_room() {
     assert_eq!(response.status(), 503);
     assert!(response.headers().contains_key("retry-after"));
 }
+
+#[tokio::test]
+async fn a_request_that_becomes_no_socket_hears_so_in_a_problem() {
+    let node = node(|limits| (limits.sockets_per_second, limits.sockets_burst) = (1, 1));
+    let ask = |asks: bool| {
+        let mut request = axum::http::Request::get("/v1/socket");
+        if asks {
+            request = request
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-version", "13")
+                .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        }
+        upgrade(&node.env, None, request.body(axum::body::Body::empty()).unwrap())
+    };
+    let problem = async |response: axum::response::Response| {
+        let bytes = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()
+    };
+    let plain = problem(ask(false)).await;
+    assert_eq!((&plain["code"], &plain["retry"]), (&json!("bad_request"), &json!(false)));
+    assert_eq!(ask(true).status(), 101);
+    let busy = ask(true);
+    assert_eq!(
+        (busy.status().as_u16(), &busy.headers()["retry-after"]),
+        (503, &"1".parse().unwrap())
+    );
+    let busy = problem(busy).await;
+    assert_eq!((&busy["code"], &busy["retry"]), (&json!("unavailable"), &json!(true)));
+    assert!(busy["retry_after_ms"].as_u64().is_some_and(|ms| (1..=1_000).contains(&ms)), "{busy}");
+}

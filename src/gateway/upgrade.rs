@@ -74,7 +74,7 @@ impl NotUpgraded {
             Self::NotAsked | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::Key | Self::Protocol => StatusCode::BAD_REQUEST,
         };
-        let mut response = problem(status, Code::BadRequest, &self.to_string());
+        let mut response = problem(status, Code::BadRequest, &self.to_string(), None);
         let headers = response.headers_mut();
         if status == StatusCode::UPGRADE_REQUIRED {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -136,23 +136,24 @@ fn busy(crowded: Crowded, retry_after: Duration) -> Response {
         Crowded::TooFast(wait) => wait,
         Crowded::Full | Crowded::Strangers => retry_after,
     };
-    // Whole seconds, upwards: coming back early would be refused again.
-    let seconds = wait.as_millis().div_ceil(1_000).max(1);
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let mut response = problem(status, Code::Unavailable, &crowded.to_string());
-    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    let mut response = problem(status, Code::Unavailable, &crowded.to_string(), Some(wait));
+    // Whole seconds, upwards: coming back early would be refused again.
+    let seconds = u64::try_from(wait.as_millis().div_ceil(1_000).max(1)).unwrap_or(u64::MAX);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
 /// A problem of RFC 9457 with the protocol's code.
-fn problem(status: StatusCode, code: Code, detail: &str) -> Response {
+fn problem(status: StatusCode, code: Code, detail: &str, wait: Option<Duration>) -> Response {
     let title = status.canonical_reason().unwrap_or_default();
+    let wait = wait.map(|wait| format!(r#","retry_after_ms":{}"#, wait.as_millis()));
     let body = format!(
-        r#"{{"type":"about:blank","title":"{title}","status":{},"detail":"{detail}","code":"{}","retry":{}}}"#,
+        r#"{{"type":"about:blank","title":"{title}","status":{},"detail":"{detail}","code":"{}","retry":{}{}}}"#,
         status.as_u16(),
         code.as_str(),
         code.retry(),
+        wait.unwrap_or_default(),
     );
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
