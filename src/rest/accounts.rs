@@ -114,8 +114,7 @@ pub(super) async fn register(
         return Err(Problem::new(Code::Forbidden, detail));
     }
     let from = peer_of(&request).map(household);
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let login = registration_of(&bytes)?;
     rest.brakes.login(from)?;
     let hash = rest.passwords.hash(login.password).await?;
@@ -150,8 +149,7 @@ pub(super) async fn login(
     let passwords = "this cluster takes no passwords; get a token from its operator";
     rest.takes_passwords(passwords)?;
     let from = peer_of(&request).map(household);
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let login = login_of(&bytes)?;
     match judge(&rest, &login.user, login.password, from).await? {
         Some(_) => {
@@ -208,8 +206,7 @@ pub(super) async fn password(
     rest.takes_passwords("this cluster takes no passwords; there is none to change")?;
     let user = rest.caller(request.headers()).await?.user;
     let from = peer_of(&request).map(household);
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let Change { old, new } = change_of(&bytes)?;
     let Some(old) = judge(&rest, &user, old, from).await? else {
         // The token is good, so this is no 401: clients would throw it away.

@@ -54,8 +54,7 @@ pub(super) async fn create(
     let by = rest.caller(request.headers()).await?.user;
     rest.brakes.group(&by)?;
     let key = input::idempotency_key(request.headers())?;
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let draft: Draft<'_> = input::object(&bytes)?;
     let title = title(&input::text("title", draft.title)?)?;
     let members = draft.members.map(|raw| names("members", raw)).transpose()?.unwrap_or_default();
@@ -176,8 +175,7 @@ pub(super) async fn update(
 ) -> Result<Response, Problem> {
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let draft: Changes<'_> = input::object(&bytes)?;
     let text = |name, raw| input::optional_text(name, raw);
     let bounded_text =
@@ -208,8 +206,7 @@ pub(super) async fn add(
 ) -> Result<Response, Problem> {
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let draft: Users<'_> = input::object(&bytes)?;
     let users = draft.users.map(|raw| names("users", raw)).transpose()?.unwrap_or_default();
     if users.is_empty() {
@@ -266,8 +263,7 @@ pub(super) async fn set_role(
     let by = rest.caller(request.headers()).await?.user;
     let group = input::name("group", GroupId::parse(&group))?;
     let user = input::name("user", UserId::parse(&user))?;
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let draft: RoleDraft<'_> = input::object(&bytes)?;
     let admin = match input::text("role", draft.role)?.as_str() {
         "admin" => true,

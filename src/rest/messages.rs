@@ -98,8 +98,7 @@ pub(super) async fn send(
     let from = rest.caller(request.headers()).await?.user;
     rest.brakes.message(&from)?;
     let key = input::idempotency_key(request.headers())?;
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let send = compose(rest.message_body_max, from, key, &bytes)?;
     let to = send.to.clone();
     let sent = rest.homes.send_once(send, rest.timeout).await;

@@ -150,8 +150,17 @@ impl Rest {
         })
     }
 
-    /// Takes one of the places for requests, until the permit is dropped. Not before the body is there: else whoever sends
-    /// many bodies slowly, even without a token, would leave no place for others.
+    /// Reads a request's body, JSON within bounds, and takes a place. Not before the body is there: else whoever sends many
+    /// bodies slowly, even without a token, would leave no place for others.
+    async fn body(
+        &self,
+        request: Request<Body>,
+    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), Problem> {
+        let bytes = input::json(request, self.body_max).await?;
+        Ok((bytes, self.enter()?))
+    }
+
+    /// Takes one of the places for requests, until the permit is dropped; of a request with a body see `body`.
     fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.places.clone().try_acquire_owned().map_err(|_| {
             let detail = "too many requests at once; try again a little later";

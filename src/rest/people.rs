@@ -135,8 +135,7 @@ pub(super) async fn describe(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let user = rest.caller(request.headers()).await?.user;
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let profile = profile_in(&bytes)?;
     if profile.is_empty() {
         return Err(Problem::field("name", "or about or avatar must be there"));
@@ -178,8 +177,7 @@ pub(super) async fn set(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let user = rest.caller(request.headers()).await?.user;
-    let bytes = input::json(request, rest.body_max).await?;
-    let _place = rest.enter()?;
+    let (bytes, _place) = rest.body(request).await?;
     let Some(last_seen) = last_seen_in(&bytes)? else {
         return Err(Problem::field("last_seen", "is missing"));
     };
