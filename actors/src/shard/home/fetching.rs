@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::history::Search;
 use super::reading::paged;
 use super::{For, Home, Output, Read};
-use crate::ids::{Conversation, MessageId, NodeId, Number, Seq, UserId};
+use crate::ids::{Conversation, MessageId, NodeId, Number, Seq, ShardId, UserId};
 use crate::mailbox::log::{Found, page};
 use crate::message::{Entry, What};
 use crate::packet::{Fetch, Fetched};
@@ -50,6 +50,14 @@ struct Waiting {
     asked: Option<Duration>,
 }
 
+impl Waiting {
+    /// What is asked, and of whom.
+    fn ask(&self, from: ShardId, ticket: u64) -> Output {
+        let (group, first, last) = self.wanted.clone();
+        Output::Fetch(Fetch { from, ticket, group, first, last }, self.source)
+    }
+}
+
 /// Posts that are being fetched, for members here and for other homes.
 #[derive(Default)]
 pub(super) struct Fetches {
@@ -80,9 +88,7 @@ impl Home {
     }
 
     fn ask_for(&mut self, replica: &Replica, ticket: u64, waiting: Waiting, out: &mut Vec<Output>) {
-        let (group, first, last) = waiting.wanted.clone();
-        let fetch = Fetch { from: replica.shard(), ticket, group, first, last };
-        out.push(Output::Fetch(fetch, waiting.source));
+        out.push(waiting.ask(replica.shard(), ticket));
         self.fetches.waiting.insert(ticket, waiting);
     }
 
@@ -141,9 +147,7 @@ impl Home {
             let asked = *waiting.asked.get_or_insert(now);
             if now >= asked + AGAIN_AFTER {
                 (waiting.asked, waiting.source) = (Some(now), Source::Leader);
-                let (group, first, last) = waiting.wanted.clone();
-                let fetch = Fetch { from: replica.shard(), ticket: *ticket, group, first, last };
-                out.push(Output::Fetch(fetch, Source::Leader));
+                out.push(waiting.ask(replica.shard(), *ticket));
             }
         }
     }
