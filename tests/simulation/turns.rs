@@ -291,11 +291,8 @@ impl Node {
                 Output::Alive(user, session) => self.alive((shard, term), &user, session, around),
                 Output::Connected(user, input) => self.connected(&user, input),
                 Output::Logged(user, entries) => {
-                    let Some(head) = entries.last().map(Entry::last) else { continue };
-                    let (entries, more) = self.posts.whole(entries);
-                    self.connected(&user, user::Input::Logged { entries });
-                    if more {
-                        self.connected(&user, user::Input::Grown { head });
+                    for input in self.posts.heard(entries) {
+                        self.connected(&user, input);
                     }
                 }
                 Output::Show(roster, post) => self.show(&roster, &post, around),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::ids::{GroupId, Seq};
 use crate::message::{Entry, What};
 use crate::mutant::{Mutant, is_planted};
+use crate::user::rules::Input;
 
 /// Bytes of posts a node keeps, about.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -78,9 +79,17 @@ impl Posts {
         wanted
     }
 
+    /// What the actor of a connected user hears of new entries of their log: those that are whole, up to the first that is
+    /// not, and that the log goes on behind them.
+    pub fn heard(&self, entries: Vec<Entry>) -> impl Iterator<Item = Input> + use<> {
+        let head = entries.last().map(Entry::last);
+        let (entries, more) = self.whole(entries);
+        let grown = head.filter(|_| more).map(|head| Input::Grown { head });
+        head.map(|_| Input::Logged { entries }).into_iter().chain(grown)
+    }
+
     /// The single entries for which these stand, as far as all before them are whole; and whether there are more.
-    #[must_use]
-    pub fn whole(&self, entries: Vec<Entry>) -> (Vec<Entry>, bool) {
+    fn whole(&self, entries: Vec<Entry>) -> (Vec<Entry>, bool) {
         let mut entries: Vec<Entry> = entries.into_iter().flat_map(Entry::each).collect();
         if self.fill(&mut entries).is_none() {
             return (entries, false);

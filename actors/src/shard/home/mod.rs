@@ -86,7 +86,7 @@ pub enum Output {
     Attached(UserId, SessionId, user::Input),
     /// For the user's `User` actor if there is one.
     Connected(UserId, user::Input),
-    /// The same: the log has these, of which posts to large groups may have to be found first (`Posts::whole`).
+    /// The same: the log has these, of which posts to large groups may have to be found first (`Posts::heard`).
     Logged(UserId, Vec<Entry>),
     /// A session says that its client is alive: note it of its device, if it is attached.
     Alive(UserId, SessionId),

@@ -344,14 +344,10 @@ impl State {
 
     /// The log of a user has new entries, for those who are connected.
     fn logged(&mut self, shard: ShardId, term: u64, user: &UserId, entries: Vec<Entry>) {
-        let Some(head) = entries.last().map(Entry::last) else { return };
         if !self.children.is_connected(user) {
             return;
         }
-        let (entries, more) = self.router.posts().whole(entries);
-        let logged = user::Input::Logged { entries };
-        let grown = more.then_some(user::Input::Grown { head });
-        for input in [Some(logged), grown].into_iter().flatten() {
+        for input in self.router.posts().heard(entries) {
             self.children.connected(shard, term, user, input);
         }
     }
