@@ -265,7 +265,8 @@ fn refuse((session, request): (SessionId, u32), refusal: Refusal, out: &mut Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{BootId, NodeId};
+    use crate::ids::{BootId, GroupId, NodeId, Seq, Timestamp};
+    use crate::message::What;
 
     fn told(rounds: u32, wanted: &[u64]) -> Answer {
         let session = SessionId { node: NodeId(1), boot: BootId(1), count: 1 };
@@ -301,5 +302,22 @@ mod tests {
         let whole = Answer::History { entries, head, more: false };
         assert_eq!(told(ROUNDS_MAX, &[]), whole, "there was nothing more to look at");
         assert_eq!(told(1, &[8, 7]), whole);
+    }
+
+    fn posts(n: u64, seq: u64, count: u32) -> Entry {
+        let group = GroupId::parse("01J00000000000000000000000").unwrap();
+        let what = What::Referred { group, seq: Seq(seq), count };
+        Entry { n: Number(n), at: Timestamp(7), what }
+    }
+
+    #[test]
+    fn an_entry_that_stands_for_many_gives_each_of_them_by_itself() {
+        let run = [posts(3, 10, 1), posts(4, 11, 3), posts(7, 20, 1)];
+        assert_eq!(single(&run, Number(3)), Some(posts(3, 10, 1)));
+        assert_eq!(single(&run, Number(5)), Some(posts(5, 12, 1)));
+        assert_eq!(single(&run, Number(7)), Some(posts(7, 20, 1)));
+        for outside in [0, 2, 8] {
+            assert_eq!(single(&run, Number(outside)), None, "{outside}");
+        }
     }
 }
