@@ -66,6 +66,8 @@ pub(super) struct Connection {
     pub(super) looking: Vec<(RequestRef, Looking)>,
     pub(super) order: Order,
     heard: Duration,
+    /// When the session, which waits for something, looks at its clock next.
+    tick: Option<Duration>,
     token_ends: Option<Duration>,
     drained: Option<Duration>,
 }
@@ -84,6 +86,7 @@ impl Connection {
             looking: Vec::new(),
             order: Order::default(),
             heard: now.running,
+            tick: None,
             token_ends: None,
             drained: None,
         }
@@ -178,14 +181,17 @@ impl Connection {
     }
 
     /// When `sweep` must be called next, unless something else happens before.
-    pub(super) fn due(&self, limits: &Limits, now: Now) -> Duration {
+    pub(super) fn due(&mut self, limits: &Limits, now: Now) -> Duration {
         let quiet = match self.stage {
             Stage::Greeted { until } => until,
-            Stage::Authenticating { .. } | Stage::Closing => now.running + TICK,
+            // The session waits for its home, and ticks; or there is nothing to wait for.
+            Stage::Authenticating { .. } | Stage::Closing => Duration::MAX,
             Stage::Open => self.heard + limits.heartbeat * 3,
         };
-        let tick = self.session.needs_tick().then(|| now.running + TICK);
-        let ends = [self.token_ends, self.drained, tick];
+        // Whatever else happens does not put it off: a busy socket would never look.
+        let next = self.tick.unwrap_or(now.running + TICK);
+        self.tick = self.session.needs_tick().then_some(next);
+        let ends = [self.token_ends, self.drained, self.tick];
         ends.into_iter().flatten().fold(quiet, Duration::min)
     }
 
@@ -204,7 +210,8 @@ impl Connection {
         };
         if let Some(why) = why {
             self.close(why, acts);
-        } else if self.session.needs_tick() {
+        } else if over(self.tick) {
+            self.tick = None;
             let mut out = Vec::new();
             self.session.tick(now.running, &mut out);
             self.carry(out, now, acts);

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actors::clock;
-use actors::ids::{BootId, NodeId, SessionId, UserId};
+use actors::ids::{BootId, DeviceId, NodeId, SessionId, Timestamp, UserId};
 use actors::message::Refusal;
 use actors::packet::{Ask, Closed, Regard, Tell};
 use actors::router::Inbound;
-use actors::session;
+use actors::session::{self, Session};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -21,8 +21,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::order::REFUSED_MAX;
+use super::rules::{Connection, TICK};
 use super::upgrade::{NotUpgraded, check};
-use super::{Crowded, Format, Roll, Sessions, serve, upgrade};
+use super::wire::{Frame, Request};
+use super::{Crowded, Format, Limits, Now, Roll, Sessions, Verified, serve, upgrade};
+use crate::auth::By;
 use model::{PATIENCE, node};
 
 fn message(cid: &str) -> Value {
@@ -600,4 +603,31 @@ async fn a_request_that_becomes_no_socket_hears_so_in_a_problem() {
     let busy = problem(busy).await;
     assert_eq!((&busy["code"], &busy["retry"]), (&json!("unavailable"), &json!(true)));
     assert!(busy["retry_after_ms"].as_u64().is_some_and(|ms| (1..=1_000).contains(&ms)), "{busy}");
+}
+
+#[test]
+fn whatever_else_happens_a_session_that_waits_looks_at_its_clock() {
+    let at = |ms| Now { running: Duration::from_millis(ms), wall: Timestamp(ms) };
+    let limits = Limits::default();
+    let id = SessionId { node: NodeId(1), boot: BootId(1), count: 1 };
+    let session = Session::new(id, 4, Arc::clone(&limits.session));
+    let mut connection = Connection::new(session, &limits, at(0));
+    let request =
+        Request::Auth { token: "t".into(), device: DeviceId::parse("d").unwrap(), resume: None };
+    let admit = |_: &str| {
+        let user = UserId::parse("ann").unwrap();
+        Ok(Verified { user, expires_at: Timestamp(1 << 40), by: By::Issuer })
+    };
+    let mut acts = Vec::new();
+    let frame = Frame { id: None, auth: true, request: Ok(request) };
+    connection.frame(frame, &limits, at(0), admit, &mut acts);
+    let due = connection.due(&limits, at(0));
+    assert_eq!(due, TICK, "the home has not answered yet");
+    for ms in (10..200).step_by(10) {
+        let busy = Tell::Used { cid: 1 };
+        connection.inbound(Inbound::Tell(busy), at(ms), &mut acts);
+        assert_eq!(connection.due(&limits, at(ms)), due, "at {ms}");
+    }
+    connection.sweep(&limits, at(200), &mut acts);
+    assert_eq!(connection.due(&limits, at(210)), at(410).running, "and so on");
 }

@@ -196,7 +196,7 @@ impl Session {
             Tell::Broken { to, life } => {
                 self.with_streams(now, |streams, turn| streams.broken(turn, &to, life, out));
             }
-            Tell::NotHome { shard } => self.lost(shard, now + self.limits.retry / 2, now, out),
+            Tell::NotHome { shard } => self.not_home(shard, now, out),
             Tell::Closed { life, why } => self.closed(life, why, now, out),
             Tell::Answer { request, answer } if cids::is_own(request) => {
                 self.cids_told(request, answer, now, out);
@@ -431,11 +431,34 @@ impl Session {
         }
     }
 
+    /// What was asked of this shard was asked of a node that does not lead it.
+    fn not_home(&mut self, shard: ShardId, now: Duration, out: &mut Vec<Output>) {
+        let retry = now + self.limits.retry / 2;
+        // To who is attached it is the old home's answer to what crossed the news of the new one: a home that loses its
+        // sessions tells them.
+        if shard == self.home && self.stage == Stage::Attached {
+            self.ask_again_at(shard, retry, now, out);
+        } else {
+            self.lost(shard, retry, now, out);
+        }
+    }
+
     /// The home of a shard is lost: wait for the next, or for `retry`.
     fn lost(&mut self, shard: ShardId, retry: Duration, now: Duration, out: &mut Vec<Output>) {
         if shard == self.home {
             self.park(retry, now);
         }
+        self.ask_again_at(shard, retry, now, out);
+    }
+
+    /// What the shard did not answer is asked again, not before this moment.
+    fn ask_again_at(
+        &mut self,
+        shard: ShardId,
+        retry: Duration,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
         self.ask_elsewhere_at(shard, retry);
         self.ask_of_presence_at(shard, retry);
         self.with_streams(now, |streams, _| streams.home_failed(shard, retry, out));

@@ -163,6 +163,29 @@ fn sent(to: &str, life: u32, count: u32, seq: u64) -> Tell {
 }
 
 #[test]
+fn the_late_answer_of_an_old_home_does_not_detach_who_is_attached_at_the_new_one() {
+    let mut session = attached();
+    let (mut out, home) = (Vec::new(), shard_of(&user("alice"), SHARDS));
+    session.home_moved(home, at(100), &mut out);
+    let late = Tell::NotHome { shard: home };
+    session.tell(Tell::Attached { life: 2, position: Ok(position(10, 20)) }, at(101), &mut out);
+    session.tell(late.clone(), at(102), &mut out);
+    out.clear();
+    let entries = Tell::Entries { life: 2, entries: vec![entry(11)], head: Number(20) };
+    session.tell(entries, at(103), &mut out);
+    assert!(matches!(&out[..], [Output::Entries { .. }]), "{out:?}");
+    // Who is not attached tries again soon.
+    session.home_moved(home, at(200), &mut out);
+    session.tell(late, at(201), &mut out);
+    out.clear();
+    session.tick(at(400), &mut out);
+    let again = |output: &Output| {
+        matches!(output, Output::Home(ToHome { ask: Ask::Attach { life: 4, .. }, .. }))
+    };
+    assert!(out.iter().any(again), "{out:?}");
+}
+
+#[test]
 fn an_idle_session_is_small() {
     assert!(size_of::<Session>() < 320, "{}", size_of::<Session>());
     assert!(!attached().needs_tick());
