@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream, NodeServerMessage, RactorMessage};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -26,6 +26,8 @@ use super::links::Shared;
 pub(super) const WAITING_MAX: usize = 16;
 /// Bytes a stream may deliver before its session is ready; the handshake takes a few hundred.
 const EARLY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes read at once from a peer: the transport asks for each frame's length and body by themselves.
+const READ_BUFFER: usize = 16 * 1024;
 /// Pause after the system refused to accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -109,7 +111,7 @@ pub(super) struct Guarded {
 
 impl ClusterBidiStream for Guarded {
     fn split(self: Box<Self>) -> (BoxRead, BoxWrite) {
-        (Box::new(self.read), Box::new(self.write))
+        (Box::new(BufReader::with_capacity(READ_BUFFER, self.read)), Box::new(self.write))
     }
 
     fn peer_label(&self) -> Option<String> {

@@ -12,10 +12,12 @@
 pub(crate) mod hearing;
 pub mod members;
 mod outputs;
+mod proposed;
 #[cfg(test)]
 mod tests;
 
 pub use outputs::{Outputs, Write};
+use proposed::Proposals;
 
 use std::collections::VecDeque;
 
@@ -23,7 +25,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType
 use raft::{RawNode, StateRole};
 
 use super::raft_log::{Place, RaftLog};
-use super::state::{Batch, Command, Outcome, State};
+use super::state::{Batch, Command, State};
 use crate::ids::{NodeId, ReplicaId, ShardId, Timestamp, UserId};
 use crate::mutant::{self, Mutant};
 
@@ -78,11 +80,6 @@ pub struct Role {
     pub leader: Option<NodeId>,
 }
 
-struct Proposed {
-    place: Place,
-    origins: Vec<Origin>,
-}
-
 /// One node's member of a shard's Raft group.
 pub struct Replica {
     raft: RawNode<RaftLog>,
@@ -92,7 +89,7 @@ pub struct Replica {
     released: bool,
     /// Whether something of it should not wait for long.
     presses: bool,
-    proposed: VecDeque<Proposed>,
+    proposed: Proposals,
     committed: VecDeque<Entry>,
     /// Steps that are not durable yet: the ticket of a write, and the last step that is durable with it.
     writing: VecDeque<(u64, u64)>,
@@ -140,7 +137,7 @@ impl Replica {
             pending: Vec::new(),
             released: false,
             presses: false,
-            proposed: VecDeque::new(),
+            proposed: Proposals::default(),
             committed: VecDeque::new(),
             writing: VecDeque::new(),
             held: VecDeque::new(),
@@ -291,7 +288,7 @@ impl Replica {
                 out.lost.extend(origins);
             } else if self.raft.propose(Vec::new(), crate::codec::encode(&batch)).is_ok() {
                 let place = Place { index: self.last_index(), term: self.raft.raft.term };
-                self.proposed.push_back(Proposed { place, origins });
+                self.proposed.push(place, batch, origins);
             } else {
                 self.pending = batch.commands.into_iter().zip(origins).chain(pending).collect();
                 return;
@@ -400,37 +397,23 @@ impl Replica {
             if self.installing || self.lacks_state {
                 return;
             }
-            let batch = match decode_batch(entry) {
-                Some(batch) => batch,
-                None => {
-                    let entry = self.committed.pop_front().expect("there is a front");
-                    self.apply_other(&entry, out);
-                    continue;
-                }
+            let place = Place { index: entry.index, term: entry.term };
+            let own = self.proposed.take_batch(place);
+            let Some(batch) = own.or_else(|| decode_batch(entry)) else {
+                let entry = self.committed.pop_front().expect("there is a front");
+                self.apply_other(&entry, out);
+                continue;
             };
             let missing = self.state.missing(&batch);
             if !missing.is_empty() {
+                self.proposed.put_back(place, batch);
                 out.missing = missing;
                 return;
             }
-            let entry = self.committed.pop_front().expect("there is a front");
-            let outcomes = self.state.apply(entry.index, entry.term, batch, &mut out.happened);
-            self.answer(Place { index: entry.index, term: entry.term }, outcomes, out);
-            self.raft.advance_apply_to(entry.index);
-        }
-    }
-
-    fn answer(&mut self, place: Place, outcomes: Vec<Outcome>, out: &mut Outputs) {
-        while let Some(proposed) = self.proposed.front() {
-            if proposed.place.index > place.index {
-                return;
-            }
-            let proposed = self.proposed.pop_front().expect("there is a front");
-            if proposed.place == place {
-                out.outcomes.extend(proposed.origins.into_iter().zip(outcomes));
-                return;
-            }
-            out.lost.extend(proposed.origins);
+            self.committed.pop_front();
+            let outcomes = self.state.apply(place.index, place.term, batch, &mut out.happened);
+            self.proposed.answer(place, outcomes, (&mut out.outcomes, &mut out.lost));
+            self.raft.advance_apply_to(place.index);
         }
     }
 
@@ -448,7 +431,7 @@ impl Replica {
             return;
         }
         if self.role.leads && !leads {
-            out.lost.extend(self.proposed.drain(..).flat_map(|proposed| proposed.origins));
+            out.lost.extend(self.proposed.give_up());
             out.lost.extend(self.pending.drain(..).map(|(_, origin)| origin));
         }
         self.role = role;

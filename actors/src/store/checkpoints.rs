@@ -137,11 +137,11 @@ pub struct CheckpointOptions {
 }
 
 impl CheckpointOptions {
-    /// 16 MiB of cache, a minute to open, two flushes a second.
+    /// 6 MiB of cache, a minute to open, two flushes a second.
     #[must_use]
     pub fn new(fatal: Fatal) -> Self {
         Self {
-            cache_bytes: 16 << 20,
+            cache_bytes: 6 << 20,
             open_within: Duration::from_secs(60),
             flush_every: Duration::from_millis(500),
             fatal,

@@ -39,9 +39,7 @@ use crate::mailbox::rules::{Mailbox, Policy};
 use crate::message::Entry;
 use crate::packet::{Packet, ToHome};
 use crate::router::Router;
-use crate::store::Journal;
-use crate::store::StoreError;
-use crate::store::{Checkpoints, Chunk};
+use crate::store::{Checkpoints, Chunk, Journal, StoreError};
 use crate::user;
 use children::Children;
 use outlet::Outlet;
@@ -106,6 +104,8 @@ pub struct Disks {
 pub enum Msg {
     /// A session of this node asks a home of this lane.
     Ask(Box<ToHome>),
+    /// A session asks a home of another node, and waits for no answer.
+    Carry(NodeId, Box<ToHome>),
     /// Packets from another node (or from this one, for itself).
     Packets(NodeId, Vec<Packet>),
     /// The journal has these on disk.
@@ -267,6 +267,7 @@ impl Actor for Lane {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Ask(ask) => state.ask(*ask),
+            Msg::Carry(node, ask) => state.carry(node, *ask),
             Msg::Packets(from, packets) => state.packets(from, packets),
             Msg::Written(tickets) => state.written(&tickets),
             Msg::Stored(stored) => state.stored(&stored),
