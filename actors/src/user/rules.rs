@@ -431,7 +431,8 @@ impl Attachment {
             return;
         }
         // It had all there was and has no room for more: it hears that there is more.
-        if self.sent == before && self.room(limits) == 0 {
+        let had_all = self.sent == before;
+        if had_all && self.room(limits) == 0 {
             self.tell(Vec::new(), head, out);
         }
         let mut bytes = usize::try_from(limits.page_bytes).unwrap_or(usize::MAX);
@@ -444,7 +445,8 @@ impl Attachment {
         };
         let new = entries.skip_while(|entry| entry.n <= self.sent);
         let new: Vec<Entry> = new.take(self.room(limits)).take_while(|entry| fits(entry)).collect();
-        let least = if new.is_empty() { limits.quarter() } else { 1 };
+        // What is not at hand is read as soon as it would have been pushed: perhaps nothing is acknowledged before it comes.
+        let least = if new.is_empty() && !had_all { limits.quarter() } else { 1 };
         self.push(new, head, out);
         self.go_on(limits, head, least, out);
     }

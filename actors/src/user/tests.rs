@@ -124,6 +124,28 @@ fn sessions_hear_whether_there_are_others() {
 }
 
 #[test]
+fn what_is_not_at_hand_is_read_at_once_however_little_room_there_is() {
+    let mut user = User::new(LIMITS);
+    give(&mut user, attach(1, 1, 1, 0, 0));
+    let logged = Input::Logged { entries: entries(1, 7) };
+    assert_eq!(give(&mut user, logged), [pushed(1, 1, 7, 7)]);
+    // Room for one, which is less than a quarter of the window.
+    assert_eq!(give(&mut user, Input::Grown { head: Number(9) }), [read(1, 7, 1)]);
+    assert_eq!(give(&mut user, page(1, 7, entries(8, 8), 9)), [pushed(1, 8, 8, 9)]);
+    assert_eq!(
+        give(&mut user, Input::Grown { head: Number(10) }),
+        [],
+        "it knows that there is more"
+    );
+    // The first of what came is at hand, and the rest is not.
+    assert_eq!(give(&mut user, ack(1, 8)), [cursor(1, 8), read(1, 8, 8)]);
+    assert_eq!(give(&mut user, page(1, 8, entries(9, 10), 10)), [pushed(1, 9, 10, 10)]);
+    let told = give(&mut user, Input::Logged { entries: entries(11, 15) });
+    assert_eq!(told, [pushed(1, 11, 15, 15)]);
+    assert_eq!(give(&mut user, Input::Grown { head: Number(17) }), [read(1, 15, 1)]);
+}
+
+#[test]
 fn nothing_waiting_means_caught_up_at_once() {
     let mut user = User::new(LIMITS);
     let told = give(&mut user, attach(1, 1, 1, 300, 300));
