@@ -172,6 +172,11 @@ pub enum Enclosed {
         /// Read up to and including.
         read: Seq,
     },
+    /// To a group: a member wanted to be forgotten, and is to be one no longer.
+    Left {
+        /// Who.
+        by: UserId,
+    },
 }
 
 impl Envelope {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::groups::left;
 use super::rules::{Effect, Mailbox};
 
 impl Mailbox {
@@ -20,7 +21,9 @@ impl Mailbox {
         self.expire_to(self.log.head(), effects);
         self.password = None;
         self.peers = BTreeMap::new();
-        self.groups = BTreeMap::new();
+        // Whoever has taken them in since they left: no group is to wait for somebody who reads no more.
+        let groups = std::mem::take(&mut self.groups).into_keys();
+        effects.extend(groups.map(|group| left(&group, &self.owner)));
         self.people = None;
         (self.settled, self.arrived) = (VecDeque::new(), VecDeque::new());
         self.ledger.forget(|_| true, self.log.head());

@@ -119,6 +119,12 @@ impl Mailbox {
             return;
         }
         match what {
+            // Taken in by somebody who could not know yet.
+            if let What::Group { group, news, .. } = what
+                && takes_in(news, &self.owner)
+            {
+                effects.push(left(group, &self.owner));
+            }
             What::Post { group, mid, from, device, seq, at, content } => {
                 let Some(known) = self.groups.get_mut(group) else { return };
                 known.received = *seq;
@@ -157,11 +163,7 @@ impl Mailbox {
 
     /// Takes note of what a change means for the owner; answers whether it is for them.
     fn follow(&mut self, group: &GroupId, seq: Seq, by: &UserId, news: &News) -> bool {
-        let comes = match news {
-            News::Created { users, .. } | News::Added { users, .. } => users.contains(&self.owner),
-            _ => false,
-        };
-        if comes {
+        if takes_in(news, &self.owner) {
             let from = Watermarks { delivered: seq, read: seq };
             let new = Membership { had: from, ..Membership::default() };
             self.groups.insert(group.clone(), new);
@@ -257,6 +259,20 @@ fn receipt(to: &GroupId, by: &UserId, had: Watermarks) -> Effect {
     let what = Enclosed::Receipt { by: by.clone(), delivered, read };
     Effect::Enclose(Envelope { to: UserId::of_group(to), what })
 }
+/// Whether somebody comes in by this change.
+fn takes_in(news: &News, user: &UserId) -> bool {
+    match news {
+        News::Created { users, .. } | News::Added { users, .. } => users.contains(user),
+        _ => false,
+    }
+}
+
+/// Tells a group that somebody is no longer there to be a member.
+pub(super) fn left(group: &GroupId, by: &UserId) -> Effect {
+    let what = Enclosed::Left { by: by.clone() };
+    Effect::Enclose(Envelope { to: UserId::of_group(group), what })
+}
+
 
 /// The group's side.
 impl Mailbox {

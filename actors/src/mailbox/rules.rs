@@ -20,6 +20,7 @@ use crate::group::{Group, Roster, Watermarks};
 use crate::ids::{
     Cid, Conversation, DeviceId, Epoch, GroupId, MessageId, Number, Seq, Timestamp, UserId,
 };
+use crate::message::group::Call;
 use crate::message::{Accepted, CidUse, Entry, Refusal, Send, What};
 use crate::mutant::{Mutant, is_planted};
 use crate::packet::{Enclosed, Envelope};
@@ -276,6 +277,9 @@ impl Mailbox {
                 self.ticks(group, Watermarks { delivered, read }, now, effects);
             }
             Enclosed::Spread { what, cid, .. } => self.hear(&what, cid.as_ref(), now, effects),
+            Enclosed::Left { by } => {
+                let _out_already = self.call(&by, &Call::Leave, 0, now, effects);
+            }
             Enclosed::Expired { by, mid, seq } => {
                 let conv = Conversation::User(by);
                 self.record(What::Expired { conv, mid, seq }, now, effects);

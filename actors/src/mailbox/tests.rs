@@ -534,7 +534,7 @@ impl World {
                     assert!(self.undelivered.contains(&mid), "only what was not delivered");
                 }
                 Enclosed::Sent { mid, .. } => assert!(self.undelivered.insert(mid), "copied once"),
-                Enclosed::Spread { .. } | Enclosed::Ticks { .. } => {
+                Enclosed::Spread { .. } | Enclosed::Ticks { .. } | Enclosed::Left { .. } => {
                     panic!("nobody is in a group here")
                 }
             },

@@ -148,7 +148,10 @@ pub(super) fn weight(envelope: &Envelope) -> usize {
             const MEMBER: usize = 24;
             what.weight() + members.len() * MEMBER
         }
-        Enclosed::Receipt { .. } | Enclosed::Expired { .. } | Enclosed::Ticks { .. } => FIXED,
+        Enclosed::Receipt { .. }
+        | Enclosed::Expired { .. }
+        | Enclosed::Ticks { .. }
+        | Enclosed::Left { .. } => FIXED,
     }
 }
 
