@@ -20,7 +20,8 @@
 //! those who are connected; whoever comes later is given it from any replica of the group's shard (`shard::home::fetching`).
 //! Measured on two cores, 100 members: 118,000 deliveries a second before and 270,000 after; with all members away 1,300
 //! posts a second before and 4,200 after. The price: a member whose group's shard has no replica within reach waits for it. So the
-//! group's log is kept until nobody can refer to it any more: as long as a post may wait in a mailbox, and as history after it.
+//! group's log is kept until nobody can refer to it any more: as long as a post may wait in a mailbox, as history after it, and
+//! as long as that may wait for a device that came late (`Mailbox::kept_for`).
 
 mod calls;
 mod ticks;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::marks::MARKS_PER_SPAN;
+use super::marks::{Mark, to_the_end_of};
 use super::rules::{Device, Effect, Mailbox, Now, Policy};
 use crate::group::Group;
 use crate::ids::{Number, Timestamp};
@@ -28,16 +28,43 @@ impl Mailbox {
         self.cids.forget(|row| row.at.after(expiry) <= now.cautious);
     }
 
-    /// How long an entry stays after every device has it. What members' mailboxes only refer to must outlive that there:
-    /// until it is fetched at the latest moment, and as history after it; a day for clocks that differ.
+    /// How long an entry stays after every device has it. What members' mailboxes only refer to must outlive that there: it
+    /// may wait for `expiry`, then be `history`, and wait once more for a device that came at the end of it
+    /// (`history_ends`); a day for clocks that differ and for what is long on its way.
     pub(super) fn kept_for(&self, policy: Policy) -> Duration {
         const CLOCKS_APART: Duration = Duration::from_secs(86_400);
         let refers = |group: &Group| group.referred().0 > self.log.low().0;
         if self.group.as_deref().is_some_and(refers) {
-            let span = policy.expiry + policy.history;
-            return span + span / MARKS_PER_SPAN + CLOCKS_APART;
+            let span = policy.expiry.saturating_mul(2).saturating_add(policy.history);
+            return to_the_end_of(span).saturating_add(CLOCKS_APART);
         }
         policy.history
+    }
+
+    /// Drops what history no longer wants.
+    pub(super) fn drop_history(&mut self, now: Now) {
+        let at_once = self.kept_for(now.policy).is_zero();
+        let slowest = self.slowest();
+        while let Some(oldest) = self.settled.front() {
+            let clock = if at_once && oldest.n <= slowest { now.wall } else { now.cautious };
+            if self.history_ends(oldest, slowest, now.policy) > clock {
+                break;
+            }
+            let n = oldest.n;
+            self.log.drop_to(n);
+            for device in &mut self.devices {
+                device.acked = device.acked.max(n);
+            }
+            self.settled.pop_front();
+        }
+        self.forget_gone();
+    }
+
+    /// When what had reached every device is let go of. A device that came later may lack it, and holds it back until it has
+    /// it: as long as anything waits for a device, and no longer, or there would be no end to what groups must keep.
+    fn history_ends(&self, settled: &Mark, slowest: Number, policy: Policy) -> Timestamp {
+        let end = settled.since.after(to_the_end_of(self.kept_for(policy)));
+        if settled.n <= slowest { end } else { end.after(policy.expiry) }
     }
 
     /// The newest entry that has waited longer than `expiry`.
@@ -47,7 +74,7 @@ impl Mailbox {
         let coarse = self
             .arrived
             .iter()
-            .take_while(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN) <= now.cautious)
+            .take_while(|m| m.since.after(to_the_end_of(expiry)) <= now.cautious)
             .last()
             .map_or(Number(0), |m| m.n);
         let due = exact.max(coarse);
@@ -89,18 +116,14 @@ impl Mailbox {
     /// The earliest moment `expire` could have something to do.
     #[must_use]
     pub fn due(&self, policy: Policy) -> Option<Timestamp> {
-        let expiry = policy.expiry;
-        let (slowest, kept_for) = (self.slowest(), self.kept_for(policy));
+        let (expiry, slowest) = (policy.expiry, self.slowest());
         [
             self.devices.iter().map(|d| d.seen.after(expiry)).min(),
             self.ledger.oldest_at().map(|at| at.after(expiry)),
             // Many at once: nobody waits for an id to be free again.
-            self.cids.oldest_at().map(|at| at.after(expiry + expiry / MARKS_PER_SPAN)),
-            self.arrived.front().map(|m| m.since.after(expiry + expiry / MARKS_PER_SPAN)),
-            self.settled
-                .front()
-                .filter(|m| m.n <= slowest)
-                .map(|m| m.since.after(kept_for + kept_for / MARKS_PER_SPAN)),
+            self.cids.oldest_at().map(|at| at.after(to_the_end_of(expiry))),
+            self.arrived.front().map(|m| m.since.after(to_the_end_of(expiry))),
+            self.settled.front().map(|m| self.history_ends(m, slowest, policy)),
         ]
         .into_iter()
         .flatten()

@@ -22,6 +22,11 @@ pub struct Mark {
     pub n: Number,
 }
 
+/// A span and one mark's on top: by then all is over that a mark stands for.
+pub(super) fn to_the_end_of(span: Duration) -> Duration {
+    span.saturating_add(span / MARKS_PER_SPAN)
+}
+
 /// Notes that `n` was reached at `at`, at most `MARKS_PER_SPAN` times per span.
 pub(super) fn mark(marks: &mut VecDeque<Mark>, at: Timestamp, n: Number, span: Duration) {
     match marks.back_mut() {

@@ -1,6 +1,6 @@
 //! Posts to large groups, of which mailboxes only have the place: kept, read and dropped like entries of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -235,7 +235,7 @@ fn posts_in_a_row_cost_a_member_who_is_away_no_memory_each() {
 
 #[test]
 fn a_large_groups_log_outlives_what_refers_to_it_and_a_small_ones_goes_as_history() {
-    for (large, kept, gone) in [(2, 61, 64), (3, 30, 31)] {
+    for (large, kept, gone) in [(2, 91, 94), (3, 30, 31)] {
         let owner = UserId::of_group(&club());
         let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
         let mut group = Mailbox::new(owner, Epoch(1));
@@ -246,7 +246,7 @@ fn a_large_groups_log_outlives_what_refers_to_it_and_a_small_ones_goes_as_histor
         group.append(post(ann), MessageId(1), now(0), &mut effects).unwrap();
         let refers = effects.iter().any(|e| matches!(e, Effect::Spread(s) if s.refers));
         assert_eq!(refers, large == 2);
-        for days in 1..=70 {
+        for days in 1..=100 {
             group.expire(now(days), &mut Vec::new());
             group.check();
             let is_due = group.due(Policy::default()).is_some_and(|due| due <= now(days).cautious);
@@ -271,4 +271,157 @@ fn without_history_every_post_lies_in_the_mailboxes_alone() {
     assert_eq!(effects.len(), 2);
     assert!(effects.iter().all(|effect| !matches!(effect, Effect::Spread(s) if s.refers)));
     assert_eq!(group.log.low(), group.log.head());
+}
+
+const HOUR: u64 = 3_600_000;
+
+/// A group and one of its members, who live as long as is kept of either.
+struct Pair {
+    group: Mailbox,
+    member: Mailbox,
+    /// Posted, and not come yet: when, and which.
+    under_way: VecDeque<(u64, Seq)>,
+    /// Devices that are heard each day.
+    awake: BTreeSet<DeviceId>,
+    hours: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
+        let mut group = Mailbox::new(UserId::of_group(&club()), Epoch(1));
+        let call = Call::Create { title: "Club".into(), members: vec![bob] };
+        group.call(&ann, &call, 4, at(HOUR), &mut Vec::new()).unwrap();
+        let member = Member::new().mailbox;
+        Self { group, member, under_way: VecDeque::new(), awake: BTreeSet::new(), hours: 2 }
+    }
+
+    fn now(&self) -> Now {
+        at(self.hours * HOUR)
+    }
+
+    fn post(&mut self) {
+        let ann = UserId::parse("ann").unwrap();
+        let (cid, now) = (Cid::parse(&format!("c-{}", self.hours)).unwrap(), self.now());
+        let send = Send { cid, ..post(ann) };
+        let accepted = self.group.append(send, MessageId(1), now, &mut Vec::new()).unwrap();
+        if !accepted.dup {
+            self.under_way.push_back((self.hours, accepted.seq));
+        }
+    }
+
+    /// Hours pass; posts come up to twelve of them late.
+    fn pass(&mut self, hours: u64) {
+        for _ in 0..hours {
+            self.hours += 1;
+            let now = self.now();
+            while let Some((_, seq)) =
+                self.under_way.pop_front_if(|(at, _)| *at + 12 < now.wall.0 / HOUR)
+            {
+                self.member.hear(&place(seq.0, 1), None, now, &mut Vec::new());
+            }
+            for device in self.awake.iter().filter(|_| self.hours.is_multiple_of(24)) {
+                self.member.ensure_device(device, now).unwrap();
+            }
+            for mailbox in [&mut self.member, &mut self.group] {
+                mailbox.expire(now, &mut Vec::new());
+                mailbox.check();
+                let due = mailbox.due(Policy::default());
+                assert!(due.is_none_or(|due| due > now.cautious), "nothing is left to do");
+            }
+            self.check();
+        }
+    }
+
+    /// Whatever the member's log refers to is in the group's.
+    fn check(&self) {
+        let low = self.member.log.low();
+        let kept = self.member.log.warm.iter().filter_map(|entry| entry.clone().after(low));
+        for entry in kept {
+            if let What::Referred { seq, .. } = entry.what {
+                let (gone, hours) = (self.group.log.low().0, self.hours);
+                assert!(seq.0 > gone, "after {hours} hours {seq:?} is gone with {gone}");
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Post,
+    Pass(u64),
+    /// A device is heard now, and each day from now on.
+    Connect(u8),
+    Sleep(u8),
+    Acknowledge(u8, u64),
+    Remove(u8),
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        3 => Just(Turn::Post),
+        2 => (1..48_u64).prop_map(Turn::Pass),
+        4 => (500..725_u64).prop_map(Turn::Pass),
+        3 => (0..3_u8).prop_map(Turn::Connect),
+        3 => (0..3_u8, 0..12_u64).prop_map(|(device, behind)| Turn::Acknowledge(device, behind)),
+        1 => (0..3_u8).prop_map(Turn::Sleep),
+        1 => (0..3_u8).prop_map(Turn::Remove),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whenever devices come, stay away or never fetch anything: what a mailbox refers to is there.
+    #[test]
+    fn whatever_refers_to_a_post_goes_before_it(turns in prop::collection::vec(turn(), 1..40)) {
+        let mut pair = Pair::new();
+        for turn in turns {
+            let (device, now) = (|at: u8| DeviceId::parse(&format!("d{at}")).unwrap(), pair.now());
+            match turn {
+                Turn::Post => pair.post(),
+                Turn::Pass(hours) => pair.pass(hours),
+                Turn::Connect(at) => {
+                    pair.awake.insert(device(at));
+                    pair.member.ensure_device(&device(at), now).unwrap();
+                }
+                Turn::Sleep(at) => drop(pair.awake.remove(&device(at))),
+                Turn::Acknowledge(at, behind) => {
+                    let n = Number(pair.member.log.head().0.saturating_sub(behind));
+                    pair.member.acknowledge(&device(at), n, now, &mut Vec::new());
+                }
+                Turn::Remove(at) => {
+                    pair.awake.remove(&device(at));
+                    let _unknown = pair.member.remove_device(&device(at), now, &mut Vec::new());
+                }
+            }
+            pair.member.check();
+            pair.check();
+        }
+    }
+}
+
+#[test]
+fn a_device_that_fetches_nothing_holds_history_back_for_a_month_and_no_longer() {
+    let mut pair = Pair::new();
+    let device = |name| DeviceId::parse(name).unwrap();
+    pair.member.ensure_device(&device("phone"), pair.now()).unwrap();
+    pair.post();
+    pair.pass(24);
+    let head = pair.member.log.head();
+    pair.pass(28 * 24);
+    pair.member.acknowledge(&device("phone"), head, pair.now(), &mut Vec::new());
+    pair.pass(29 * 24);
+    for day in 0..=40 {
+        // It comes again and again, and acknowledges nothing.
+        for name in ["phone", "tablet"] {
+            pair.member.ensure_device(&device(name), pair.now()).unwrap();
+        }
+        let is_kept = pair.member.log.low() < head;
+        assert!(is_kept || day > 30, "on day {day}");
+        assert!(!is_kept || day < 34, "on day {day}");
+        pair.pass(24);
+    }
+    let acked = pair.member.device(&device("tablet")).map(|tablet| tablet.acked);
+    assert_eq!(acked, Some(head), "what is gone it lacks no more");
 }

@@ -13,7 +13,7 @@ use super::cids::Cids;
 use super::groups::Membership;
 use super::ledger::{Ledger, Row};
 use super::log::Log;
-use super::marks::{MARKS_PER_SPAN, Mark, Waiting, mark};
+use super::marks::{Mark, Waiting, mark};
 use super::people::People;
 use super::talks::Talks;
 use crate::group::{Group, Roster, Watermarks};
@@ -431,21 +431,6 @@ impl Mailbox {
             mark(&mut self.settled, now.wall, slowest, span);
         }
         self.drop_history(now);
-    }
-
-    pub(super) fn drop_history(&mut self, now: Now) {
-        let span = self.kept_for(now.policy);
-        let clock = if span.is_zero() { now.wall } else { now.cautious };
-        // A device that came later may lack what the others had: it holds back until it has it or is forgotten.
-        let slowest = self.slowest();
-        while let Some(oldest) = self.settled.front() {
-            if oldest.since.after(span + span / MARKS_PER_SPAN) > clock || oldest.n > slowest {
-                break;
-            }
-            self.log.drop_to(oldest.n);
-            self.settled.pop_front();
-        }
-        self.forget_gone();
     }
 
     /// Panics when something that always holds does not.
