@@ -84,6 +84,9 @@ fn hash(cid: &Cid) -> u64 {
     xxhash_rust::xxh3::xxh3_64(cid.as_str().as_bytes())
 }
 
+/// As many posts may have their places in one entry or envelope: far more than wait for a shard, far fewer than fill a memory.
+pub const PLACES_MAX: u32 = 1 << 20;
+
 /// One numbered entry of a user's log: a durable event of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -217,7 +220,7 @@ impl Entry {
         let gone = (n.0 + 1).saturating_sub(self.n.0);
         if let What::Referred { seq, count, .. } = &mut self.what {
             self.n.0 += gone;
-            seq.0 += gone;
+            seq.0 = seq.0.saturating_add(gone);
             *count -= u32::try_from(gone).unwrap_or(*count);
         }
         Some(self)

@@ -22,7 +22,7 @@ use crate::ids::{
     BootId, Cid, Conversation, DeviceId, GroupId, MessageId, NodeId, Number, Seq, SessionId,
     ShardId, Timestamp, UserId,
 };
-use crate::message::{Accepted, Content, Entry, Position, Refusal, Resume, Send, What};
+use crate::message::{Accepted, Content, Entry, PLACES_MAX, Position, Refusal, Resume, Send, What};
 use crate::mutant::{Mutant, is_planted};
 
 /// One thing a node says to another.
@@ -219,9 +219,10 @@ impl Envelope {
         ) = (&mut self.what, &next.what)
             && (Arc::ptr_eq(members, others) || *members == *others)
             && *group == *other
-            && seq.0 + u64::from(*count) == follows.0
+            && seq.0.checked_add(u64::from(*count)) == Some(follows.0)
+            && let Some(all) = count.checked_add(*more).filter(|all| *all <= PLACES_MAX)
         {
-            *count += more;
+            *count = all;
             return None;
         }
         Some(next)

@@ -11,7 +11,7 @@ use super::rules::{Effect, Mailbox, Now, Spreading};
 use crate::group::{Group, Watermarks};
 use crate::ids::{Cid, Conversation, GroupId, MessageId, Number, Seq, UserId};
 use crate::message::group::{Call, News};
-use crate::message::{Accepted, CidUse, Entry, Refusal, Send, What};
+use crate::message::{Accepted, CidUse, Entry, PLACES_MAX, Refusal, Send, What};
 use crate::packet::{Enclosed, Envelope};
 
 /// A group the owner is in.
@@ -41,6 +41,8 @@ impl Membership {
     /// Whether all that is counted in it can be counted on from, up to `end`.
     pub(super) fn is_sound(&self, end: u64) -> bool {
         self.received.0 < end
+            && self.waiting.iter().all(|(n, seq)| n.0 < end && seq.0 < end)
+            && self.waiting.iter().is_sorted_by(|(n, seq), next| *n < next.0 && *seq < next.1)
     }
 
     /// How far its messages have got: all of them here, those of others here, and the owner's at the others.
@@ -58,7 +60,8 @@ impl Membership {
     fn wait(&mut self, n: Number, seq: Seq, count: u32) {
         let more = u64::from(count.saturating_sub(1));
         let step = |(n, seq): &(Number, Seq)| n.0.wrapping_sub(seq.0);
-        for new in [(n, seq), (Number(n.0 + more), Seq(seq.0 + more))] {
+        let last = (Number(n.0.saturating_add(more)), Seq(seq.0.saturating_add(more)));
+        for new in [(n, seq), last] {
             let mut newest = self.waiting.iter().rev();
             let last = newest.next().copied();
             if last == Some(new) {
@@ -116,15 +119,15 @@ impl Mailbox {
     /// The next entry of a group. Envelopes come once each and in order; the shard sees to that.
     pub fn hear(&mut self, what: &What, cid: Option<&Cid>, now: Now, effects: &mut Vec<Effect>) {
         if self.erased {
-            return;
-        }
-        match what {
             // Taken in by somebody who could not know yet.
             if let What::Group { group, news, .. } = what
                 && takes_in(news, &self.owner)
             {
                 effects.push(left(group, &self.owner));
             }
+            return;
+        }
+        match what {
             What::Post { group, mid, from, device, seq, at, content } => {
                 let Some(known) = self.groups.get_mut(group) else { return };
                 known.received = *seq;
@@ -147,9 +150,11 @@ impl Mailbox {
             }
             What::Referred { group, seq, count } => {
                 let Some(known) = self.groups.get_mut(group) else { return };
-                known.received = Seq(seq.0 + u64::from(count.saturating_sub(1)));
-                known.wait(self.log.head().next(), *seq, *count);
-                self.record(what.clone(), now, effects);
+                let (seq, count) = (*seq, (*count).clamp(1, PLACES_MAX));
+                known.received = Seq(seq.0.saturating_add(u64::from(count - 1)));
+                known.wait(self.log.head().next(), seq, count);
+                let group = group.clone();
+                self.record(What::Referred { group, seq, count }, now, effects);
             }
             What::Group { group, seq, by, news, .. } => {
                 let concerns_them = self.follow(group, *seq, by, news);
@@ -254,11 +259,6 @@ impl Mailbox {
     }
 }
 
-fn receipt(to: &GroupId, by: &UserId, had: Watermarks) -> Effect {
-    let Watermarks { delivered, read } = had;
-    let what = Enclosed::Receipt { by: by.clone(), delivered, read };
-    Effect::Enclose(Envelope { to: UserId::of_group(to), what })
-}
 /// Whether somebody comes in by this change.
 fn takes_in(news: &News, user: &UserId) -> bool {
     match news {
@@ -273,6 +273,11 @@ pub(super) fn left(group: &GroupId, by: &UserId) -> Effect {
     Effect::Enclose(Envelope { to: UserId::of_group(group), what })
 }
 
+fn receipt(to: &GroupId, by: &UserId, had: Watermarks) -> Effect {
+    let Watermarks { delivered, read } = had;
+    let what = Enclosed::Receipt { by: by.clone(), delivered, read };
+    Effect::Enclose(Envelope { to: UserId::of_group(to), what })
+}
 
 /// The group's side.
 impl Mailbox {

@@ -464,6 +464,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_run_of_entries_with_a_gap_is_refused() {
+        let owner = UserId::parse("bob").unwrap();
+        let disk: BTreeMap<Vec<u8>, Vec<u8>> = seeds().into_iter().collect();
+        let read = |without: &[usize]| {
+            let opening = Opening::new(owner.clone(), &[disk[&chunk_key(&owner, 0)].clone()]);
+            let opening = opening.unwrap();
+            let mut values: Vec<_> = opening.keys().iter().map(|key| disk[key].clone()).collect();
+            let run = values.last_mut().unwrap();
+            let all = entries(run).unwrap().into_iter().enumerate();
+            run.clear();
+            let kept = all.filter(|(at, _)| !without.contains(at));
+            kept.for_each(|(_, entry)| codec::append(run, &entry));
+            opening.finish(&values).is_ok()
+        };
+        assert!(read(&[]));
+        assert!(read(&[0]), "older ones are in another run");
+        assert!(!read(&[3]) && !read(&[8]), "one of them, and the newest");
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_a_mailbox_panic(

@@ -425,3 +425,26 @@ fn a_device_that_fetches_nothing_holds_history_back_for_a_month_and_no_longer() 
     let acked = pair.member.device(&device("tablet")).map(|tablet| tablet.acked);
     assert_eq!(acked, Some(head), "what is gone it lacks no more");
 }
+
+#[test]
+fn numbers_that_cannot_be_are_refused_or_end_somewhere() {
+    let end = 1_000;
+    let membership = |waiting: &[(u64, u64)]| {
+        let waiting = waiting.iter().map(|(n, seq)| (Number(*n), Seq(*seq))).collect();
+        Membership { waiting, ..Membership::default() }
+    };
+    assert!(membership(&[(1, 5), (4, 8), (5, 20)]).is_sound(end));
+    for broken in [[(4, 8), (1, 9)], [(1, 8), (4, 5)], [(1, 5), (end, 9)], [(1, 5), (4, end)]] {
+        assert!(!membership(&broken).is_sound(end), "{broken:?}");
+    }
+    // More places than there can be, at the end of all numbers.
+    let mut member = Member::new();
+    let last = Seq(u64::MAX - 1);
+    let what = What::Referred { group: club(), seq: last, count: u32::MAX };
+    member.mailbox.hear(&what, None, at(2), &mut Vec::new());
+    member.mailbox.check();
+    assert_eq!(member.mailbox.log.head(), Number(1 + u64::from(PLACES_MAX)));
+    assert!(member.mailbox.posts_undelivered() > 0);
+    let entry = Entry { n: Number(1), at: Timestamp(1), what };
+    assert_eq!(entry.each().take(5).count(), 5);
+}

@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::ids::{GroupId, Seq, UserId};
-    use crate::message::What;
+    use crate::message::{PLACES_MAX, What};
 
     /// Receipts, and between them posts to a large group, which travel in one when they follow each other.
     fn envelope(seq: u64) -> Envelope {
@@ -184,6 +184,22 @@ mod tests {
             _ => 0,
         };
         (first..first + envelope.count()).collect()
+    }
+
+    #[test]
+    fn only_so_many_posts_travel_as_one_and_none_beyond_all_numbers() {
+        let places = |seq, count| {
+            let group = GroupId::parse("club").unwrap();
+            let what = What::Referred { group, seq: Seq(seq), count };
+            let what = Enclosed::Spread { members: Vec::new().into(), what, cid: None };
+            Envelope { to: UserId::parse("bob").unwrap(), what }
+        };
+        let most = u64::from(PLACES_MAX);
+        let joined = |all: [Envelope; 2]| Envelope::joined(all.into()).len();
+        assert_eq!(joined([places(1, PLACES_MAX - 1), places(most, 1)]), 1);
+        assert_eq!(joined([places(1, PLACES_MAX), places(most + 1, 1)]), 2);
+        assert_eq!(joined([places(1, u32::MAX), places(1 << 32, u32::MAX)]), 2);
+        assert_eq!(joined([places(u64::MAX, 1), places(0, 1)]), 2);
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Groups, Head, Index, Kept, Referred, Stored, Tail, entries, run_key};
 use crate::codec::{self, BadBytes};
-use crate::ids::{Seq, UserId};
+use crate::ids::{Number, Seq, UserId};
 use crate::mailbox::cids::{self, Cids};
 use crate::mailbox::ledger::{Ledger, Row};
 use crate::mailbox::log::Log;
@@ -81,6 +81,13 @@ fn read_rows<T: DeserializeOwned>(
     Ok(rows)
 }
 
+/// Whether these entries follow each other without gaps, up to `head`; none do, too.
+fn ends_at(entries: &VecDeque<Entry>, head: Number) -> bool {
+    let follows = |entry: &Entry, next: &Entry| entry.last().0.checked_add(1) == Some(next.n.0);
+    entries.iter().is_sorted_by(|entry, next| follows(entry, next))
+        && entries.back().is_none_or(|newest| newest.last() == head)
+}
+
 /// A mailbox half read: its head is known, and with it what else must be read.
 pub struct Opening {
     owner: UserId,
@@ -138,6 +145,9 @@ impl Opening {
         let mut warm: VecDeque<Entry> = VecDeque::new();
         for bytes in log {
             warm.extend(entries(bytes)?.into_iter().filter_map(|entry| entry.after(h.low)));
+        }
+        if !ends_at(&warm, h.head) {
+            return Err(BadBytes::Malformed);
         }
         let (rows_kept, cids_kept) = (h.rows, tail.cids);
         let stored = Stored {
