@@ -105,7 +105,8 @@ fn plain() -> Vec<Packet> {
         packets.push(Packet::Typing(Box::new(typing)));
         let (delivered, read) = Default::default();
         let what = Enclosed::Receipt { by: user.clone(), delivered, read };
-        let envelopes = vec![Envelope { to: user, what }];
+        let left = Envelope { to: user.clone(), what: Enclosed::Left { by: user.clone() } };
+        let envelopes = vec![Envelope { to: user, what }, left];
         packets.push(Packet::Envelopes { from: shard, to: ShardId(4), first: 1, envelopes });
     }
     packets

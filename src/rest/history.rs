@@ -118,7 +118,7 @@ pub(super) fn exported<'a>(entry: &'a Entry, user: &'a UserId) -> Option<Message
 struct Chat<'a> {
     #[schema(value_type = Conv)]
     conv: String,
-    /// The newest message; null when there is none any more.
+    /// The newest message; null when there is none any more, and when a large group's home does not answer in time.
     #[schema(required = true)]
     last: Option<Message<'a>>,
     /// How many messages of others were not read.

@@ -57,26 +57,19 @@ impl Posts {
         }
     }
 
-    /// Puts posts where entries only have their place; answers the first of those that are not here.
-    pub fn fill(&self, entries: &mut [Entry]) -> Option<Wanted> {
-        let is_place = |entry: &Entry| matches!(entry.what, What::Referred { .. });
+    /// Puts posts where entries only have their place, as far as they are here.
+    pub fn fill(&self, entries: &mut [Entry]) {
         if !entries.iter().any(is_place) {
-            return None;
+            return;
         }
         let shelves = self.lock();
-        let mut wanted: Option<Wanted> = None;
         for entry in entries {
-            let What::Referred { group, seq, .. } = &entry.what else { continue };
-            match (shelves.find(group, *seq), &mut wanted) {
-                (Some(post), _) => entry.what = post.clone(),
-                (None, None) => wanted = Some((group.clone(), *seq, *seq)),
-                (None, Some((known, _, last))) if known == group && last.next() == *seq => {
-                    *last = *seq;
-                }
-                (None, Some(_)) => {}
+            if let What::Referred { group, seq, .. } = &entry.what
+                && let Some(post) = shelves.find(group, *seq)
+            {
+                entry.what = post.clone();
             }
         }
-        wanted
     }
 
     /// What the actor of a connected user hears of new entries of their log: those that are whole, up to the first that is
@@ -91,14 +84,38 @@ impl Posts {
     /// The single entries for which these stand, as far as all before them are whole; and whether there are more.
     fn whole(&self, entries: Vec<Entry>) -> (Vec<Entry>, bool) {
         let mut entries: Vec<Entry> = entries.into_iter().flat_map(Entry::each).collect();
-        if self.fill(&mut entries).is_none() {
-            return (entries, false);
-        }
-        let lacks = |entry: &Entry| matches!(entry.what, What::Referred { .. });
-        let whole = entries.iter().position(lacks).unwrap_or(entries.len());
+        self.fill(&mut entries);
+        let Some(whole) = entries.iter().position(is_place) else { return (entries, false) };
         entries.truncate(whole);
         (entries, true)
     }
+}
+
+/// Whether an entry is only the place of a post.
+#[must_use]
+pub const fn is_place(entry: &Entry) -> bool {
+    matches!(entry.what, What::Referred { .. })
+}
+
+/// The posts of which these entries only have the place. What is missing between two of them is asked for with them, if it
+/// is little: mostly the reader's own posts.
+#[must_use]
+pub fn wanted(entries: &[Entry]) -> Vec<Wanted> {
+    const BETWEEN: u64 = 8;
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut newest: BTreeMap<&GroupId, usize> = BTreeMap::new();
+    for entry in entries {
+        let What::Referred { group, seq, .. } = &entry.what else { continue };
+        let known = newest.get(group).and_then(|at| wanted.get_mut(*at));
+        match known {
+            Some((_, _, last)) if *last < *seq && seq.0 - last.0 <= BETWEEN => *last = *seq,
+            _ => {
+                newest.insert(group, wanted.len());
+                wanted.push((group.clone(), *seq, *seq));
+            }
+        }
+    }
+    wanted
 }
 
 impl Shelves {
@@ -142,11 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_posted_is_found_and_the_first_of_what_was_not_is_wanted() {
+    fn what_was_posted_is_found_and_what_was_not_is_wanted() {
         let posts = Posts::default();
         posts.put(&[post(1, 2), post(2, 2), post(6, 2)]);
         let mut entries: Vec<Entry> = places(11, 1, 6).each().collect();
-        assert_eq!(posts.fill(&mut entries), Some((club(), Seq(3), Seq(5))));
+        posts.fill(&mut entries);
+        assert_eq!(wanted(&entries), [(club(), Seq(3), Seq(5))]);
         let whole = [(11, 1), (12, 2), (16, 6)];
         for (n, seq) in whole {
             let entry = &entries[usize::try_from(n - 11).unwrap()];
@@ -158,6 +176,18 @@ mod tests {
         assert_eq!(posts.whole(vec![places(11, 1, 2)]), (told, false));
         let other = Entry { what: post(9, 2).what, ..places(1, 9, 1) };
         assert_eq!(posts.whole(vec![other.clone()]), (vec![other], false));
+    }
+
+    #[test]
+    fn what_is_wanted_of_a_group_is_asked_for_together() {
+        let other = |n, seq| {
+            let group = GroupId::parse("team").unwrap();
+            Entry { what: What::Referred { group, seq: Seq(seq), count: 1 }, ..places(n, seq, 1) }
+        };
+        let entries = [places(1, 3, 1), other(2, 9), places(3, 5, 1), post(4, 1), places(5, 40, 1)];
+        let team = GroupId::parse("team").unwrap();
+        let all = [(club(), Seq(3), Seq(5)), (team, Seq(9), Seq(9)), (club(), Seq(40), Seq(40))];
+        assert_eq!(wanted(&entries), all);
     }
 
     #[test]

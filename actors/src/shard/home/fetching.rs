@@ -1,28 +1,31 @@
 //! Fetching: posts to large groups, of which members' mailboxes only have the place, from a replica of the group's shard.
 //!
 //! Any replica that has applied a post may give it, for it never changes; the nearest is asked first, then the leader, who
-//! alone can say that one is gone. What is asked for and not answered is asked for again.
+//! alone can say that one is gone. What is asked for and not answered is asked for again. An answer is for all who wait for
+//! that group, whoever it was asked for, and whenever it comes.
 
-use std::collections::BTreeMap;
+mod giving;
+mod waiting;
+
 use std::time::Duration;
 
-use super::history::Search;
+use giving::Giving;
+use waiting::{Waiters, Waiting, Whom};
+
+use super::history::{Search, WAITING_MAX, refuse};
 use super::reading::paged;
-use super::{For, Home, Output, Read};
-use crate::ids::{Conversation, MessageId, NodeId, Number, Seq, ShardId, UserId};
-use crate::mailbox::log::{Found, page};
-use crate::message::{Entry, What};
-use crate::packet::{Fetch, Fetched};
-use crate::shard::posts::Wanted;
+use super::{Home, Output, Read};
+use crate::ids::{Conversation, GroupId, MessageId, Number, Seq, SessionId, UserId};
+use crate::mailbox::log::page;
+use crate::message::{Entry, Refusal, What};
+use crate::packet::{Closed, Fetched, Tell};
+use crate::shard::posts::{is_place, wanted};
 use crate::shard::replica::Replica;
 
-/// Without an answer for so long, it is asked again.
-const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// Posts in one answer, and about how many bytes.
-const COUNT: usize = 256;
-const BYTES: usize = 96 * 1024;
-/// Requests that wait for a group to be read from disk, or for a run of its log.
-const SERVING_MAX: usize = 1_000;
+/// A list of chats waits so long for the last messages in large groups; then it is told without those that did not come.
+const LIST_WITHIN: Duration = Duration::from_secs(2);
+/// Other questions wait so long; then they are refused, and may be asked again.
+const SEARCH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Which replica is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,32 +44,46 @@ pub(super) enum Lacking {
     Search(Box<Search>),
 }
 
-struct Waiting {
-    lacking: Lacking,
-    entries: Vec<Entry>,
-    wanted: Wanted,
-    source: Source,
-    /// When it was asked; none before the next tick.
-    asked: Option<Duration>,
-}
+impl Lacking {
+    const fn whom(&self) -> Whom {
+        match self {
+            Self::Page(_, read, _) => Whom::Session(read.session, read.pull),
+            Self::Search(search) => {
+                let (session, request) = search.asker();
+                Whom::Asker(session, request)
+            }
+        }
+    }
 
-impl Waiting {
-    /// What is asked, and of whom.
-    fn ask(&self, from: ShardId, ticket: u64) -> Output {
-        let (group, first, last) = self.wanted.clone();
-        Output::Fetch(Fetch { from, ticket, group, first, last }, self.source)
+    /// How long it may wait; a page as long as its session does.
+    fn within(&self) -> Option<Duration> {
+        match self {
+            Self::Page(..) => None,
+            Self::Search(search) if search.is_list() => Some(LIST_WITHIN),
+            Self::Search(_) => Some(SEARCH_WITHIN),
+        }
     }
 }
 
 /// Posts that are being fetched, for members here and for other homes.
 #[derive(Default)]
 pub(super) struct Fetches {
-    tickets: u64,
-    waiting: BTreeMap<u64, Waiting>,
-    /// Other homes' requests that wait for a run of a log.
-    reading: BTreeMap<u64, (NodeId, Fetch)>,
-    /// Other homes' requests that wait for a group.
-    loading: BTreeMap<UserId, Vec<(NodeId, Fetch)>>,
+    waiters: Waiters,
+    giving: Giving,
+}
+
+impl Fetches {
+    /// An attachment of a session is over: nobody waits for its pages.
+    pub(super) fn detached(&mut self, session: SessionId, life: u32) {
+        for pull in [false, true] {
+            let whom = Whom::Session(session, pull);
+            if let Some(Waiting { lacking: Lacking::Page(_, read, _), .. }) = self.waiters.get(whom)
+                && read.life <= life
+            {
+                drop(self.waiters.take(whom));
+            }
+        }
+    }
 }
 
 impl Home {
@@ -78,18 +95,50 @@ impl Home {
         mut entries: Vec<Entry>,
         out: &mut Vec<Output>,
     ) {
-        let Some(wanted) = self.posts.fill(&mut entries) else {
+        self.put_in(&lacking, &mut entries);
+        if !entries.iter().any(is_place) {
             return self.completed(replica, lacking, entries, out);
-        };
-        self.fetches.tickets += 1;
-        let (ticket, source) = (self.fetches.tickets, Source::Nearest);
-        let waiting = Waiting { lacking, entries, wanted, source, asked: None };
-        self.ask_for(replica, ticket, waiting, out);
+        }
+        let whom = lacking.whom();
+        let waiters = &self.fetches.waiters;
+        let asks = matches!(whom, Whom::Asker(..));
+        if asks && waiters.waits(whom) {
+            // Asked again while it waits: it is answered once.
+            return;
+        }
+        if asks && waiters.askers() >= WAITING_MAX || !waiters.has_room(entries.len()) {
+            return refused(lacking, out);
+        }
+        self.wait(
+            replica,
+            whom,
+            Waiting { lacking, entries, wanted: Vec::new(), since: None },
+            out,
+        );
     }
 
-    fn ask_for(&mut self, replica: &Replica, ticket: u64, waiting: Waiting, out: &mut Vec<Output>) {
-        out.push(waiting.ask(replica.shard(), ticket));
-        self.fetches.waiting.insert(ticket, waiting);
+    /// Puts in what is here. Of a page the rest is left out that cannot fit, for a place weighs no more than its post.
+    fn put_in(&self, lacking: &Lacking, entries: &mut Vec<Entry>) {
+        self.posts.fill(entries);
+        if let Lacking::Page(_, read, _) = lacking {
+            let (count, bytes) = (usize::from(read.count), read.bytes as usize);
+            *entries = page(entries.iter(), read.after, count, bytes);
+        }
+    }
+
+    /// Somebody waits for the posts that are still not there.
+    fn wait(&mut self, replica: &Replica, whom: Whom, mut waiting: Waiting, out: &mut Vec<Output>) {
+        waiting.wanted = wanted(&waiting.entries);
+        let groups: Vec<GroupId> = waiting.wanted.iter().map(|(group, ..)| group.clone()).collect();
+        self.fetches.waiters.put(whom, waiting);
+        for group in groups {
+            self.ask_for(replica, &group, out);
+        }
+    }
+
+    fn ask_for(&mut self, replica: &Replica, group: &GroupId, out: &mut Vec<Output>) {
+        let mut ask = |fetch, source| out.push(Output::Fetch(fetch, source));
+        self.fetches.waiters.ask(replica.shard(), group, &mut ask);
     }
 
     fn completed(
@@ -100,12 +149,7 @@ impl Home {
         out: &mut Vec<Output>,
     ) {
         match lacking {
-            Lacking::Page(user, read, head) => {
-                // Whole, they may be more than fits.
-                let (count, bytes) = (usize::from(read.count), read.bytes as usize);
-                let entries = page(entries.iter(), read.after, count, bytes);
-                out.push(paged(&user, read, entries, head));
-            }
+            Lacking::Page(user, read, head) => out.push(paged(&user, read, entries, head)),
             Lacking::Search(search) => self.found(replica, *search, entries, out),
         }
     }
@@ -113,101 +157,75 @@ impl Home {
     /// A replica of a group's shard answers.
     pub fn fetched(&mut self, replica: &Replica, fetched: Fetched, out: &mut Vec<Output>) {
         self.posts.put(&fetched.posts);
-        let Some(mut waiting) = self.fetches.waiting.remove(&fetched.ticket) else { return };
-        let (group, before) = (fetched.group, waiting.wanted.clone());
-        // First what is in hand: of a run that was read just before, some may count as gone by now.
-        let _lacking = self.posts.fill(&mut waiting.entries);
-        for entry in &mut waiting.entries {
-            if let What::Referred { group: of, seq, .. } = &entry.what
-                && *of == group
-                && *seq <= fetched.gone
-            {
-                // The group's log outlives what refers to it; should it not, nobody must wait for ever.
-                tracing::error!(%group, seq = seq.0, "a post that somebody still waits for is gone");
-                let (conv, seq) = (Conversation::Group(of.clone()), *seq);
-                entry.what = What::Expired { conv, mid: MessageId(0), seq };
-            }
-        }
-        let Some(wanted) = self.posts.fill(&mut waiting.entries) else {
-            return self.completed(replica, waiting.lacking, waiting.entries, out);
-        };
-        let helped = wanted != before;
-        waiting.wanted = wanted;
-        if helped || waiting.source == Source::Nearest {
-            waiting.source = if helped { Source::Nearest } else { Source::Leader };
-            waiting.asked = None;
-            return self.ask_for(replica, fetched.ticket, waiting, out);
-        }
-        self.fetches.waiting.insert(fetched.ticket, waiting);
-    }
-
-    /// Asks again for what was not answered.
-    pub(super) fn fetch_again(&mut self, replica: &Replica, now: Duration, out: &mut Vec<Output>) {
-        for (ticket, waiting) in &mut self.fetches.waiting {
-            let asked = *waiting.asked.get_or_insert(now);
-            if now >= asked + AGAIN_AFTER {
-                (waiting.asked, waiting.source) = (Some(now), Source::Leader);
-                out.push(waiting.ask(replica.shard(), *ticket));
-            }
-        }
-    }
-
-    /// The home of a member, on this or another node, asks for posts to a group of this shard. Any replica answers.
-    pub fn fetch(&mut self, replica: &Replica, node: NodeId, fetch: Fetch, out: &mut Vec<Output>) {
-        let owner = UserId::of_group(&fetch.group);
-        if let Some(chunks) = replica.state().cold(&owner) {
-            let waiting = self.fetches.loading.entry(owner.clone()).or_default();
-            if waiting.len() < SERVING_MAX {
-                waiting.push((node, fetch));
-                out.push(Output::Load(owner, chunks));
-            }
+        let Fetched { ticket, group, posts, gone, .. } = fetched;
+        if !replica.role().serves {
             return;
         }
-        let after = Number(fetch.first.0.saturating_sub(1));
-        match replica.state().mailbox(&owner).map(|group| group.log().read(after, COUNT, BYTES)) {
-            Some(Found::OnDisk(run)) if self.fetches.reading.len() < SERVING_MAX => {
-                self.fetches.tickets += 1;
-                let ticket = self.fetches.tickets;
-                self.fetches.reading.insert(ticket, (node, fetch));
-                out.push(Output::LoadRun(owner, run, For::Posts(ticket)));
+        let helps = !posts.is_empty() || gone > Seq(0);
+        for whom in if helps { self.fetches.waiters.of(&group) } else { Vec::new() } {
+            let Some(mut waiting) = self.fetches.waiters.take(whom) else { continue };
+            // First what is in hand: of a run that was read just before, some may count as gone by now.
+            self.posts.fill(&mut waiting.entries);
+            give_up(&mut waiting.entries, &group, gone);
+            self.put_in(&waiting.lacking, &mut waiting.entries);
+            if waiting.entries.iter().any(is_place) {
+                waiting.wanted = wanted(&waiting.entries);
+                self.fetches.waiters.put(whom, waiting);
+            } else {
+                self.completed(replica, waiting.lacking, waiting.entries, out);
             }
-            Some(Found::OnDisk(_)) => {}
-            Some(Found::Entries(entries)) => give(replica, node, fetch, &entries, out),
-            None => give(replica, node, fetch, &[], out),
         }
+        let mut ask = |fetch, source| out.push(Output::Fetch(fetch, source));
+        self.fetches.waiters.ask(replica.shard(), &group, &mut ask);
+        self.fetches.waiters.of_no_help(replica.shard(), (&group, ticket), &mut ask);
     }
 
-    /// A group is in memory now: who waited for it gets an answer.
-    pub fn fetch_warmed(&mut self, replica: &Replica, group: &UserId, out: &mut Vec<Output>) {
-        for (node, fetch) in self.fetches.loading.remove(group).unwrap_or_default() {
-            self.fetch(replica, node, fetch, out);
-        }
-    }
-
-    /// A run of a group's log was read for somebody.
-    pub(super) fn read_posts(
-        &mut self,
-        replica: &Replica,
-        ticket: u64,
-        entries: &[Entry],
-        out: &mut Vec<Output>,
-    ) {
-        if let Some((node, fetch)) = self.fetches.reading.remove(&ticket) {
-            let after = Number(fetch.first.0.saturating_sub(1));
-            let posts = page(entries.iter(), after, COUNT, BYTES);
-            give(replica, node, fetch, &posts, out);
+    /// Asks again for what was not answered; who has waited for too long is told what there is.
+    pub(super) fn fetch_again(&mut self, replica: &Replica, now: Duration, out: &mut Vec<Output>) {
+        let mut ask = |fetch, source| out.push(Output::Fetch(fetch, source));
+        self.fetches.waiters.again(replica.shard(), now, &mut ask);
+        for whom in self.fetches.waiters.overdue(now, Lacking::within) {
+            let Some(Waiting { lacking, mut entries, .. }) = self.fetches.waiters.take(whom) else {
+                continue;
+            };
+            match lacking {
+                Lacking::Search(search) if !search.is_list() => {
+                    refuse(search.asker(), Refusal::Unavailable, out);
+                }
+                lacking => {
+                    entries.retain(|entry| !is_place(entry));
+                    self.completed(replica, lacking, entries, out);
+                }
+            }
         }
     }
 }
 
-/// Gives what there is of what is asked for.
-fn give(replica: &Replica, node: NodeId, fetch: Fetch, entries: &[Entry], out: &mut Vec<Output>) {
-    let Fetch { from: to, ticket, group, last, .. } = fetch;
-    let posts = entries.iter().filter(|entry| entry.n.0 <= last.0).cloned().collect();
-    let known = replica.state().mailbox(&UserId::of_group(&group));
-    let gone = match replica.role().serves {
-        true => known.map_or(last, |known| Seq(known.log().low().0)),
-        false => Seq(0),
-    };
-    out.push(Output::Fetched(node, Fetched { to, ticket, group, posts, gone }));
+/// Of a group's posts those up to `gone` are so for good.
+fn give_up(entries: &mut [Entry], group: &GroupId, gone: Seq) {
+    for entry in entries {
+        if let What::Referred { group: of, seq, .. } = &entry.what
+            && of == group
+            && *seq <= gone
+        {
+            // The group's log outlives what refers to it; should it not, nobody must wait for ever.
+            tracing::error!(%group, seq = seq.0, "a post that somebody still waits for is gone");
+            let (conv, seq) = (Conversation::Group(of.clone()), *seq);
+            entry.what = What::Expired { conv, mid: MessageId(0), seq };
+        }
+    }
 }
+
+/// Too many wait: a session attaches again after a moment, a question may be asked again.
+fn refused(lacking: Lacking, out: &mut Vec<Output>) {
+    match lacking {
+        Lacking::Page(_, Read { session, life, .. }, _) => {
+            out.push(Output::Tell(session, Tell::Closed { life, why: Closed::Lost }));
+        }
+        Lacking::Search(search) => refuse(search.asker(), Refusal::Overloaded, out),
+    }
+}
+
+#[cfg(test)]
+#[path = "fetching_tests.rs"]
+mod tests;

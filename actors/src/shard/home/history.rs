@@ -15,8 +15,8 @@ use crate::message::{Entry, Refusal};
 use crate::packet::{Answer, Question, Tell};
 use crate::shard::replica::Replica;
 
-/// Questions that wait for the disk.
-const WAITING_MAX: usize = 256;
+/// Questions that wait for the disk, and that wait for posts to large groups.
+pub(super) const WAITING_MAX: usize = 256;
 /// How often more is looked for when what was found is not what was wanted.
 const ROUNDS_MAX: u32 = 32;
 /// Bytes of messages in one answer, about.
@@ -108,6 +108,11 @@ impl Home {
         }
     }
 
+    /// The disk cannot read a run of a log.
+    pub(super) fn search_lost(&mut self, ticket: u64) {
+        self.searches.waiting.remove(&ticket);
+    }
+
     /// All that was to be fetched is there, but for posts to large groups.
     fn complete_search(&mut self, replica: &Replica, mut search: Search, out: &mut Vec<Output>) {
         let fetched = std::mem::take(&mut search.fetched).into_values().collect();
@@ -153,6 +158,15 @@ impl Home {
 }
 
 impl Search {
+    pub(super) const fn asker(&self) -> (SessionId, u32) {
+        self.asker
+    }
+
+    /// Whether chats are to be listed: what is known of them is worth telling without their last messages.
+    pub(super) const fn is_list(&self) -> bool {
+        matches!(self.asked, Asked::Talks { .. })
+    }
+
     /// Chooses what to fetch next.
     fn choose(&mut self, mailbox: &Mailbox) {
         self.fetched.clear();
@@ -258,7 +272,11 @@ fn messages(wanted: Wanted, mailbox: &Mailbox) -> Asked {
     Asked::Messages { wanted, rounds: 0, searched: None, found: Vec::new() }
 }
 
-fn refuse((session, request): (SessionId, u32), refusal: Refusal, out: &mut Vec<Output>) {
+pub(super) fn refuse(
+    (session, request): (SessionId, u32),
+    refusal: Refusal,
+    out: &mut Vec<Output>,
+) {
     out.push(Output::Tell(session, Tell::Answer { request, answer: Err(refusal) }));
 }
 

@@ -246,6 +246,7 @@ impl Home {
             }
             Ask::Attach { .. } => self.attach(replica, ask, wall, chance, out),
             Ask::Detach { life } => {
+                self.fetches.detached(*session, life);
                 let input = user::Input::Detach { session: *session, life };
                 out.push(Output::Connected(user.clone(), input));
             }

@@ -165,7 +165,10 @@ impl State {
         if hosted.images == image {
             let (mailbox, stored) = match read {
                 Ok(read) => read,
-                Err(error) => return self.damaged(shard, &error),
+                Err(error) => {
+                    hosted.home.fetch_lost(&user);
+                    return self.damaged(shard, &error);
+                }
             };
             hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
         }
@@ -209,11 +212,14 @@ impl State {
         run: Result<Vec<Entry>, StoreError>,
         read: For,
     ) {
+        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let entries = match run {
             Ok(entries) => entries,
-            Err(error) => return self.damaged(shard, &error),
+            Err(error) => {
+                hosted.home.run_lost(read);
+                return self.damaged(shard, &error);
+            }
         };
-        let Some(hosted) = self.shards.get_mut(&shard) else { return };
         let mut out = Vec::new();
         hosted.home.run_loaded(&hosted.replica, user, &entries, read, &mut out);
         self.carry_out(shard, out);
