@@ -29,7 +29,7 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::LosesEnvelopes, 10, "not drained"),
         (Plant::ForgetsBirth, 40, "out of range"),
         (Plant::CoolsEarly, 60, "went back"),
-        (Plant::WarmsLate, 100, "memory ends at the head"),
+        (Plant::WarmsLate, 100, "can be read"),
         (Plant::StoresLate, 300, "only what is in the log can be compacted"),
         (Plant::SendsHalf, 20, "went back"),
         (Plant::SkipsMailbox, 20, "went back"),
