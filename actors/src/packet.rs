@@ -3,11 +3,13 @@
 //! A *session* (one WebSocket, on its gateway) speaks with two kinds of *home*: that of its own user's mailbox,
 //! and those of the mailboxes it writes to. The home of a mailbox is the node that leads its shard.
 
+mod cards;
 mod posts;
 mod presence;
 mod push;
 mod questions;
 
+pub use cards::CardsWanted;
 pub use posts::{Fetch, Fetched};
 pub use presence::{Presence, Regard, Typing};
 pub use push::Push;
@@ -22,6 +24,7 @@ use crate::ids::{
     BootId, Cid, Conversation, DeviceId, GroupId, MessageId, NodeId, Number, Seq, SessionId,
     ShardId, Timestamp, UserId,
 };
+use crate::message::people::Shown;
 use crate::message::{Accepted, Content, Entry, PLACES_MAX, Position, Refusal, Resume, Send, What};
 use crate::mutant::{Mutant, is_planted};
 
@@ -72,6 +75,8 @@ pub enum Packet {
     Fetch(Box<Fetch>),
     /// The answer.
     Fetched(Box<Fetched>),
+    /// A node wants to know what users whose homes are on this node are called.
+    Cards(Box<CardsWanted>),
 }
 
 /// A sign of life of a node, and what the others should know of it.
@@ -464,6 +469,8 @@ pub enum Tell {
     },
     /// Whether the user shows themselves to nobody: then they are shown nobody. Until the first word of it they do not.
     Hides(bool),
+    /// What some of the users are called of whom it was asked.
+    Cards(Vec<(UserId, Shown)>),
 }
 
 /// Why an attachment ended for good.

@@ -1,6 +1,7 @@
 //! People: what a connection does about blocking, settings and profiles, and what members of a group are called.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actors::ids::{Conversation, GroupId, UserId};
 use actors::message::Refusal;
@@ -91,7 +92,7 @@ impl Connection {
     pub(super) fn named(
         &mut self,
         request: RequestRef,
-        names: BTreeMap<UserId, Box<str>>,
+        names: BTreeMap<UserId, Arc<str>>,
         now: Now,
         acts: &mut Vec<Act>,
     ) {

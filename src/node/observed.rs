@@ -5,10 +5,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use actors::ids::{NodeId, ShardId};
+use actors::message::people::Card;
 use actors::message::{self, Accepted, Refusal};
 use actors::node as chat;
 use actors::packet::{Answer, Question, ShardHealth};
-use actors::router::{Card, CardsFor, Router};
+use actors::router::{CardsFor, Router};
 use actors::shard::lane::ShardStatus;
 use actors::store::Journal;
 

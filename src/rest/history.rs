@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use actors::ids::{Conversation, GroupId, MessageId, Number, Timestamp, UserId};
 use actors::message::history::{LIMIT_MAX, Talk, Wanted};
+use actors::message::people::Card;
 use actors::message::{Content, Entry, Refusal, What};
 use actors::packet::{Answer, Question};
-use actors::router::{Card, CardsFor};
+use actors::router::CardsFor;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};

@@ -35,9 +35,10 @@ use std::time::Duration;
 
 use actors::clock;
 use actors::ids::UserId;
+use actors::message::people::Card;
 use actors::message::{self, Accepted, Refusal};
 use actors::packet::{Answer, Question};
-use actors::router::{Card, CardsFor};
+use actors::router::CardsFor;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, State};

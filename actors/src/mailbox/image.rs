@@ -13,7 +13,7 @@ mod reading;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use reading::Opening;
+pub use reading::{Opening, card};
 use serde::{Deserialize, Serialize};
 
 use super::cids;

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::rules::{Effect, Mailbox};
 use crate::ids::{Seq, UserId};
 use crate::message::Refusal;
-use crate::message::people::{BLOCKED_MAX, Call, LastSeen, Profile, Settings};
+use crate::message::people::{
+    BLOCKED_MAX, Call, Card, LastSeen, Profile, Settings, Shown, ShownTo,
+};
 
 /// What an owner wants for themselves; most never say anything of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,18 @@ impl People {
     /// As a mailbox keeps it: nothing, if there is nothing in it.
     pub(super) fn kept(self) -> Option<Box<Self>> {
         (self != UNSAID).then(|| Box::new(self))
+    }
+
+    /// What lists of this user show of the owner.
+    pub(super) fn card_for(&self, user: &UserId) -> Shown {
+        let Profile { name, avatar, .. } = &self.profile;
+        let to = match self.blocked.is_empty() || avatar.is_none() {
+            true => ShownTo::All,
+            false => ShownTo::Asker,
+        };
+        let avatar = avatar.as_deref().filter(|_| !self.blocked.contains(user));
+        let card = Card { name: name.as_deref().map(Into::into), avatar: avatar.map(Into::into) };
+        Shown { card, to }
     }
 
     pub(super) fn weight(&self) -> usize {
@@ -125,6 +139,12 @@ impl Mailbox {
             true => Profile { name, ..Profile::default() },
             false => Profile { name, about, avatar },
         }
+    }
+
+    /// What lists of a user show of the owner; of who was erased, nothing.
+    #[must_use]
+    pub fn card_for(&self, user: &UserId) -> Shown {
+        self.people().card_for(user)
     }
 }
 

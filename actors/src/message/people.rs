@@ -1,5 +1,7 @@
 //! People: whom a user blocks, who may know when they were last there, and what they say of themselves.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::UserId;
@@ -83,6 +85,42 @@ pub struct Profile {
     pub about: Option<Box<str>>,
     /// An opaque reference to a picture.
     pub avatar: Option<Box<str>>,
+}
+
+/// What is shown of somebody in a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// What to call them.
+    pub name: Option<Arc<str>>,
+    /// An opaque reference to a picture.
+    pub avatar: Option<Arc<str>>,
+}
+
+impl Card {
+    /// Bytes of it.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        [&self.name, &self.avatar].into_iter().flatten().map(|text| text.len()).sum()
+    }
+}
+
+/// A card, and who is shown the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// What is shown.
+    pub card: Card,
+    /// To whom.
+    pub to: ShownTo,
+}
+
+/// Who is shown the same of somebody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShownTo {
+    /// Everybody: nobody is blocked, or there is nothing that the blocked are not shown.
+    #[default]
+    All,
+    /// Who asked; others may be shown something else.
+    Asker,
 }
 
 /// A text that no profile may have: send another.

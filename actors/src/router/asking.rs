@@ -140,7 +140,7 @@ impl Router {
 }
 
 /// Forgets the session when dropped, even if the caller gave up.
-struct Registered<'a>(&'a Router, SessionId);
+pub(super) struct Registered<'a>(pub(super) &'a Router, pub(super) SessionId);
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {

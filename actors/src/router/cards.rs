@@ -1,40 +1,35 @@
 //! Cards: what people are called, and how they look, asked of their homes for whoever lists them.
 //!
 //! A card is a courtesy: a home that does not answer soon makes a list late by a moment, and never wrong or refused. What was
-//! learnt is kept for a short while, so that a list that is asked for again and again asks nobody.
+//! learnt is kept for a short while, so that a list that is asked for again and again asks nobody, and what is shown to
+//! everybody alike is asked for once for all lists of this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
+use super::asking::Registered;
 use super::{Inbound, Router, read, write};
 use crate::clock;
-use crate::ids::{SessionId, UserId};
-use crate::message::Refusal;
-use crate::packet::{Answer, Question};
+use crate::cluster::Class;
+use crate::ids::{NodeId, SessionId, UserId};
+use crate::message::people::{Card, Shown, ShownTo};
+use crate::packet::{CardsWanted, Packet, Tell};
+use crate::shard::lane;
 
 /// How long a list waits for all of its cards together.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Homes asked at the same time for one list.
-const AT_ONCE: usize = 64;
+/// After this time homes that have not answered are asked again, or those that are in their place.
+const AGAIN_AFTER: Duration = Duration::from_millis(80);
 /// How long a card is kept: so late is a new name in others' lists.
 const FRESH: Duration = Duration::from_secs(30);
 /// How long a home that did not answer is left alone.
 const SILENT: Duration = Duration::from_secs(2);
 /// Cards kept.
 const KEPT_MAX: usize = 50_000;
-
-/// What is shown of somebody in a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Card {
-    /// What to call them.
-    pub name: Option<Box<str>>,
-    /// An opaque reference to a picture.
-    pub avatar: Option<Box<str>>,
-}
 
 /// What cards are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +40,15 @@ pub enum CardsFor {
     Members,
 }
 
-/// Whose card, and as seen by whom.
-type Key = (UserId, Option<UserId>);
+#[derive(Default)]
+pub(super) struct Cards(RwLock<Table>);
 
 #[derive(Default)]
-pub(super) struct Cards(RwLock<BTreeMap<Key, Kept>>);
+struct Table {
+    for_all: HashMap<UserId, Kept>,
+    /// Whose card, and as seen by whom.
+    for_one: HashMap<(UserId, UserId), Kept>,
+}
 
 struct Kept {
     card: Card,
@@ -57,21 +56,74 @@ struct Kept {
 }
 
 impl Cards {
-    /// A card that is known, and not too old.
-    fn find(&self, key: &Key, now: Instant) -> Option<Card> {
+    /// The cards that are known, and not too old, and of whom there is none.
+    fn find(
+        &self,
+        users: Vec<UserId>,
+        by: &UserId,
+        now: Instant,
+    ) -> (BTreeMap<UserId, Card>, BTreeSet<UserId>) {
+        let (mut found, mut missing) = (BTreeMap::new(), BTreeSet::new());
         let kept = read(&self.0);
-        kept.get(key).filter(|kept| kept.until > now).map(|kept| kept.card.clone())
+        for user in users {
+            match kept.find(&user, by, now) {
+                Some(card) => drop(found.insert(user, card)),
+                None => drop(missing.insert(user)),
+            }
+        }
+        (found, missing)
     }
 
-    fn keep(&self, key: Key, card: Card, until: Instant, now: Instant) {
+    /// Keeps what was heard; of whom nothing was, nothing is known for a moment.
+    fn keep(
+        &self,
+        by: &UserId,
+        heard: &BTreeMap<UserId, Shown>,
+        silent: BTreeSet<UserId>,
+        now: Instant,
+    ) {
         let mut kept = write(&self.0);
-        if kept.len() >= KEPT_MAX {
-            kept.retain(|_, kept| kept.until > now);
+        kept.make_room(heard.len() + silent.len(), now);
+        for (user, Shown { card, to }) in heard {
+            let (user, fresh) = (user.clone(), Kept { card: card.clone(), until: now + FRESH });
+            match to {
+                ShownTo::All => drop(kept.for_all.insert(user, fresh)),
+                ShownTo::Asker => drop(kept.for_one.insert((user, by.clone()), fresh)),
+            }
         }
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
+        for user in silent {
+            // Another list may have heard of them meanwhile.
+            if kept.find(&user, by, now).is_none() {
+                let none = Kept { card: Card::default(), until: now + SILENT };
+                kept.for_all.insert(user, none);
+            }
         }
-        kept.insert(key, Kept { card, until });
+    }
+}
+
+impl Table {
+    fn find(&self, user: &UserId, by: &UserId, now: Instant) -> Option<Card> {
+        let fresh = |kept: &&Kept| kept.until > now;
+        let found = self.for_all.get(user).filter(fresh).or_else(|| {
+            let any = !self.for_one.is_empty();
+            any.then(|| self.for_one.get(&(user.clone(), by.clone())))?.filter(fresh)
+        });
+        found.map(|kept| kept.card.clone())
+    }
+
+    fn len(&self) -> usize {
+        self.for_all.len() + self.for_one.len()
+    }
+
+    fn make_room(&mut self, count: usize, now: Instant) {
+        if self.len() + count > KEPT_MAX {
+            self.for_all.retain(|_, kept| kept.until > now);
+            self.for_one.retain(|_, kept| kept.until > now);
+        }
+        if self.len() + count > KEPT_MAX {
+            self.for_all.clear();
+            self.for_one.clear();
+        }
     }
 }
 
@@ -83,57 +135,77 @@ impl Router {
         by: &UserId,
         what: CardsFor,
     ) -> BTreeMap<UserId, Card> {
-        let now = clock::monotonic();
-        let key = |user: &UserId| (user.clone(), (what == CardsFor::Chats).then(|| by.clone()));
-        let (mut cards, mut missing) = (BTreeMap::new(), Vec::new());
-        for user in users {
-            match self.0.cards.find(&key(&user), now) {
-                Some(card) => drop(cards.insert(user, card)),
-                None => missing.push(user),
-            }
+        let (mut cards, mut missing) = self.0.cards.find(users, by, clock::monotonic());
+        if !missing.is_empty() {
+            let heard = self.ask_for_cards(&mut missing, by).await;
+            self.0.cards.keep(by, &heard, missing, clock::monotonic());
+            cards.extend(heard.into_iter().map(|(user, shown)| (user, shown.card)));
         }
-        if missing.is_empty() {
-            return cards;
-        }
-        let mut heard = self.ask_for_cards(&missing, by, now + PATIENCE).await;
-        let now = clock::monotonic();
-        for user in missing {
-            let card = heard.remove(&user).map(|card| match what {
-                CardsFor::Chats => card,
-                CardsFor::Members => Card { avatar: None, ..card },
-            });
-            let lasts = if card.is_some() { FRESH } else { SILENT };
-            let card = card.unwrap_or_default();
-            self.0.cards.keep(key(&user), card.clone(), now + lasts, now);
-            cards.insert(user, card);
+        if what == CardsFor::Members {
+            cards.values_mut().for_each(|card| card.avatar = None);
         }
         cards
     }
 
+    /// Asks the homes of these users; who is answered leaves `missing`.
     async fn ask_for_cards(
         &self,
-        users: &[UserId],
+        missing: &mut BTreeSet<UserId>,
         by: &UserId,
-        deadline: Instant,
-    ) -> BTreeMap<UserId, Card> {
-        let (mut heard, mut asked, mut next) = (BTreeMap::new(), JoinSet::new(), users.iter());
-        loop {
-            while asked.len() < AT_ONCE
-                && let Some(user) = next.next()
-            {
-                let (router, user, by) = (self.clone(), user.clone(), by.clone());
-                asked.spawn(async move {
-                    let question = Question::Profile { by };
-                    let answer = router.ask(&user, question, PATIENCE).await;
-                    (user, answer)
-                });
-            }
-            match timeout_at(deadline.into(), asked.join_next()).await {
-                Ok(Some(Ok((user, answer)))) => heard.extend(card(answer).map(|card| (user, card))),
-                Ok(Some(Err(_))) => {}
-                Ok(None) | Err(_) => return heard,
+    ) -> BTreeMap<UserId, Shown> {
+        let (inbox, mut arrivals) = mpsc::unbounded_channel();
+        let session = Registered(self, self.open_session(inbox));
+        let deadline = clock::monotonic() + PATIENCE;
+        let mut heard = BTreeMap::new();
+        while clock::monotonic() < deadline {
+            self.want_cards(session.1, by, missing);
+            let again = (clock::monotonic() + AGAIN_AFTER).min(deadline);
+            while let Ok(Some(inbound)) = timeout_at(again.into(), arrivals.recv()).await {
+                let Inbound::Tell(Tell::Cards(told)) = *inbound else { continue };
+                heard.extend(told.into_iter().filter(|(user, _)| missing.remove(user)));
+                if missing.is_empty() {
+                    return heard;
+                }
             }
         }
+        heard
+    }
+
+    /// Asks each node for the cards of those whose homes are there, as far as it is known.
+    fn want_cards(&self, session: SessionId, by: &UserId, users: &BTreeSet<UserId>) {
+        let mut there: BTreeMap<NodeId, Vec<UserId>> = BTreeMap::new();
+        for user in users {
+            if let Some((_, leader)) = self.leader(self.shard_of(user)) {
+                there.entry(leader).or_default().push(user.clone());
+            }
+        }
+        for (node, users) in there {
+            let wanted = CardsWanted { session, by: by.clone(), users };
+            if node != self.me() {
+                let _asked_again = self.send(node, Class::Normal, &[Packet::Cards(wanted.into())]);
+                continue;
+            }
+            for (lane, wanted) in self.lanes().iter().zip(self.by_lane(wanted)) {
+                let _stopping = lane.cast(lane::Msg::Packets(node, wanted.into_iter().collect()));
+            }
+        }
+    }
+
+    /// What each lane is to be asked for.
+    pub(super) fn by_lane(&self, wanted: CardsWanted) -> Vec<Option<Packet>> {
+        let CardsWanted { session, by, users } = wanted;
+        let mut lanes: Vec<Vec<UserId>> = self.lanes().iter().map(|_| Vec::new()).collect();
+        let count = lanes.len().max(1);
+        for user in users {
+            if let Some(lane) = lanes.get_mut(usize::from(self.shard_of(&user).0) % count) {
+                lane.push(user);
+            }
+        }
+        let wanted = |users: Vec<UserId>| {
+            let wanted = CardsWanted { session, by: by.clone(), users };
+            (!wanted.users.is_empty()).then(|| Packet::Cards(wanted.into()))
+        };
+        lanes.into_iter().map(wanted).collect()
     }
 
     /// Asks what these users are called; a session of this node is told `Named`.
@@ -147,46 +219,62 @@ impl Router {
     }
 }
 
-/// What a home's answer says; who is not there or has left has an empty card.
-fn card(answer: Result<Answer, Refusal>) -> Option<Card> {
-    match answer {
-        Ok(Answer::Profile(profile)) => Some(Card { name: profile.name, avatar: profile.avatar }),
-        Err(Refusal::NotFound | Refusal::Gone) => Some(Card::default()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(name: &str) -> Key {
-        (UserId::parse(name).unwrap(), None)
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
     }
 
     fn named(name: &str) -> Card {
         Card { name: Some(name.into()), avatar: None }
     }
 
-    #[test]
-    fn a_card_is_kept_for_a_while_and_never_more_than_so_many() {
-        let (cards, now) = (Cards::default(), clock::monotonic());
-        cards.keep(key("ann"), named("Ann"), now + FRESH, now);
-        assert_eq!(cards.find(&key("ann"), now), Some(named("Ann")));
-        assert_eq!(cards.find(&key("ann"), now + FRESH), None, "too old");
-        assert_eq!(cards.find(&key("bob"), now), None);
-        for at in 0..KEPT_MAX {
-            cards.keep(key(&format!("u{at}")), Card::default(), now + SILENT, now);
-        }
-        assert!(read(&cards.0).len() <= KEPT_MAX);
-        cards.keep(key("cat"), named("Cat"), now + FRESH, now + SILENT);
-        assert_eq!(cards.find(&key("cat"), now), Some(named("Cat")));
+    fn heard(name: &str, to: ShownTo) -> BTreeMap<UserId, Shown> {
+        [(user(name), Shown { card: named(name), to })].into()
+    }
+
+    /// The names that are known of these, as seen by `by`.
+    fn known(cards: &Cards, by: &str, users: &[&str], now: Instant) -> Vec<String> {
+        let users = users.iter().map(|name| user(name)).collect();
+        let (found, _) = cards.find(users, &user(by), now);
+        found.into_values().filter_map(|card| Some(card.name?.to_string())).collect()
     }
 
     #[test]
-    fn who_has_left_has_an_empty_card_and_who_is_silent_has_none() {
-        assert_eq!(card(Err(Refusal::Gone)), Some(Card::default()));
-        assert_eq!(card(Err(Refusal::NotFound)), Some(Card::default()));
-        assert_eq!(card(Err(Refusal::Unavailable)), None);
+    fn a_card_is_kept_for_a_while_and_never_more_than_so_many() {
+        let (cards, now) = (Cards::default(), clock::monotonic());
+        cards.keep(&user("ann"), &heard("bob", ShownTo::All), BTreeSet::new(), now);
+        assert_eq!(known(&cards, "ann", &["bob", "cat"], now), ["bob"]);
+        assert!(known(&cards, "ann", &["bob"], now + FRESH).is_empty(), "too old");
+        for at in 0..KEPT_MAX {
+            let silent = [user(&format!("u{at}"))].into();
+            cards.keep(&user("ann"), &BTreeMap::new(), silent, now);
+        }
+        assert!(read(&cards.0).len() <= KEPT_MAX);
+        cards.keep(&user("ann"), &heard("cat", ShownTo::Asker), BTreeSet::new(), now + SILENT);
+        assert_eq!(known(&cards, "ann", &["cat"], now + SILENT), ["cat"]);
+    }
+
+    #[test]
+    fn what_only_the_asker_is_shown_is_for_no_other_list() {
+        let (cards, now) = (Cards::default(), clock::monotonic());
+        cards.keep(&user("ann"), &heard("bob", ShownTo::Asker), BTreeSet::new(), now);
+        cards.keep(&user("ann"), &heard("cat", ShownTo::All), BTreeSet::new(), now);
+        assert_eq!(known(&cards, "ann", &["bob", "cat"], now), ["bob", "cat"]);
+        assert_eq!(known(&cards, "dan", &["bob", "cat"], now), ["cat"]);
+    }
+
+    #[test]
+    fn a_home_that_is_silent_is_left_alone_for_a_moment_and_its_silence_hides_no_card() {
+        let (cards, now) = (Cards::default(), clock::monotonic());
+        let ask = |at| cards.find(vec![user("bob")], &user("ann"), at);
+        cards.keep(&user("ann"), &BTreeMap::new(), [user("bob")].into(), now);
+        assert_eq!(ask(now), ([(user("bob"), Card::default())].into(), BTreeSet::new()));
+        assert_eq!(ask(now + SILENT).1, [user("bob")].into());
+        cards.keep(&user("cat"), &heard("bob", ShownTo::All), BTreeSet::new(), now);
+        cards.keep(&user("ann"), &BTreeMap::new(), [user("bob")].into(), now);
+        assert_eq!(known(&cards, "ann", &["bob"], now + SILENT), ["bob"]);
     }
 }

@@ -10,7 +10,7 @@ mod cards;
 pub mod middle;
 mod signs;
 
-pub use cards::{Card, CardsFor};
+pub use cards::CardsFor;
 pub use signs::Peer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -50,7 +50,7 @@ pub enum Inbound {
         /// For which request.
         request: u32,
         /// The names.
-        names: BTreeMap<UserId, Box<str>>,
+        names: BTreeMap<UserId, Arc<str>>,
     },
     /// The node is being drained: tell the client to come back elsewhere after this long.
     Drain {
@@ -410,6 +410,11 @@ impl LinksInbound for Router {
                 }
                 Packet::Posts(posts) => {
                     self.posts().put(&posts);
+                    continue;
+                }
+                Packet::Cards(wanted) => {
+                    let wanted = self.by_lane(*wanted);
+                    sorted.iter_mut().zip(wanted).for_each(|(lane, wanted)| lane.extend(wanted));
                     continue;
                 }
                 Packet::Fetch(ref fetch) => self.shard_of(&UserId::of_group(&fetch.group)),

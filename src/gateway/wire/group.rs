@@ -1,6 +1,7 @@
 //! Group: requests about groups, and what they are answered with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actors::ids::{Cid, Conversation, GroupId, Seq, UserId};
 use actors::message::group::{
@@ -163,7 +164,7 @@ pub(crate) enum GroupBody {
     /// To `group.create`.
     Made(GroupId),
     /// To `group.info`, with what members are called, as far as it is known.
-    Info(GroupId, Box<Info>, BTreeMap<UserId, Box<str>>),
+    Info(GroupId, Box<Info>, BTreeMap<UserId, Arc<str>>),
     /// To `group.list`.
     List(Vec<(GroupId, Box<str>, bool)>),
     /// To `receipts`.

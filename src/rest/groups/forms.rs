@@ -1,5 +1,7 @@
 //! Forms: what calls about groups take, and what they answer.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::RefOr;
@@ -113,8 +115,8 @@ pub(super) struct Member {
     pub(super) role: &'static str,
     /// What they call themselves, if they do, and it could be found out in time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub(super) name: Option<Box<str>>,
+    #[schema(value_type = String, required = false)]
+    pub(super) name: Option<Arc<str>>,
 }
 
 #[derive(Serialize, ToSchema)]

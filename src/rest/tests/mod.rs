@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use actors::ids::{Epoch, MessageId, Seq, Timestamp, UserId};
 use actors::mailbox::rules::Mailbox;
+use actors::message::people::Card;
 use actors::message::{self, Accepted, Refusal};
 use actors::packet::{Answer, Presence, Question};
-use actors::router::{Card, CardsFor};
+use actors::router::CardsFor;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};

@@ -14,6 +14,7 @@ use crate::mailbox::people::People;
 use crate::mailbox::rules::Mailbox;
 use crate::mailbox::talks::Talks;
 use crate::message::Entry;
+use crate::message::people::Shown;
 
 /// A head, and what stands behind it.
 pub(super) struct Whole {
@@ -86,6 +87,15 @@ fn ends_at(entries: &VecDeque<Entry>, head: Number) -> bool {
     let follows = |entry: &Entry, next: &Entry| entry.last().0.checked_add(1) == Some(next.n.0);
     entries.iter().is_sorted_by(|entry, next| follows(entry, next))
         && entries.back().is_none_or(|newest| newest.last() == head)
+}
+
+/// What lists of a user show of the owner of this head; the rest of the mailbox is not looked for.
+pub fn card(chunks: &[Vec<u8>], user: &UserId) -> Result<Shown, BadBytes> {
+    let whole = match chunks {
+        [one] => read_head(one)?,
+        many => read_head(&many.concat())?,
+    };
+    Ok(whole.people.card_for(user))
 }
 
 /// A mailbox half read: its head is known, and with it what else must be read.

@@ -143,6 +143,7 @@ impl State {
                 }
                 Packet::Snapshot(shard, bytes) => self.transfer_note(from, shard, &bytes),
                 Packet::Typing(typing) => self.typed(*typing),
+                Packet::Cards(wanted) => self.cards(*wanted),
                 Packet::Session(_)
                 | Packet::Push(_)
                 | Packet::Posts(_)

@@ -12,6 +12,7 @@
 //! that answer it. What those answer comes in batches by then, and is not held up again.
 
 mod backlog;
+pub(crate) mod cards;
 mod children;
 mod connected;
 mod hosted;
@@ -32,7 +33,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Supervi
 use super::home::{For, Notice, Quota};
 use super::replica::{Pace, Role};
 use crate::clock;
-use crate::ids::{NodeId, ShardId, Timestamp, UserId};
+use crate::ids::{NodeId, SessionId, ShardId, Timestamp, UserId};
 use crate::mailbox::desk;
 use crate::mailbox::image::Stored;
 use crate::mailbox::rules::{Mailbox, Policy};
@@ -43,7 +44,7 @@ use crate::store::{Checkpoints, Chunk, Journal, StoreError};
 use crate::user;
 use children::Children;
 use outlet::Outlet;
-use pacer::{Flushes, Pacer};
+use pacer::{Flushes, Pacer, start_ticking};
 
 pub use hosted::Hosted;
 pub use storing::open;
@@ -122,6 +123,8 @@ pub enum Msg {
     Warmed((ShardId, u64), Box<Result<(Mailbox, Stored), StoreError>>, UserId),
     /// A run of a log was read from disk.
     RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, For),
+    /// Cards were read from disk, under the checkpoint with this number, for a session.
+    CardsRead((ShardId, u64), SessionId, cards::Read),
     /// A piece of a checkpoint was read, for a node; with the number of the transfer.
     Exported(ShardId, NodeId, u64, Result<Chunk, StoreError>),
     /// A step of taking a checkpoint over is done; with the number of the arrival.
@@ -218,6 +221,8 @@ pub struct State {
     outlet: Outlet,
     children: Children,
     absent: presence::Absent,
+    /// Reads of cards that are under way.
+    cards_reading: usize,
 }
 
 impl Actor for Lane {
@@ -254,6 +259,7 @@ impl Actor for Lane {
             transfers: 0,
             children,
             absent: presence::Absent::default(),
+            cards_reading: 0,
         };
         state.host(shards);
         Ok(state)
@@ -278,6 +284,7 @@ impl Actor for Lane {
             Msg::Rested(actor, user, known) => state.children.rested(actor, &user, known),
             Msg::Warmed(from, read, user) => state.warmed(from, *read, user),
             Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read),
+            Msg::CardsRead(from, session, read) => state.cards_read(from, session, read),
             Msg::Exported(shard, node, number, chunk) => state.exported(shard, node, number, chunk),
             Msg::Imported(shard, number, done) => state.imported(shard, number, done)?,
             Msg::Tick => state.tick(),
@@ -327,20 +334,6 @@ fn raft_ticks(hosted: &Hosted, ticks: u64, pace: Pace) -> usize {
         (true, false) => 0,
         (false, _) => 1,
     }
-}
-
-/// Ticks until the lane is gone. A late tick is not made up for.
-fn start_ticking(lane: ActorRef<Msg>, every: Duration) {
-    tokio::spawn(async move {
-        let mut interval = tokio::time::interval(every);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            if lane.cast(Msg::Tick).is_err() {
-                return;
-            }
-        }
-    });
 }
 
 impl State {

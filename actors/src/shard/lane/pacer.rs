@@ -4,6 +4,10 @@
 
 use std::time::Duration;
 
+use ractor::ActorRef;
+
+use super::Msg;
+
 /// The pace of one thing a lane does.
 #[derive(Debug)]
 pub(super) struct Pacer {
@@ -70,6 +74,20 @@ impl Flushes {
     pub(super) const fn came_in_time(&mut self) {
         self.timed = false;
     }
+}
+
+/// Ticks until the lane is gone. A late tick is not made up for.
+pub(super) fn start_ticking(lane: ActorRef<Msg>, every: Duration) {
+    tokio::spawn(async move {
+        let mut interval = tokio::time::interval(every);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            if lane.cast(Msg::Tick).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 #[cfg(test)]

@@ -1,0 +1,17 @@
+//! Cards: how a node learns what many people are called: with one packet to each node where their homes are.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{SessionId, UserId};
+
+/// A node wants the cards of users whose homes are where this arrives. Answered by `Tell::Cards`, in parts; of whom nothing
+/// is told their homes are elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardsWanted {
+    /// Where the answer goes.
+    pub session: SessionId,
+    /// Who will see them.
+    pub by: UserId,
+    /// Whose.
+    pub users: Vec<UserId>,
+}
