@@ -9,7 +9,7 @@ mod presence;
 mod push;
 mod questions;
 
-pub use cards::CardsWanted;
+pub use cards::{CardTurned, CardsWanted};
 pub use posts::{Fetch, Fetched};
 pub use presence::{Presence, Regard, Typing};
 pub use push::Push;
@@ -77,6 +77,8 @@ pub enum Packet {
     Fetched(Box<Fetched>),
     /// A node wants to know what users whose homes are on this node are called.
     Cards(Box<CardsWanted>),
+    /// What a user shows to another has changed.
+    CardTurned(Box<CardTurned>),
 }
 
 /// A sign of life of a node, and what the others should know of it.

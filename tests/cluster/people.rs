@@ -331,6 +331,53 @@ async fn a_list_is_told_without_a_name_whose_home_is_away() {
 }
 
 #[tokio::test]
+async fn people_of_whom_nothing_is_in_memory_are_named_in_lists_as_each_reader_may_see_them() {
+    let cluster = Cluster::start(3).await;
+    let (ann, eve) = (cluster.user("ann").await, cluster.user("eve").await);
+    let mut a = Socket::login(&cluster.url("a"), &ann.token, "phone").await;
+    let mut e = Socket::login(&cluster.url("b"), &eve.token, "phone").await;
+    let mut named = Vec::new();
+    for (at, leader) in ["a", "b", "c", "a", "b", "c"].into_iter().enumerate() {
+        let friend = cluster.user_led_by(&format!("friend{at}"), leader).await;
+        let said = json!({"name": format!("Friend {at}"), "avatar": format!("blob:{at}")});
+        let patch = (Method::PATCH, "/v1/profile");
+        assert_eq!(http(&cluster, leader, &friend, patch, Some(&said)).await.status, 200);
+        let block = format!("/v1/blocked/{}", eve.name);
+        let put = || (Method::PUT, block.as_str());
+        assert_eq!(http(&cluster, leader, &friend, put(), None).await.status, 204);
+        a.send(&friend.conv(), "c1", "hi").await;
+        named.push((friend.conv(), said));
+        // Who is blocked has the chat from before.
+        let delete = (Method::DELETE, block.as_str());
+        assert_eq!(http(&cluster, leader, &friend, delete, None).await.status, 204);
+        e.send(&friend.conv(), "c1", "hi").await;
+        assert_eq!(http(&cluster, leader, &friend, put(), None).await.status, 204);
+    }
+    // What is written when a node ends is not in memory when it comes back.
+    for name in cluster.names() {
+        cluster.terminate(&name).await;
+    }
+    cluster.start_all();
+    cluster.ready().await;
+    for (reader, avatars) in [(&ann, true), (&eve, false), (&ann, true)] {
+        for node in ["a", "b", "c"] {
+            let list = eventually("all chats should be there", || async {
+                let list = get(&cluster, node, reader, "/v1/conversations").await.body;
+                let rows = list["conversations"].as_array()?.clone();
+                (rows.len() == named.len()).then_some(rows)
+            })
+            .await;
+            for (conv, said) in &named {
+                let row = list.iter().find(|row| row["conv"] == *conv).unwrap();
+                assert_eq!(row["name"], said["name"], "{row}");
+                let avatar = if avatars { said["avatar"].clone() } else { Value::Null };
+                assert_eq!(row["avatar"], avatar, "{row}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_asked_wrongly_of_people_is_refused_in_words() {
     let cluster = shared().await;
     let ann = cluster.user("ann").await;

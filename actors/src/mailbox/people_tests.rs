@@ -69,8 +69,8 @@ impl Bench {
         self.state.mailbox(&user("bob")).unwrap()
     }
 
-    /// Bob as a checkpoint holds him.
-    fn again(&self) -> Mailbox {
+    /// Bob as a checkpoint holds him, and the chunks of his head.
+    fn stored(&self) -> (Mailbox, Vec<Vec<u8>>) {
         let (mut mailbox, mut stored) = (self.bob().clone(), Stored::default());
         let changes = image::save(&mut mailbox, &mut stored);
         let value =
@@ -79,7 +79,20 @@ impl Bench {
             image::head_keys(&user("bob"), stored.chunks()).iter().map(value).collect();
         let opening = Opening::new(user("bob"), &chunks).unwrap();
         let values: Vec<_> = opening.keys().iter().map(value).collect();
-        opening.finish(&values).unwrap().0
+        (opening.finish(&values).unwrap().0, chunks)
+    }
+
+    fn again(&self) -> Mailbox {
+        self.stored().0
+    }
+
+    /// What lists show of bob, which must be the same whether he is in memory or on disk.
+    fn card(&self, by: &str) -> Shown {
+        let (by, (_, chunks)) = (user(by), self.stored());
+        let shown = self.bob().card_for(&by);
+        assert_eq!(image::card(&chunks, &by).unwrap(), shown);
+        assert!(image::card(&chunks[1..], &by).is_err(), "not without the beginning");
+        shown
     }
 }
 
@@ -192,6 +205,31 @@ fn a_profile_is_shown_to_others_and_little_of_it_to_those_who_are_blocked() {
     bench.wants(Call::Block(user("ann")));
     assert_eq!(bench.bob().profile_for(&user("ann")), Profile { name, ..Profile::default() });
     assert_eq!(bench.bob().profile_for(&user("bob")), whole);
+}
+
+#[test]
+fn a_card_is_the_same_for_all_until_somebody_is_blocked_who_is_not_shown_the_picture() {
+    let mut bench = Bench::new();
+    let card =
+        |avatar: Option<&str>| Card { name: Some("Bob".into()), avatar: avatar.map(Into::into) };
+    assert_eq!(bench.card("ann"), Shown::default());
+    bench.wants(Call::Describe(Profile { name: Some("Bob".into()), ..Profile::default() }));
+    bench.wants(Call::Block(user("ann")));
+    assert_eq!(bench.card("ann"), Shown { card: card(None), to: ShownTo::All });
+    bench.wants(Call::Describe(Profile { avatar: Some("blob:1".into()), ..Profile::default() }));
+    assert_eq!(bench.card("ann"), Shown { card: card(None), to: ShownTo::Asker });
+    assert_eq!(bench.card("cat"), Shown { card: card(Some("blob:1")), to: ShownTo::Asker });
+    for at in 0..BLOCKED_MAX - 1 {
+        bench.wants(Call::Block(user(&format!("{at:064}"))));
+    }
+    assert!(bench.stored().1.len() > 1, "also of a head in more than one chunk");
+    assert_eq!(bench.card("ann"), Shown { card: card(None), to: ShownTo::Asker });
+    for name in bench.bob().blocked() {
+        bench.wants(Call::Unblock(name));
+    }
+    assert_eq!(bench.card("ann"), Shown { card: card(Some("blob:1")), to: ShownTo::All });
+    bench.change(Change::Erase);
+    assert_eq!(bench.card("ann"), Shown::default());
 }
 
 #[test]

@@ -15,3 +15,13 @@ pub struct CardsWanted {
     /// Whose.
     pub users: Vec<UserId>,
 }
+
+/// Somebody has blocked another, or does so no more: what was shown to the other is to be asked for again. May be lost: it
+/// is too old soon anyway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardTurned {
+    /// Whose card.
+    pub of: UserId,
+    /// As seen by whom.
+    pub by: UserId,
+}

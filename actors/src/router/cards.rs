@@ -17,7 +17,7 @@ use crate::clock;
 use crate::cluster::Class;
 use crate::ids::{NodeId, SessionId, UserId};
 use crate::message::people::{Card, Shown, ShownTo};
-use crate::packet::{CardsWanted, Packet, Tell};
+use crate::packet::{CardTurned, CardsWanted, Packet, Tell};
 use crate::shard::lane;
 
 /// How long a list waits for all of its cards together.
@@ -98,6 +98,12 @@ impl Cards {
                 kept.for_all.insert(user, none);
             }
         }
+    }
+
+    fn forget(&self, CardTurned { of, by }: &CardTurned) {
+        let mut kept = write(&self.0);
+        kept.for_all.remove(of);
+        kept.for_one.remove(&(of.clone(), by.clone()));
     }
 }
 
@@ -208,6 +214,11 @@ impl Router {
         lanes.into_iter().map(wanted).collect()
     }
 
+    /// What a user shows to another has changed: from now on it is asked for again.
+    pub fn card_turned(&self, turned: &CardTurned) {
+        self.0.cards.forget(turned);
+    }
+
     /// Asks what these users are called; a session of this node is told `Named`.
     pub fn name(&self, session: SessionId, request: u32, users: Vec<UserId>, by: UserId) {
         let router = self.clone();
@@ -264,6 +275,16 @@ mod tests {
         cards.keep(&user("ann"), &heard("cat", ShownTo::All), BTreeSet::new(), now);
         assert_eq!(known(&cards, "ann", &["bob", "cat"], now), ["bob", "cat"]);
         assert_eq!(known(&cards, "dan", &["bob", "cat"], now), ["cat"]);
+    }
+
+    #[test]
+    fn who_blocks_somebody_is_asked_again_what_they_show_them() {
+        let (cards, now) = (Cards::default(), clock::monotonic());
+        for to in [ShownTo::All, ShownTo::Asker] {
+            cards.keep(&user("ann"), &heard("bob", to), BTreeSet::new(), now);
+            cards.forget(&CardTurned { of: user("bob"), by: user("ann") });
+            assert!(known(&cards, "ann", &["bob"], now).is_empty(), "{to:?}");
+        }
     }
 
     #[test]

@@ -412,6 +412,10 @@ impl LinksInbound for Router {
                     self.posts().put(&posts);
                     continue;
                 }
+                Packet::CardTurned(turned) => {
+                    self.card_turned(&turned);
+                    continue;
+                }
                 Packet::Cards(wanted) => {
                     let wanted = self.by_lane(*wanted);
                     sorted.iter_mut().zip(wanted).for_each(|(lane, wanted)| lane.extend(wanted));

@@ -417,7 +417,7 @@ fn what_is_said_of_groups_is_as_the_protocol_says() {
         members: vec![(by.clone(), true), (UserId::parse("bob").unwrap(), false)],
         created_at: at,
     };
-    let names = [(by.clone(), Box::from("Al"))].into();
+    let names = [(by.clone(), "Al".into())].into();
     assert_eq!(
         ok(GroupBody::Info(group.clone(), Box::new(info), names))["ok"],
         json!({"group": "G1", "title": "Club", "status": "s", "created_at": 70, "count": 2,

@@ -9,7 +9,7 @@ use super::{Msg, State};
 use crate::ids::{SessionId, ShardId, UserId};
 use crate::mailbox::image;
 use crate::message::people::Shown;
-use crate::packet::{CardsWanted, Tell};
+use crate::packet::{CardTurned, CardsWanted, Packet, Tell};
 use crate::store::StoreError;
 
 /// Shards whose disk is read for cards at the same time; who is not answered asks again.
@@ -43,6 +43,15 @@ impl State {
         self.tell_cards(session, cards);
         for (shard, users) in cold {
             self.read_cards(shard, users, session, by.clone());
+        }
+    }
+
+    /// Who is blocked, or no longer, is not to be shown what they were shown before.
+    pub(super) fn turn_card(&mut self, of: &UserId, by: &UserId) {
+        let turned = Box::new(CardTurned { of: of.clone(), by: by.clone() });
+        self.router.card_turned(&turned);
+        for node in self.router.peers().into_keys() {
+            self.outlet.node(node, Packet::CardTurned(turned.clone()));
         }
     }
 

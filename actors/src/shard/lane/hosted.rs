@@ -145,6 +145,7 @@ impl State {
                 Packet::Typing(typing) => self.typed(*typing),
                 Packet::Cards(wanted) => self.cards(*wanted),
                 Packet::Session(_)
+                | Packet::CardTurned(_)
                 | Packet::Push(_)
                 | Packet::Posts(_)
                 | Packet::Beat(_)

@@ -237,6 +237,9 @@ impl State {
     /// the user's own sessions whether they hide.
     pub(super) fn visibility(&mut self, shard: ShardId, user: &UserId, whom: Option<&UserId>) {
         let now = self.now();
+        if let Some(by) = whom {
+            self.turn_card(user, by);
+        }
         let Some(hosted) = self.shards.get(&shard) else { return };
         let Some(mailbox) = hosted.replica.state().mailbox(user) else { return };
         let mut told = Vec::new();
