@@ -13,7 +13,7 @@ use crate::ids::{Number, Timestamp};
 use crate::message::Entry;
 
 /// A run of entries that is on disk under one key and never changes again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sealed {
     /// Its oldest entry; names the key.
     pub first: Number,

@@ -21,6 +21,7 @@ mod leading;
 mod outlet;
 mod pacer;
 mod presence;
+pub(crate) mod runs;
 mod storing;
 pub(crate) mod transfer;
 
@@ -36,8 +37,8 @@ use crate::clock;
 use crate::ids::{NodeId, SessionId, ShardId, Timestamp, UserId};
 use crate::mailbox::desk;
 use crate::mailbox::image::Stored;
+use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::{Mailbox, Policy};
-use crate::message::Entry;
 use crate::packet::{Packet, ToHome};
 use crate::router::Router;
 use crate::store::{Checkpoints, Chunk, Journal, StoreError};
@@ -59,6 +60,9 @@ const FLUSH: (Duration, u32) = (Duration::from_millis(2), 8);
 const COMPANY: (Duration, u32) = (Duration::from_millis(40), 3);
 /// The same for those for whose effects people wait: what is posted to groups.
 const COMPANY_SOON: (Duration, u32) = (Duration::from_millis(8), 8);
+
+/// The part of the memory for mailboxes in which runs of their logs are kept.
+const RUNS_PART: usize = 16;
 
 /// What a lane needs to know.
 #[derive(Clone)]
@@ -122,7 +126,7 @@ pub enum Msg {
     /// A mailbox was read from disk, under the checkpoint with this number.
     Warmed((ShardId, u64), Box<Result<(Mailbox, Stored), StoreError>>, UserId),
     /// A run of a log was read from disk.
-    RunRead(ShardId, UserId, Result<Vec<Entry>, StoreError>, For),
+    RunRead(ShardId, (UserId, Sealed), Result<runs::Entries, StoreError>, For),
     /// Cards were read from disk, under the checkpoint with this number, for a session.
     CardsRead((ShardId, u64), SessionId, cards::Read),
     /// A piece of a checkpoint was read, for a node; with the number of the transfer.
@@ -221,6 +225,7 @@ pub struct State {
     outlet: Outlet,
     children: Children,
     absent: presence::Absent,
+    runs: runs::Runs,
     /// Reads of cards that are under way.
     cards_reading: usize,
 }
@@ -238,6 +243,7 @@ impl Actor for Lane {
         let Arguments { shards, disks, router, settings } = arguments;
         let children = Children::start(&myself, settings.limits).await?;
         start_ticking(myself.clone(), settings.tick);
+        let runs_bytes = settings.memory_budget / RUNS_PART / router.lanes().len().max(1);
         let mut state = State {
             outlet: Outlet::new(router.clone(), myself.clone()),
             myself,
@@ -259,6 +265,7 @@ impl Actor for Lane {
             transfers: 0,
             children,
             absent: presence::Absent::default(),
+            runs: runs::Runs::new(runs_bytes),
             cards_reading: 0,
         };
         state.host(shards);
@@ -283,7 +290,7 @@ impl Actor for Lane {
             }
             Msg::Rested(actor, user, known) => state.children.rested(actor, &user, known),
             Msg::Warmed(from, read, user) => state.warmed(from, *read, user),
-            Msg::RunRead(shard, user, run, read) => state.run_read(shard, &user, run, read),
+            Msg::RunRead(shard, run, entries, read) => state.run_read(shard, &run, entries, read),
             Msg::CardsRead(from, session, read) => state.cards_read(from, session, read),
             Msg::Exported(shard, node, number, chunk) => state.exported(shard, node, number, chunk),
             Msg::Imported(shard, number, done) => state.imported(shard, number, done)?,
@@ -439,6 +446,7 @@ impl State {
         if self.ticks.is_multiple_of(5) {
             self.children.rest(now);
         }
+        self.runs.tick(now);
         self.look_around(now);
         self.checkpoint_some();
         self.continue_transfers();

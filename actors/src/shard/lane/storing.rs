@@ -1,6 +1,7 @@
 //! Storing: a lane's dealings with the disk: checkpoints out, cold mailboxes and old runs in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorRef;
@@ -8,13 +9,13 @@ use raft::eraftpb::ConfState;
 
 use super::children::Children;
 use super::hosted::Hosted;
+use super::runs::Entries;
 use super::{Disks, Msg, Settings, State};
 use crate::codec::BadBytes;
 use crate::ids::{Incarnation, NodeId, Number, ReplicaId, ShardId, UserId};
 use crate::mailbox::image::{self, Opening, Stored};
 use crate::mailbox::log::Sealed;
 use crate::mailbox::rules::Mailbox;
-use crate::message::Entry;
 use crate::shard::home::{For, Home};
 use crate::shard::raft_log::{Place, RaftLog};
 use crate::shard::replica::Replica;
@@ -125,7 +126,7 @@ impl State {
             let compact = Some(LogStart { index: start.index, term: start.term });
             records.push(Record { shard: *shard, compact, ..Record::default() });
         }
-        self.disks.journal.write(records, std::sync::Arc::new(|_| ()));
+        self.disks.journal.write(records, Arc::new(|_| ()));
     }
 
     /// How many bytes of mailboxes each shard should let go of, if there are too many in memory.
@@ -133,7 +134,8 @@ impl State {
         for hosted in self.shards.values_mut() {
             hosted.bytes = hosted.replica.state().weight();
         }
-        let total: usize = self.shards.values().map(|hosted| hosted.bytes).sum();
+        let mailboxes: usize = self.shards.values().map(|hosted| hosted.bytes).sum();
+        let total = mailboxes + self.runs.weight();
         let lanes = self.router.lanes().len().max(1);
         let over = total.saturating_sub(self.settings.memory_budget / lanes);
         over.div_ceil(self.shards.len().max(1))
@@ -190,9 +192,13 @@ impl State {
         self.touch(shard);
     }
 
-    /// Reads a run of a log.
-    pub(super) fn load_run(&self, shard: ShardId, user: UserId, run: Sealed, read: For) {
+    /// Reads a run of a log, unless it was read lately.
+    pub(super) fn load_run(&mut self, shard: ShardId, user: UserId, run: Sealed, read: For) {
         let lane = self.myself.clone();
+        if let Some(entries) = self.runs.find(&user, run) {
+            let _stopping = lane.cast(Msg::RunRead(shard, (user, run), Ok(entries), read));
+            return;
+        }
         let keys = vec![image::log_key(&user, run)];
         let reply = Box::new(move |values: Result<Vec<Option<Vec<u8>>>, StoreError>| {
             let entries = values.and_then(|values| match values.into_iter().next().flatten() {
@@ -200,7 +206,8 @@ impl State {
                 // Dropped by history since the page was asked for.
                 None => Ok(Vec::new()),
             });
-            let _stopping = lane.cast(Msg::RunRead(shard, user, entries, read));
+            let entries = entries.map(Arc::new);
+            let _stopping = lane.cast(Msg::RunRead(shard, (user, run), entries, read));
         });
         self.disks.checkpoints.load(shard, keys, reply);
     }
@@ -208,18 +215,19 @@ impl State {
     pub(super) fn run_read(
         &mut self,
         shard: ShardId,
-        user: &UserId,
-        run: Result<Vec<Entry>, StoreError>,
+        (user, run): &(UserId, Sealed),
+        entries: Result<Entries, StoreError>,
         read: For,
     ) {
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
-        let entries = match run {
+        let entries = match entries {
             Ok(entries) => entries,
             Err(error) => {
                 hosted.home.run_lost(read);
                 return self.damaged(shard, &error);
             }
         };
+        self.runs.keep(user, *run, &entries);
         let mut out = Vec::new();
         hosted.home.run_loaded(&hosted.replica, user, &entries, read, &mut out);
         self.carry_out(shard, out);
