@@ -71,13 +71,14 @@ impl Mailbox {
     pub fn talks(&self, before: Option<Number>, most: usize) -> Vec<(Talk, Option<Number>)> {
         let before = before.unwrap_or(Number(u64::MAX));
         let list = self.talks.list(before, most, Some(&self.mirror()));
-        let talk = |found: &super::talks::Found<'_>| {
-            let conv = found.conv.clone();
+        let unread = self.unread_in(list.iter().map(|found| found.conv));
+        let talk = |(found, unread): (&super::talks::Found<'_>, u64)| {
+            let (conv, newest) = (found.conv.clone(), found.newest);
             let none = Talk {
                 conv,
-                newest: found.newest,
+                newest,
                 last: None,
-                unread: 0,
+                unread,
                 received: Seq(0),
                 read: Seq(0),
                 sent_delivered: Seq(0),
@@ -86,7 +87,7 @@ impl Mailbox {
             };
             (self.marks_of(none), found.last)
         };
-        list.iter().map(talk).collect()
+        list.iter().zip(unread).map(talk).collect()
     }
 
     /// The conversations with messages of others after one number, up to another: the first and the newest of each.
@@ -116,23 +117,42 @@ impl Mailbox {
         found.unwrap_or(self.log.newest_at())
     }
 
-    /// Messages of others in a conversation that the owner has not read.
+    /// Messages of others in a conversation that the owner has not read, and still could.
     #[must_use]
     pub fn unread(&self, conv: &Conversation) -> u64 {
-        match conv {
+        self.unread_in(std::iter::once(conv)).first().copied().unwrap_or(0)
+    }
+
+    /// The same of several conversations. The watermarks say how far the owner is behind; of that the log may have lost the
+    /// oldest, which were never fetched in time, or fetched and not read for as long as messages are kept.
+    fn unread_in<'a>(&self, convs: impl Iterator<Item = &'a Conversation>) -> Vec<u64> {
+        let behind: Vec<(&Conversation, u64)> =
+            convs.map(|conv| (conv, self.behind(conv))).collect();
+        let kept = self.talks.theirs_among(&behind);
+        // Conversations were not noted as long as others know this log.
+        let all_noted = self.talks.first() <= self.log.low().next().0;
+        let unread = |((conv, behind), kept): (&(&Conversation, u64), u64)| match conv {
+            Conversation::User(_) if !all_noted => *behind,
+            _ => kept,
+        };
+        behind.iter().zip(kept).map(unread).collect()
+    }
+
+    /// How many entries of others the owner has not read: of a group all that came since, those of the owner and changes too.
+    fn behind(&self, conv: &Conversation) -> u64 {
+        let (received, read) = match conv {
             // Who wrote it knows it.
-            Conversation::User(user) if *user == self.owner => 0,
+            Conversation::User(user) if *user == self.owner => return 0,
             Conversation::User(user) => {
                 let peer = self.peer(user);
-                peer.received.0.saturating_sub(peer.read.0)
+                (peer.received, peer.read)
             }
             Conversation::Group(group) => {
                 let Some(known) = self.groups.get(group) else { return 0 };
-                let marks = known.marks();
-                let behind = marks.received.0.saturating_sub(marks.had.read.0);
-                self.talks.theirs_among(conv, behind)
+                (known.marks().received, known.marks().had.read)
             }
-        }
+        };
+        received.0.saturating_sub(read.0)
     }
 
     /// What follows from the watermarks of a conversation.
@@ -141,7 +161,6 @@ impl Mailbox {
             Conversation::User(user) => {
                 let peer = self.peers.get(user).copied().unwrap_or_default();
                 Talk {
-                    unread: self.unread(&talk.conv),
                     received: peer.received,
                     read: peer.read,
                     sent_delivered: peer.sent_delivered,
@@ -153,7 +172,6 @@ impl Mailbox {
                 let Some(known) = self.groups.get(group) else { return talk };
                 let marks = known.marks();
                 Talk {
-                    unread: self.unread(&talk.conv),
                     received: marks.received,
                     read: marks.had.read,
                     sent_delivered: marks.sent.delivered,

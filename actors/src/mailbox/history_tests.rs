@@ -217,9 +217,20 @@ proptest! {
         let first = told(None, 2);
         let rest = first.last().map_or_else(Vec::new, |(_, n, _)| told(Some(*n), usize::MAX));
         prop_assert_eq!(first.into_iter().chain(rest).collect::<Vec<_>>(), list.clone());
-        // Unread in the club: what others wrote behind the mark, of what is kept, since the last coming in.
+        // Unread: what others wrote behind the mark, of what is kept; in the club, since the last coming in.
         for (talk, _) in bench.mailbox.talks(None, usize::MAX) {
-            let Conversation::Group(group) = &talk.conv else { continue };
+            prop_assert_eq!(bench.mailbox.unread(&talk.conv), talk.unread);
+            let group = match &talk.conv {
+                Conversation::Group(group) => group,
+                Conversation::User(user) => {
+                    let read = bench.mailbox.peer(user).read;
+                    let unread = bench.kept().filter(|entry| {
+                        matches!(&entry.what, What::Message { from, seq, .. } if from == user && *seq > read)
+                    });
+                    prop_assert_eq!(talk.unread, unread.count() as u64);
+                    continue;
+                }
+            };
             let Some(known) = bench.mailbox.groups.get(group) else { continue };
             let Watermarks { read, .. } = known.marks().had;
             let unread = bench.kept().filter(|entry| {

@@ -245,12 +245,37 @@ impl Talks {
         found
     }
 
-    /// How many messages of others there are among the newest `count` entries of a conversation.
+    /// How many messages of others there are: of each group among its newest so many entries, and of each conversation of two
+    /// at the most so many. All are found in one walk.
     #[must_use]
-    pub fn theirs_among(&self, conv: &Conversation, count: u64) -> u64 {
-        let newest = self.back(Some(conv), Number(0), Number(u64::MAX), None);
-        let newest = newest.take(usize::try_from(count).unwrap_or(usize::MAX));
-        newest.filter(|(_, part)| *part == Part::Theirs).count() as u64
+    pub fn theirs_among(&self, convs: &[(&Conversation, u64)]) -> Vec<u64> {
+        // Of each conversation: how many entries may still count, and where its answer is.
+        let mut left: Vec<(u64, usize)> = vec![(0, 0); self.head.names.len()];
+        let mut open = 0;
+        for (place, (conv, count)) in convs.iter().enumerate() {
+            if let Some(id) = self.ids.get(*conv)
+                && *count > 0
+            {
+                left[*id as usize - 1] = (*count, place);
+                open += 1;
+            }
+        }
+        let mut found = vec![0; convs.len()];
+        for row in self.rows.iter().rev() {
+            if open == 0 {
+                break;
+            }
+            let Some((id, part)) = read(*row) else { continue };
+            let Some((left, place)) = left.get_mut(id as usize - 1) else { continue };
+            let theirs = part == Part::Theirs;
+            if *left == 0 || !theirs && matches!(convs[*place].0, Conversation::User(_)) {
+                continue;
+            }
+            *left -= 1;
+            open -= usize::from(*left == 0);
+            found[*place] += u64::from(theirs);
+        }
+        found
     }
 
     /// An entry that came before this moment, and all before it did.
