@@ -14,10 +14,13 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::problem::Problem;
 
 /// Puts a tag on each JSON answer to a GET, or answers 304 when the client has it. What says itself how it is to be cached
-/// keeps that; what does not may be kept by the client alone, who asks each time.
-pub(super) async fn etag(request: Request<Body>, next: Next) -> Response {
-    if request.method() != Method::GET {
-        return next.run(request).await;
+/// keeps that; what does not may be kept by the client alone, who asks each time. A HEAD is answered as a GET would be, and
+/// its body is dropped further out.
+pub(super) async fn etag(mut request: Request<Body>, next: Next) -> Response {
+    match *request.method() {
+        Method::GET => {}
+        Method::HEAD => *request.method_mut() = Method::GET,
+        _ => return next.run(request).await,
     }
     let asked: Vec<HeaderValue> =
         request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect();

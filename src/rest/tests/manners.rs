@@ -222,6 +222,15 @@ async fn what_a_client_has_already_is_not_sent_again() {
         assert_eq!(reply.headers[header::CACHE_CONTROL], "private, no-cache");
         assert!(!reply.headers.contains_key(header::CONTENT_TYPE));
     }
+    for (has, status) in [(None, 200), (Some(tag), 304)] {
+        let mut request = getting("/v1/list").method("HEAD").body(Body::empty()).unwrap();
+        if let Some(tag) = has {
+            request.headers_mut().insert(header::IF_NONE_MATCH, tag.parse().unwrap());
+        }
+        let reply = stage.ask_of(answers(&stage), request).await;
+        assert_eq!((reply.status, reply.bytes.len()), (status, 0));
+        assert_eq!(reply.headers[header::ETAG], tag, "as a GET would say");
+    }
     for other in ["\"x\"", "W/\"\"", ""] {
         assert_eq!(ask("/v1/list", Some(other)).await.status, 200, "{other}");
     }
