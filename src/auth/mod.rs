@@ -1,13 +1,14 @@
 //! Auth: who may come in, by password once and by token from then on; or by a token of the operator's own issuer.
 //!
 //! Owns      nothing on disk: accounts live in their users' mailboxes; here are the keys and the brakes.
-//! Promises  at most so many passwords are hashed at once; guessing is slowed per user and per address, in bounded memory;
-//!           a file of keys that is broken changes nothing.
+//! Promises  at most so many passwords are hashed at once; guessing is slowed per user and per address, in bounded memory,
+//!           and locks nobody out where they logged in before; a file of keys that is broken changes nothing.
 //! Never     tells whether a user exists: an unknown one takes as long and reads the same as a wrong password; verifies a
 //!           signature made with a secret by a public key, or one that is none.
 //! Fails by  forgetting its brakes when the node stops; a token stays valid until it expires.
 
 mod brake;
+mod familiar;
 mod issuer;
 mod keys;
 mod passwords;
@@ -24,6 +25,7 @@ pub(crate) fn fuzz(bytes: &[u8]) -> bool {
 }
 
 pub use brake::Brake;
+pub use familiar::Familiar;
 pub use keys::KeysRefused;
 pub use passwords::{PasswordRefused, Passwords, Verdict};
 pub use tokens::{By, Issued, NotRenewed, SigningFailed, TokenRefused, Tokens, Verified};

@@ -240,9 +240,11 @@ async fn judge(
     rest.brakes.login(from)?;
     let guess = rest.brakes.guess(user, from)?;
     let judged = compare(rest, user, password).await;
-    // Only wrong passwords are guesses.
-    if !matches!(judged, Ok(None)) {
-        guess.give_back();
+    match &judged {
+        Ok(Some(_)) => guess.right(),
+        // Only wrong passwords are guesses.
+        Ok(None) => {}
+        Err(_) => guess.give_back(),
     }
     judged
 }

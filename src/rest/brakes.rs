@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::problem::{Code, Problem};
 use super::{Rest, peer_of};
-use crate::auth::Brake;
+use crate::auth::{Brake, Familiar};
 use crate::config::Limits;
 
 /// Groups a user may make at once, and each second after that; as on a socket.
@@ -28,6 +28,8 @@ const SETTINGS_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Brakes {
     guesses: Brake,
     guesses_of_user: Brake,
+    /// Where users have logged in before.
+    familiar: Familiar,
     logins: Brake,
     messages: Brake,
     groups: Brake,
@@ -41,13 +43,23 @@ pub(super) struct Guess<'a> {
     brakes: &'a Brakes,
     user: &'a UserId,
     from: Option<IpAddr>,
+    /// The user, if it counts among the guesses from all addresses together.
+    counts_for: Option<&'a UserId>,
 }
 
 impl Guess<'_> {
-    /// It was none.
+    /// It was none: nobody knows whether the password is right.
     pub(super) fn give_back(self) {
         self.brakes.guesses.give_back(&(self.user, self.from));
-        self.brakes.guesses_of_user.give_back(self.user);
+        if let Some(user) = self.counts_for {
+            self.brakes.guesses_of_user.give_back(user);
+        }
+    }
+
+    /// The password is right.
+    pub(super) fn right(self) {
+        self.brakes.familiar.remember(&(self.user, self.from));
+        self.give_back();
     }
 }
 
@@ -62,6 +74,7 @@ impl Brakes {
         Self {
             guesses: per_minute(limits.login_failures_per_minute),
             guesses_of_user: per_minute(limits.login_failures_per_user_per_minute),
+            familiar: Familiar::default(),
             logins: per_minute(limits.logins_per_address_per_minute),
             messages: per_second(limits.http_messages_per_second),
             groups: Brake::new(Duration::from_secs(1) / GROUPS_PER_SECOND, GROUPS_AT_ONCE),
@@ -80,11 +93,15 @@ impl Brakes {
         let now = clock::wall();
         let slowed = |wait| limited("too many wrong passwords; wait a little", wait);
         self.guesses.take(&(user, from), now).map_err(slowed)?;
-        if let Err(wait) = self.guesses_of_user.take(user, now) {
+        // Strangers who guess from many addresses lock nobody out where they have been before.
+        let counts_for = (!self.familiar.knows(&(user, from))).then_some(user);
+        if let Some(user) = counts_for
+            && let Err(wait) = self.guesses_of_user.take(user, now)
+        {
             self.guesses.give_back(&(user, from));
             return Err(slowed(wait));
         }
-        Ok(Guess { brakes: self, user, from })
+        Ok(Guess { brakes: self, user, from, counts_for })
     }
 
     /// Somebody wants to log in or to register.

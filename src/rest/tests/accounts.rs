@@ -137,13 +137,15 @@ async fn guessing_from_many_addresses_is_slowed_too() {
         request.extensions_mut().insert(Peer(SocketAddr::from(([192, 0, 2, host], 9))));
         stage.ask(request).await
     };
+    assert_eq!(from(9, "bob", "correct horse").await.status, 200);
     for host in 1..=3 {
-        assert_eq!(from(host, "bob", "correct horse").await.status, 200);
         from(host, "bob", "wrong horse!").await.refuses(401, "unauthenticated", "wrong");
     }
     let reply = from(4, "bob", "correct horse").await;
     reply.refuses(429, "rate_limited", "wrong passwords");
     assert!(reply.headers.contains_key(header::RETRY_AFTER));
+    assert_eq!(from(9, "bob", "correct horse").await.status, 200, "where they were before");
+    from(9, "bob", "wrong horse!").await.refuses(401, "unauthenticated", "wrong");
     from(4, "carol", "wrong horse!").await.refuses(401, "unauthenticated", "wrong");
 }
 
