@@ -136,11 +136,11 @@ pub(super) async fn describe(
 ) -> Result<Response, Problem> {
     let user = rest.caller(request.headers()).await?.user;
     let (bytes, _place) = rest.body(request).await?;
-    let profile = profile_in(&bytes)?;
-    if profile.is_empty() {
-        return Err(Problem::field("name", "or about or avatar must be there"));
-    }
-    let question = Question::People(Call::Describe(profile));
+    let question = match profile_in(&bytes)? {
+        // Without a field nothing changes.
+        profile if profile.is_empty() => Question::Profile { by: user.clone() },
+        profile => Question::People(Call::Describe(profile)),
+    };
     shown(&user, rest.homes.ask(&user, question, rest.timeout).await?)
 }
 
