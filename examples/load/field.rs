@@ -13,6 +13,7 @@ use crate::Arguments;
 use crate::crew::Crew;
 use crate::mint::Mint;
 use crate::pages::Answers;
+use crate::storm::Coming;
 
 /// Connections being made at once.
 pub(crate) const CONNECTING_MAX: usize = 128;
@@ -41,6 +42,8 @@ pub(crate) struct Counts {
     pub(crate) accepted: u64,
     pub(crate) delivered: u64,
     pub(crate) receipted: u64,
+    /// Check marks that came while it was measured, whenever the message was due.
+    pub(crate) ticks_in_time: u64,
     pub(crate) accepted_in_all: u64,
     pub(crate) delivered_in_all: u64,
     pub(crate) duplicated: u64,
@@ -50,6 +53,10 @@ pub(crate) struct Counts {
     pub(crate) reconnects: u64,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) longest_stall: Duration,
+    /// For each sender the longest time between two check marks.
+    pub(crate) gaps: Histogram<u64>,
+    /// Sends that a node put off: `retry: true`, or after a time it told.
+    pub(crate) put_off: BTreeMap<String, u64>,
 }
 
 /// What all tasks share, on one thread.
@@ -70,6 +77,8 @@ pub(crate) struct Field {
     pub(crate) mint: Option<Mint>,
     pub(crate) connecting: Semaphore,
     pub(crate) idle: Cell<usize>,
+    /// With `--storm`: how they came, and came back.
+    pub(crate) comings: RefCell<Vec<Coming>>,
     /// With `--offline`: how fast those who were away got what had waited.
     pub(crate) drained_per_s: Cell<Option<f64>>,
 }
@@ -84,6 +93,7 @@ impl Field {
             accepted: 0,
             delivered: 0,
             receipted: 0,
+            ticks_in_time: 0,
             accepted_in_all: 0,
             delivered_in_all: 0,
             duplicated: 0,
@@ -93,12 +103,14 @@ impl Field {
             reconnects: 0,
             errors: BTreeMap::new(),
             longest_stall: Duration::ZERO,
+            gaps: histogram()?,
+            put_off: BTreeMap::new(),
         };
         let random: u32 = rand::Rng::random(&mut rand::rng());
         let salt = format!("{random:08x}");
         let run = arguments.prefix.clone().unwrap_or_else(|| format!("load-{salt}"));
         let mut pairs = Vec::new();
-        if arguments.group.is_none() {
+        if arguments.group.is_none() && arguments.storm.is_none() {
             pairs.resize_with(arguments.pairs, Pair::default);
         }
         Ok(Self {
@@ -113,6 +125,7 @@ impl Field {
             answers: RefCell::new(Answers::new()?),
             connecting: Semaphore::new(CONNECTING_MAX),
             idle: Cell::new(0),
+            comings: RefCell::default(),
             drained_per_s: Cell::new(None),
             arguments,
         })
@@ -177,6 +190,10 @@ impl Field {
 
     pub(crate) fn failed(&self, fault: &Fault) {
         *self.counts.borrow_mut().errors.entry(fault.code.clone()).or_default() += 1;
+    }
+
+    pub(crate) fn put_off(&self, fault: &Fault) {
+        *self.counts.borrow_mut().put_off.entry(fault.code.clone()).or_default() += 1;
     }
 
     pub(crate) fn note_connection(&self, happened: &Happened) {

@@ -10,7 +10,10 @@
 //! cargo run --release --example load -- --group 100 --posters 10 --rate 50 --seconds 30
 //! cargo run --release --example load -- --pairs 0 --idle 5000 --hold 60
 //! cargo run --release --example load -- --rate 2000 --pages 500 --seconds 30
+//! cargo run --release --example load -- --storm 10000
 //! ```
+//!
+//! What somebody who watches the nodes meanwhile must know is said on standard error, in lines that begin with `mark`.
 
 mod crew;
 mod field;
@@ -18,6 +21,7 @@ mod mint;
 mod pages;
 mod report;
 mod sender;
+mod storm;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -72,6 +76,15 @@ struct Arguments {
     /// Connected users who only send heartbeats.
     #[arg(long, default_value_t = 0)]
     idle: usize,
+    /// Stay connected this many seconds with the idle users alone, before anybody sends.
+    #[arg(long, default_value_t = 0.0)]
+    settle: f64,
+    /// Instead of pairs: so many users connect, are dropped all at once, and come back at once.
+    #[arg(long, conflicts_with_all = ["group", "pairs", "pages", "idle"])]
+    storm: Option<usize>,
+    /// How many of them connect at the same time; all by default.
+    #[arg(long, requires = "storm")]
+    parallel: Option<usize>,
     /// Stay connected this many seconds before ending.
     #[arg(long, default_value_t = 0.0)]
     hold: f64,
@@ -112,6 +125,7 @@ fn main() -> anyhow::Result<()> {
     anyhow::ensure!(!arguments.urls.is_empty(), "at least one url is needed");
     crew::check(&arguments)?;
     pages::check(&arguments)?;
+    storm::check(&arguments)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let field = Rc::new(Field::new(arguments)?);
@@ -123,6 +137,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(field: Rc<Field>) -> anyhow::Result<()> {
+    if let Some(users) = field.arguments.storm {
+        return storm::measure(&field, users).await;
+    }
     let mut crowd = JoinSet::new();
     for i in 0..field.arguments.idle {
         crowd.spawn_local(idle(Rc::clone(&field), i));
@@ -134,17 +151,43 @@ async fn measure(field: Rc<Field>) -> anyhow::Result<()> {
         }
         eprintln!("idle users connected: {}", field.idle.get());
     }
+    if field.arguments.settle > 0.0 {
+        mark("settling");
+        tokio::time::sleep(Duration::from_secs_f64(field.arguments.settle)).await;
+        mark("settled");
+    }
     let ticker = tokio::task::spawn_local(progress(Rc::clone(&field)));
+    let marks = tokio::task::spawn_local(marks(Rc::clone(&field)));
     match field.arguments.group {
         Some(size) => crew::measure(&field, size).await?,
         None => pairs(&field).await?,
     }
     if field.arguments.hold > 0.0 {
-        eprintln!("holding for {} s", field.arguments.hold);
+        mark("holding");
         tokio::time::sleep(Duration::from_secs_f64(field.arguments.hold)).await;
+        mark("held");
     }
     ticker.abort();
+    marks.abort();
     Ok(())
+}
+
+/// Tells whoever watches the nodes where the measurement begins and ends.
+fn mark(what: &str) {
+    eprintln!("mark {what}");
+}
+
+async fn marks(field: Rc<Field>) {
+    while field.opened.get() == u64::MAX {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let opened = field.begin + Duration::from_micros(field.opened.get());
+    let begins = opened + Duration::from_secs_f64(field.arguments.warmup);
+    let ends = begins + Duration::from_secs_f64(field.arguments.seconds);
+    for (moment, what) in [(opened, "opened"), (begins, "measuring"), (ends, "measured")] {
+        tokio::time::sleep_until(moment.into()).await;
+        mark(what);
+    }
 }
 
 /// Lets the senders write, and waits until the receivers have everything.

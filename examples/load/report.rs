@@ -33,12 +33,17 @@ impl Field {
                 "format": self.arguments.format, "body_bytes": self.arguments.body_bytes,
                 "sends_per_s": rate(counts.accepted), "delivered_per_s": rate(counts.delivered),
                 "receipts_per_s": rate(counts.receipted),
+                "ticks_in_time_per_s": rate(counts.ticks_in_time),
                 "sent": counts.accepted_in_all, "delivered": counts.delivered_in_all,
                 "lost": lost, "duplicated": counts.duplicated, "misordered": counts.misordered,
                 "unanswered": counts.unanswered, "repeated_entries": counts.repeated_entries,
                 "disconnects": counts.reconnects, "errors": counts.errors,
                 "longest_stall_ms": counts.longest_stall.as_millis() as u64, "ok": good,
+                "put_off": counts.put_off, "longest_gap_ms": Percentiles::of(&counts.gaps),
             });
+            if self.arguments.storm.is_some() {
+                report["comings"] = serde_json::to_value(&*self.comings.borrow())?;
+            }
             self.report_group(&mut report, rate(counts.accepted), rate(counts.delivered));
             if let Some(drained) = self.drained_per_s.get() {
                 report["drained_per_s"] = drained.round().into();
@@ -65,7 +70,11 @@ impl Field {
                 writeln!(text, "lists/s      {:>10.1}", rate(answers.lists.len()))?;
                 writeln!(text, "pages/s      {:>10.1}", rate(answers.pages.len()))?;
             }
-            table(&mut text, latencies)?;
+            if self.arguments.storm.is_some() {
+                self.comings.borrow().iter().try_for_each(|coming| writeln!(text, "{coming}"))?;
+            } else {
+                table(&mut text, latencies)?;
+            }
             writeln!(text, "errors       {:?}", counts.errors)?;
             writeln!(
                 text,
@@ -104,15 +113,15 @@ fn table<'a>(
 
 /// Latencies in milliseconds.
 #[derive(Serialize)]
-struct Percentiles {
-    p50: f64,
-    p99: f64,
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
     p999: f64,
-    max: f64,
+    pub(crate) max: f64,
 }
 
 impl Percentiles {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
         Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: histogram.max() as f64 / 1_000.0 }
     }

@@ -25,6 +25,8 @@ pub(crate) struct Sender {
     interval_us: Option<f64>,
     due: f64,
     answered_at: u64,
+    /// The longest time between two check marks, in microseconds.
+    longest: u64,
 }
 
 impl Sender {
@@ -48,6 +50,7 @@ impl Sender {
             waiting: VecDeque::new(),
             delivered: 0,
             answered_at: opened,
+            longest: 0,
         }
     }
 
@@ -81,7 +84,9 @@ impl Sender {
                 self.took(happened);
             }
         }
-        self.field.counts.borrow_mut().unanswered += self.in_flight as u64;
+        let mut counts = self.field.counts.borrow_mut();
+        counts.unanswered += self.in_flight as u64;
+        let _ = counts.gaps.record(self.longest);
     }
 
     fn fill(&mut self, now: u64) {
@@ -128,6 +133,7 @@ impl Sender {
                 self.delivered = self.delivered.max(receipt.delivered);
                 self.receipted();
             }
+            Happened::Event(Event::Delayed { fault, .. }) => self.field.put_off(&fault),
             Happened::Event(_) | Happened::Replied { .. } => {}
         }
     }
@@ -137,10 +143,12 @@ impl Sender {
         let intended = self.intended[number - 1];
         let mut counts = self.field.counts.borrow_mut();
         counts.accepted_in_all += 1;
+        counts.ticks_in_time += u64::from(self.field.is_measured(now));
         if self.field.is_measured(intended) {
             counts.accepted += 1;
             let _ = counts.tick.record(now - intended);
             let stall = Duration::from_micros(now - self.answered_at);
+            self.longest = self.longest.max(now - self.answered_at);
             if self.interval_us.is_none() {
                 counts.longest_stall = counts.longest_stall.max(stall);
             }
