@@ -15,6 +15,8 @@ mod flight;
 mod goodbye;
 mod groups;
 mod lean;
+#[doc(hidden)]
+pub mod measured;
 mod order;
 mod people;
 mod presence;
