@@ -110,13 +110,14 @@ pub(crate) fn short(value: f64) -> String {
         return "–".to_owned();
     }
     let digits = match value.abs() {
-        0.0 => 0,
+        whole if whole.fract() == 0.0 => 0,
         below if below < 1.0 => 3,
         below if below < 10.0 => 2,
         below if below < 100.0 => 1,
         _ => 0,
     };
-    let text = format!("{value:.digits$}");
+    // No zero is negative.
+    let text = format!("{:.digits$}", value + 0.0);
     let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
     let mut out = String::new();
     for (at, digit) in whole.chars().enumerate() {

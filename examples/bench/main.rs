@@ -49,7 +49,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=99))]
     runs: u64,
     /// How long a single measurement lasts.
-    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
     /// Each figure once, shorter, and fewer points: to see whether all is well, not to be quoted.
     #[arg(long, conflicts_with_all = ["runs", "seconds"])]

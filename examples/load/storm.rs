@@ -1,13 +1,15 @@
-//! Storm: thousands of users who connect, are all dropped at once, and come back at once.
+//! Storm: thousands of users who connect, are all dropped at once, are written to, and come back at once.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use actors::clock;
+use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use rookery::client::{Connection, Event, Happened, Options, Resume};
+use rookery::client::{Connection, Event, Happened, Letter, Options, Resume};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -17,6 +19,8 @@ use crate::report::Percentiles;
 
 /// How long nothing may happen before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Those who write to them while they are away: what one may send in a second is limited.
+const WRITERS: usize = 8;
 /// How long they stay before they are dropped.
 const STAYING: Duration = Duration::from_secs(2);
 
@@ -65,6 +69,7 @@ struct Turn {
     begin: Instant,
     authenticated: Cell<Duration>,
     resumed: Cell<usize>,
+    received: Cell<usize>,
     caught_up: RefCell<Histogram<u64>>,
     places: Semaphore,
 }
@@ -75,19 +80,21 @@ pub(crate) async fn measure(field: &Rc<Field>, users: usize) -> anyhow::Result<(
     let options: Vec<Options> =
         (0..users).map(|i| field.options(&format!("{}-u{i}", field.run), i, "storm")).collect();
     let first = field.arguments.parallel.unwrap_or(CONNECTING_MAX);
-    let crowd = come(field, "first", options.clone(), first).await?;
+    let crowd = come(field, "first", options.clone(), first, 0).await?;
     tokio::time::sleep(STAYING).await;
     let positions: Vec<Option<Resume>> =
         crowd.iter().map(|connection| connection.rules().position()).collect();
     crate::mark("dropping");
     drop(crowd);
+    write_to_all(field, users).await?;
+    crate::mark("coming back");
     let back = options
         .into_iter()
         .zip(positions)
         .map(|(options, resume)| Options { resume, ..options })
         .collect();
     let parallel = field.arguments.parallel.unwrap_or(users);
-    let crowd = come(field, "back again", back, parallel).await?;
+    let crowd = come(field, "back again", back, parallel, 1).await?;
     crate::mark("back");
     if field.arguments.hold > 0.0 {
         crate::mark("holding");
@@ -97,28 +104,65 @@ pub(crate) async fn measure(field: &Rc<Field>, users: usize) -> anyhow::Result<(
     Ok(())
 }
 
+/// Each of them has something waiting when they come back.
+async fn write_to_all(field: &Rc<Field>, users: usize) -> anyhow::Result<()> {
+    let writers = (0..WRITERS).map(|writer| async move {
+        let name = format!("{}-w{writer}", field.run);
+        let mut connection = field.ready(&name, writer, "writer").await?;
+        let mut unanswered = 0;
+        for i in (writer..users).step_by(WRITERS) {
+            let to = format!("u:{}", name_of(field, i));
+            connection.send(Letter::text(&to, format!("{}-{i}", field.salt), "while away"))?;
+            unanswered += 1;
+        }
+        while unanswered > 0 {
+            match connection.step().await {
+                Some(Happened::Answered { result, .. }) => {
+                    result?;
+                    unanswered -= 1;
+                }
+                Some(_) => {}
+                None => anyhow::bail!("{name} cannot write"),
+            }
+        }
+        Ok(())
+    });
+    try_join_all(writers).await.map(drop)
+}
+
+fn name_of(field: &Field, i: usize) -> String {
+    format!("{}-u{i}", field.run)
+}
+
+/// Lets all come, each of whom so many messages wait for. Answers them in their order.
 async fn come(
     field: &Rc<Field>,
     what: &'static str,
     options: Vec<Options>,
     parallel: usize,
+    waiting: usize,
 ) -> anyhow::Result<Vec<Connection>> {
     let users = options.len();
     let turn = Rc::new(Turn {
         begin: clock::monotonic(),
         authenticated: Cell::default(),
         resumed: Cell::new(0),
+        received: Cell::new(0),
         caught_up: RefCell::new(Histogram::new_with_max(LONGEST_US, 3)?),
         places: Semaphore::new(parallel),
     });
     let mut coming = JoinSet::new();
-    for options in options {
-        coming.spawn_local(one(Rc::clone(field), Rc::clone(&turn), options));
+    for (i, options) in options.into_iter().enumerate() {
+        let one = one(Rc::clone(field), Rc::clone(&turn), options);
+        coming.spawn_local(async move { one.await.map(|connection| (i, connection)) });
     }
-    let mut crowd = Vec::with_capacity(users);
+    let mut crowd = BTreeMap::new();
     while !coming.is_empty() {
         match tokio::time::timeout(PATIENCE, coming.join_next()).await {
-            Ok(Some(connection)) => crowd.push(connection??),
+            Ok(Some(came)) => {
+                let (i, connection) = came??;
+                crowd.insert(i, connection);
+            }
             Ok(None) => break,
             Err(_) => {
                 let errors = &field.counts.borrow().errors;
@@ -138,7 +182,9 @@ async fn come(
     };
     eprintln!("{comings}");
     field.comings.borrow_mut().push(comings);
-    Ok(crowd)
+    let (received, wanted) = (turn.received.get(), users * waiting);
+    anyhow::ensure!(received == wanted, "{what}: {received} of {wanted} messages were delivered");
+    Ok(crowd.into_values().collect())
 }
 
 /// One who comes, and tries again as a client does when refused.
@@ -153,6 +199,7 @@ async fn one(field: Rc<Field>, turn: Rc<Turn>, options: Options) -> anyhow::Resu
                 turn.authenticated.set(turn.begin.elapsed());
                 turn.resumed.set(turn.resumed.get() + usize::from(resumed));
             }
+            Happened::Event(Event::Message { .. }) => turn.received.set(turn.received.get() + 1),
             Happened::Event(Event::CaughtUp { .. }) => {
                 let after = u64::try_from(turn.begin.elapsed().as_micros()).unwrap_or(u64::MAX);
                 let _ = turn.caught_up.borrow_mut().record(after);

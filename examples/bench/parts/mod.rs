@@ -28,9 +28,7 @@ pub(crate) enum Part {
     Groups,
     /// Processor time per message with 100 and with 15,000 connected users.
     Cpu,
-    /// Memory of idle users.
-    Memory,
-    /// Processor time of an idle cluster and of idle users.
+    /// Memory and processor time of idle users, and of a cluster without any.
     Idle,
     /// Logins, and 10,000 clients that are dropped at once and come back.
     Storm,
@@ -44,13 +42,12 @@ pub(crate) enum Part {
 
 impl Part {
     /// In the order in which they are measured.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Throughput,
         Self::Latency,
         Self::Offline,
         Self::Groups,
         Self::Cpu,
-        Self::Memory,
         Self::Idle,
         Self::Storm,
         Self::Failover,
@@ -69,8 +66,7 @@ impl Part {
             Self::Offline => "Store and drain",
             Self::Groups => "Groups",
             Self::Cpu => "Processor time per message",
-            Self::Memory => "Memory of idle users",
-            Self::Idle => "Idle",
+            Self::Idle => "Idle users",
             Self::Storm => "Logins and reconnect storm",
             Self::Failover => "A node dies",
             Self::Compare => "Beside ejabberd",
@@ -102,13 +98,10 @@ impl Part {
                  then so many that there are 15,000 users. What those cost who are idle is measured just before, and taken off in\n\
                  the second figure."
             }
-            Self::Memory => {
-                "Resident memory of all three nodes together, some seconds after so many users have come; the slope is between\n\
-                 the first and the last level with users. PSS counts once what processes share."
-            }
             Self::Idle => {
-                "User and system time of all three nodes, in per cent of one core: without any client, and with users who only\n\
-                 send heartbeats."
+                "Resident memory of all three nodes together, some seconds after so many users have come who only send heartbeats\n\
+                 (each five seconds), above that of the empty cluster; PSS counts once what processes share. *Away*: those who\n\
+                 came, and have gone. Processor time is user and system time of all three nodes, in per cent of one core."
             }
             Self::Storm => {
                 "*Logins*: users whose tokens are known connect, 128 at a time, authenticate, resume, and are caught up. *Storm*:\n\
@@ -137,7 +130,6 @@ impl Part {
             Self::Offline => talk::offline(stage).await,
             Self::Groups => talk::groups(stage).await,
             Self::Cpu => crowd::cpu(stage).await,
-            Self::Memory => crowd::memory(stage).await,
             Self::Idle => crowd::idle(stage).await,
             Self::Storm => failures::storm(stage).await,
             Self::Failover => failures::failover(stage).await,
