@@ -36,6 +36,8 @@
 //! | [`client`] | the client that examples, tests and the load generator share |
 //! | crate [`actors`] | the chat itself: ids, messages, sessions, mailboxes, shards, storage, links |
 //!
+//! What a message and an idle user cost, and how that is measured: `benches/PERFORMANCE.md`.
+//!
 //! # What is deliberately absent
 //!
 //! - `actors` has never heard of HTTP, WebSocket, JSON or command lines; this crate never touches a disk or Raft.

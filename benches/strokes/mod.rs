@@ -15,7 +15,9 @@ use actors::ids::{
 };
 use actors::mailbox::rules::{Mailbox, Now, Policy};
 use actors::message::{Accepted, Content, Entry, Position, Resumed, Send, What};
-use actors::packet::{Ask, Enclosed, Envelope, Packet, Place, Start, Tell, ToHome};
+use actors::packet::{
+    Answer, Ask, Enclosed, Envelope, Packet, Place, Question, Start, Tell, ToHome,
+};
 use actors::session::{Output, RequestRef, Session};
 use actors::shard::state::{Batch, Change, Command, State};
 use actors::user::rules::{Input, Limits, User};
@@ -46,6 +48,7 @@ fn stroke(name: &'static str, messages: u64, run: impl FnMut() + 'static) -> Str
 #[must_use]
 pub(crate) fn all() -> Vec<Stroke> {
     vec![
+        input(),
         read_send(),
         read_ack(),
         session_sends(),
@@ -101,6 +104,21 @@ fn letter(to: &UserId, number: u64) -> Send {
     }
 }
 
+/// The next message like this one, with an id of its own.
+fn like(template: &Send, number: u64) -> Send {
+    let cid = Cid::parse(&format!("1a2b3c4d-{number}")).expect("a cid");
+    Send { cid, ..template.clone() }
+}
+
+/// What the other pieces do besides, to have something to work on.
+fn input() -> Stroke {
+    let (template, mut number) = (letter(&bob(17), 0), 0);
+    stroke("(making a send to work on)", 1, move || {
+        number += 1;
+        black_box(like(black_box(&template), number));
+    })
+}
+
 fn message(n: u64) -> Entry {
     let what = What::Message {
         mid: MessageId::new(at(n), u128::from(n)),
@@ -110,6 +128,10 @@ fn message(n: u64) -> Entry {
         content: content(),
     };
     Entry { n: Number(n), at: at(n), what }
+}
+
+fn numbered(template: &Entry, n: u64) -> Entry {
+    Entry { n: Number(n), ..template.clone() }
 }
 
 fn accepted(seq: u64) -> Accepted {
@@ -154,13 +176,30 @@ fn session() -> Session {
     session
 }
 
+/// What is asked with the first send, and never again: which ids are in use.
+fn no_cids(out: &[Output]) -> Option<Tell> {
+    out.iter().find_map(|output| match output {
+        Output::Home(ToHome {
+            ask: Ask::Question { request, question: Question::Cids { uses, .. } },
+            ..
+        }) => {
+            let answer = Answer::Cids { taken: vec![false; uses.len()], all: Some(Vec::new()) };
+            Some(Tell::Answer { request: *request, answer: Ok(answer) })
+        }
+        _ => None,
+    })
+}
+
 fn session_sends() -> Stroke {
     let (mut session, mut out, to) = (session(), Vec::new(), bob(17));
-    let mut number = 0;
+    let (template, mut number) = (letter(&to, 0), 0);
     stroke("session: a send and its answer", 1, move || {
         number += 1;
         let now = Duration::from_micros(number);
-        session.send(RequestRef(number as u32), letter(&to, number), now, &mut out);
+        session.send(RequestRef(number as u32), like(&template, number), now, &mut out);
+        if let Some(told) = no_cids(&out) {
+            session.tell(told, now, &mut out);
+        }
         let place = out.drain(..).find_map(|output| match output {
             Output::Home(ToHome { ask: Ask::Send { place, .. }, .. }) => Some(place),
             _ => None,
@@ -206,26 +245,31 @@ fn link_unpacks() -> Stroke {
     })
 }
 
-/// Each of some users is written to once.
-fn appends(number: u64) -> Batch {
-    let append = |of: u64| {
+/// A message for each of some users.
+fn templates() -> Vec<Send> {
+    (0..TOGETHER).map(|of| letter(&bob(of), 0)).collect()
+}
+
+/// Each of them is written to once.
+fn appends(templates: &[Send], number: u64) -> Batch {
+    let append = |(of, template): (u64, &Send)| {
         let number = number * TOGETHER + of;
         let mid = MessageId::new(at(number), u128::from(number));
-        let send = Box::new(letter(&bob(of), number));
-        Command::Mailbox(bob(of), Change::Append { mid, send })
+        let send = Box::new(like(template, number));
+        Command::Mailbox(send.to.owner(), Change::Append { mid, send })
     };
-    Batch { wall: at(number), commands: (0..TOGETHER).map(append).collect() }
+    Batch { wall: at(number), commands: (0..).zip(templates).map(append).collect() }
 }
 
 fn log_encodes() -> Stroke {
-    let batch = appends(1);
+    let batch = appends(&templates(), 1);
     stroke("log: encode a send", TOGETHER, move || {
         black_box(codec::encode(black_box(&batch)));
     })
 }
 
 fn log_decodes() -> Stroke {
-    let bytes = codec::encode(&appends(1));
+    let bytes = codec::encode(&appends(&templates(), 1));
     stroke("log: decode a send", TOGETHER, move || {
         let batch: Batch = codec::decode(black_box(&bytes)).expect("it was just written");
         assert_eq!(batch.commands.len() as u64, TOGETHER);
@@ -247,12 +291,13 @@ fn state() -> State {
 
 fn state_appends() -> Stroke {
     let (mut state, mut happened, mut number) = (state(), Vec::new(), 1);
+    let templates = templates();
     stroke("state: apply a send", TOGETHER, move || {
         if number * TOGETHER > ANEW {
             (state, number) = (self::state(), 1);
         }
         number += 1;
-        let outcomes = state.apply(number, 1, appends(number), &mut happened);
+        let outcomes = state.apply(number, 1, appends(&templates, number), &mut happened);
         assert_eq!(outcomes.len() as u64, TOGETHER);
         // As the shard of the sender does, whose envelopes these are.
         let to = shard_of(&alice(), SHARDS);
@@ -263,31 +308,27 @@ fn state_appends() -> Stroke {
     })
 }
 
-fn copies(first: u64) -> Vec<Envelope> {
-    let copy = |number: u64| Envelope {
-        to: alice(),
-        what: Enclosed::Sent {
-            mid: MessageId::new(at(number), u128::from(number)),
-            conv: Conversation::User(bob(number % TOGETHER)),
-            seq: Seq(number / TOGETHER + 1),
-            at: at(number),
-            cid: Cid::parse(&format!("1a2b3c4d-{number}")).expect("a cid"),
-            device: phone(),
-            content: content(),
-        },
+/// Copies of what was written to each of them.
+fn copies(templates: &[Send], first: u64) -> Vec<Envelope> {
+    let copy = |(number, template): (u64, &Send)| {
+        let Send { from, device, to, cid, content } = like(template, number);
+        let (mid, seq) = (MessageId::new(at(number), 7), Seq(number / TOGETHER + 1));
+        let what = Enclosed::Sent { mid, conv: to, seq, at: at(number), cid, device, content };
+        Envelope { to: from, what }
     };
-    (first..first + TOGETHER).map(copy).collect()
+    (first..).zip(templates).map(copy).collect()
 }
 
 fn state_receives() -> Stroke {
     let (mut state, mut happened) = (state(), Vec::new());
-    let (mut index, mut first) = (1, 1);
+    let (templates, mut index, mut first) = (templates(), 1, 1);
     stroke("state: apply the sender's copy", TOGETHER, move || {
         if first > ANEW {
             (state, index, first) = (self::state(), 1, 1);
         }
         index += 1;
-        let receive = Command::Receive { from: ShardId(9), first, envelopes: copies(first) };
+        let receive =
+            Command::Receive { from: ShardId(9), first, envelopes: copies(&templates, first) };
         first += TOGETHER;
         state.apply(index, 1, Batch { wall: at(index), commands: vec![receive] }, &mut happened);
         happened.clear();
@@ -306,14 +347,14 @@ fn mailbox() -> Mailbox {
 
 fn mailbox_appends() -> Stroke {
     let (mut mailbox, mut effects, mut number) = (mailbox(), Vec::new(), 0);
-    let to = bob(17);
+    let template = letter(&bob(17), 0);
     stroke("mailbox: append", 1, move || {
         if number == ANEW {
             (mailbox, number) = (self::mailbox(), 0);
         }
         number += 1;
         let mid = MessageId::new(at(number), u128::from(number));
-        let stored = mailbox.append(letter(&to, number), mid, now(number), &mut effects);
+        let stored = mailbox.append(like(&template, number), mid, now(number), &mut effects);
         assert!(stored.is_ok_and(|accepted| !accepted.dup));
         effects.clear();
     })
@@ -322,14 +363,14 @@ fn mailbox_appends() -> Stroke {
 /// An append belongs to it, since without one there is nothing to acknowledge.
 fn mailbox_acknowledges() -> Stroke {
     let (mut mailbox, mut effects, mut number) = (mailbox(), Vec::new(), 0);
-    let (to, device) = (bob(17), phone());
+    let (template, device) = (letter(&bob(17), 0), phone());
     stroke("mailbox: append and acknowledge", 1, move || {
         if number == ANEW {
             (mailbox, number) = (self::mailbox(), 0);
         }
         number += 1;
         let mid = MessageId::new(at(number), u128::from(number));
-        let stored = mailbox.append(letter(&to, number), mid, now(number), &mut effects);
+        let stored = mailbox.append(like(&template, number), mid, now(number), &mut effects);
         assert!(stored.is_ok());
         mailbox.acknowledge(&device, Number(number), now(number), &mut effects);
         effects.clear();
@@ -338,7 +379,7 @@ fn mailbox_acknowledges() -> Stroke {
 
 fn outbox_reads() -> Stroke {
     let mut state = state();
-    state.apply(2, 1, appends(2), &mut Vec::new());
+    state.apply(2, 1, appends(&templates(), 2), &mut Vec::new());
     let to = shard_of(&alice(), SHARDS);
     stroke("outbox: read an envelope", TOGETHER, move || {
         let (first, _) = state.outbox().range(to);
@@ -366,9 +407,10 @@ fn connected() -> User {
 
 fn user_pushes() -> Stroke {
     let (mut user, mut out, mut n) = (connected(), Vec::new(), 0);
+    let template = message(0);
     stroke("user: push an entry, hear its ack", 1, move || {
         n += 1;
-        user.handle(Input::Logged { entries: vec![message(n)] }, &mut out);
+        user.handle(Input::Logged { entries: vec![numbered(&template, n)] }, &mut out);
         assert_eq!(out.len(), 1);
         out.clear();
         let ack = Input::Acknowledge { session: session_id(), life: 1, n: Number(n) };
@@ -379,10 +421,12 @@ fn user_pushes() -> Stroke {
 
 fn session_entries() -> Stroke {
     let (mut session, mut out, mut n) = (session(), Vec::new(), 0);
+    let template = message(0);
     stroke("session: an entry and its ack", 1, move || {
         n += 1;
         let now = Duration::from_micros(n);
-        let tell = Tell::Entries { life: 1, entries: vec![message(n)], head: Number(n) };
+        let tell =
+            Tell::Entries { life: 1, entries: vec![numbered(&template, n)], head: Number(n) };
         session.tell(tell, now, &mut out);
         assert!(out.iter().any(|output| matches!(output, Output::Entries { .. })));
         out.clear();

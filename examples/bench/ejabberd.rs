@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actors::clock;
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -47,13 +48,21 @@ listen:
 ";
 
 /// The end of standard input is how the shell learns that nobody measures any more: it takes its whole group along.
-const WATCHED: &str = "\"$@\" </dev/null & cat >/dev/null; kill -9 -- -$$";
+const WATCHED: &str = "\"$@\" </dev/null & cat >/dev/null; kill -s KILL -- -$$";
 
 /// A server that runs.
 pub(crate) struct Ejabberd {
     pub(crate) port: u16,
-    _shell: Child,
-    _dir: TempDir,
+    shell: Child,
+    dir: TempDir,
+}
+
+impl Drop for Ejabberd {
+    /// At once, for its directory goes next.
+    fn drop(&mut self) {
+        let group = self.shell.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let _gone_already = group.map(|group| kill_process_group(group, Signal::KILL));
+    }
 }
 
 /// Where its command is, if it is installed.
@@ -101,14 +110,16 @@ impl Ejabberd {
         shell.env("SCRIPT", ctl).env("HOME", dir.path());
         shell.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let shell = shell.spawn().context("no shell")?;
+        let started = Self { port, shell, dir };
         let begin = clock::monotonic();
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             if begin.elapsed() > READY_WITHIN {
-                let said = fs::read_to_string(at("out.log")).unwrap_or_default();
+                let said =
+                    fs::read_to_string(started.dir.path().join("out.log")).unwrap_or_default();
                 anyhow::bail!("ejabberd does not listen; it said: {}", said.trim());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(Self { port, _shell: shell, _dir: dir })
+        Ok(started)
     }
 }

@@ -35,7 +35,7 @@ use self::report::{Page, Section};
 
 /// Measures speed and memory of clusters that it starts itself, and writes a page about it.
 ///
-/// One of --all and --only must be given. All of it takes about ten minutes, with --quick two.
+/// One of --all and --only must be given. All of it takes about a quarter of an hour, with --quick three minutes.
 #[derive(Parser)]
 #[command(group = clap::ArgGroup::new("parts").required(true))]
 struct Arguments {
