@@ -9,6 +9,7 @@ mod asking;
 mod cards;
 pub mod middle;
 mod signs;
+mod watching;
 
 pub use cards::CardsFor;
 pub use signs::Peer;
@@ -89,6 +90,8 @@ struct Shared {
     draining: AtomicBool,
     health: RwLock<Vec<ShardHealth>>,
     watchers: Vec<RwLock<HashSet<u64>>>,
+    /// When each shard's home was found last, in milliseconds since this router was made; 0: never.
+    moved: Vec<AtomicU64>,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
     clocks: RwLock<Clocks>,
     posts: Posts,
@@ -129,6 +132,7 @@ impl Router {
             draining: AtomicBool::new(false),
             health: RwLock::default(),
             watchers: (0..shards).map(|_| RwLock::default()).collect(),
+            moved: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             peers: RwLock::new(peers.into_iter().map(|peer| (peer, unknown.clone())).collect()),
             clocks: RwLock::default(),
             posts: Posts::default(),
@@ -246,28 +250,6 @@ impl Router {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// From now on `HomeMoved` for this shard is put into the session's inbox, until `unwatch` or `close_session`.
-    pub fn watch(&self, session: SessionId, shard: ShardId) {
-        let Some(watchers) = self.0.watchers.get(usize::from(shard.0)) else { return };
-        // One lock after the other: `moved` holds the second's kind while it takes the first's.
-        match write(&self.0.sessions).get_mut(&session.count) {
-            Some(present) if !present.watches.contains(&shard) => present.watches.push(shard),
-            Some(_) => {}
-            None => return,
-        }
-        write(watchers).insert(session.count);
-    }
-
-    /// Ends `watch`.
-    pub fn unwatch(&self, session: SessionId, shard: ShardId) {
-        if let Some(present) = write(&self.0.sessions).get_mut(&session.count) {
-            present.watches.retain(|watched| *watched != shard);
-        }
-        if let Some(watchers) = self.0.watchers.get(usize::from(shard.0)) {
-            write(watchers).remove(&session.count);
-        }
-    }
-
     /// Sends to the home of a mailbox; refused when no leader is known or there is no link to it.
     pub fn home(&self, ask: ToHome) -> Result<(), NoHome> {
         let (_, leader) = self.leader(ask.shard).ok_or(NoHome)?;
@@ -334,15 +316,6 @@ impl Router {
         let newer = |old: u64| (old == 0 || unpack(old).0 < term).then_some(new);
         if known.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer).is_ok() {
             self.moved(shard);
-        }
-    }
-
-    fn moved(&self, shard: ShardId) {
-        for session in read(&self.0.watchers[usize::from(shard.0)]).iter() {
-            self.put(*session, Inbound::HomeMoved(shard));
-        }
-        for lane in self.lanes() {
-            let _stopping = lane.cast(lane::Msg::HomeMoved(shard));
         }
     }
 
@@ -474,29 +447,4 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_that_ends_without_a_word_watches_nothing_any_more() {
-        let router = Router::new(NodeId(1), BootId(1), 4, std::iter::empty());
-        let (sender, mut inbox) = tokio::sync::mpsc::unbounded_channel();
-        let (stays, goes) = (router.open_session(sender.clone()), router.open_session(sender));
-        for session in [stays, goes] {
-            router.watch(session, ShardId(1));
-            router.watch(session, ShardId(2));
-        }
-        router.unwatch(stays, ShardId(2));
-        router.close_session(goes);
-        router.watch(goes, ShardId(3));
-        let watchers = |shard: usize| read(&router.0.watchers[shard]).clone();
-        let counts = [1, 2, 3].map(|shard| watchers(shard).into_iter().collect::<Vec<_>>());
-        assert_eq!(counts, [vec![stays.count], vec![], vec![]]);
-        router.serves(ShardId(1), 5, true);
-        assert_eq!(inbox.try_recv().unwrap(), Box::new(Inbound::HomeMoved(ShardId(1))));
-        assert!(inbox.try_recv().is_err());
-    }
 }
