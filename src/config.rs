@@ -216,6 +216,8 @@ pub struct Limits {
     pub strangers_per_address_max: u32,
     /// Most requests unanswered on a socket.
     pub requests_in_flight_max: u32,
+    /// Most messages unanswered on all sockets of one node.
+    pub sends_in_flight_max: u32,
     /// Frames a socket may send each second, on average.
     pub frames_per_second: u32,
     /// Frames a socket may send at once after a quiet time.
@@ -253,6 +255,7 @@ impl Default for Limits {
             sockets_burst: 10_000,
             strangers_per_address_max: 1_000,
             requests_in_flight_max: 256,
+            sends_in_flight_max: 16_384,
             frames_per_second: 2_000,
             frames_burst: 4_000,
             logins_parallel: 0,

@@ -300,6 +300,7 @@ fn routes(
             frame_bytes_max: limits.frame_bytes_max as usize,
             window: u16::try_from(limits.window).unwrap_or(u16::MAX),
             requests_max: limits.requests_in_flight_max as usize,
+            sends_max: limits.sends_in_flight_max as usize,
             frames_per_second: limits.frames_per_second,
             frames_burst: limits.frames_burst,
             sockets_max: limits.connections_max as usize,

@@ -281,6 +281,7 @@ fn limits(findings: &mut Findings, config: &Config) {
         ("limits.sockets_burst", limits.sockets_burst),
         ("limits.strangers_per_address_max", limits.strangers_per_address_max),
         ("limits.requests_in_flight_max", limits.requests_in_flight_max),
+        ("limits.sends_in_flight_max", limits.sends_in_flight_max),
         ("limits.frames_per_second", limits.frames_per_second),
         ("limits.frames_burst", limits.frames_burst),
         ("limits.logins_parallel", limits.logins_parallel),

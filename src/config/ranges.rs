@@ -22,6 +22,7 @@ const RANGES: &[(&str, RangeInclusive<u64>)] = &[
     ("limits.sockets_burst", 1..=1_000_000),
     ("limits.strangers_per_address_max", 1..=1_000_000),
     ("limits.requests_in_flight_max", 1..=65_536),
+    ("limits.sends_in_flight_max", 1..=1_048_576),
     ("limits.frames_per_second", 1..=1_000_000),
     ("limits.frames_burst", 1..=1_000_000),
     ("limits.logins_parallel", 0..=1_024),

@@ -7,6 +7,7 @@ use actors::message::Refusal;
 use actors::session::RequestRef;
 
 use super::order::Mark;
+use super::pressure::Share;
 use super::wire::{Body, Error, GroupBody, Request};
 
 /// Whom or what a request names: that may turn out not to exist.
@@ -29,15 +30,22 @@ pub(super) struct Waiting {
 }
 
 /// The `id`s of requests in flight.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flight {
     newest: u32,
     waiting: Vec<Waiting>,
+    /// Of the messages that all sockets have on their way.
+    pub(super) share: Share,
 }
 
 impl Flight {
     /// An empty table keeps room for so many.
     const KEPT: usize = 8;
+
+    /// An empty one, that has its share of what all sockets may send.
+    pub(super) fn sharing(share: Share) -> Self {
+        Self { newest: 0, waiting: Vec::new(), share }
+    }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
@@ -56,6 +64,9 @@ impl Flight {
     ) -> RequestRef {
         self.newest = self.newest.wrapping_add(1) & (u32::MAX >> 1);
         let request = RequestRef(self.newest);
+        if mark.is_some() {
+            self.share.take();
+        }
         self.waiting.push(Waiting { request, id, mark, named });
         request
     }
@@ -74,6 +85,9 @@ impl Flight {
             return Waiting { request, id: None, mark: None, named: Named::Nothing };
         };
         let waiting = self.waiting.swap_remove(place);
+        if waiting.mark.is_some() {
+            self.share.give_back();
+        }
         if self.waiting.is_empty() && self.waiting.capacity() > Self::KEPT {
             self.waiting = Vec::new();
         }

@@ -20,6 +20,7 @@ pub mod measured;
 mod order;
 mod people;
 mod presence;
+mod pressure;
 mod room;
 mod rules;
 mod sessions;
@@ -108,6 +109,8 @@ pub struct Limits {
     pub window: u16,
     /// Requests of one socket in flight at once.
     pub requests_max: usize,
+    /// Sends of all sockets in flight at once; fewer while the node answers fewer in a second.
+    pub sends_max: usize,
     /// Frames a second that one socket may go on sending; 0: no limit.
     pub frames_per_second: u32,
     /// Frames it may send at once.
@@ -142,6 +145,7 @@ impl Default for Limits {
             typings_burst: 10,
             window: 256,
             requests_max: 256,
+            sends_max: 16_384,
             frames_per_second: 2_000,
             frames_burst: 4_000,
             sockets_max: 20_000,

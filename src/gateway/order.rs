@@ -98,6 +98,11 @@ impl Order {
         self.memory == Memory::Overrun
     }
 
+    /// How many messages are refused now, and remembered.
+    pub(super) fn refused(&self) -> usize {
+        self.count
+    }
+
     /// Whether a send may go on now: all that was refused before it must have been sent again. One that may not is
     /// refused, and remembered as such.
     pub(super) fn may(&mut self, mark: Mark, now: Duration) -> Result<(), Error> {
@@ -131,12 +136,12 @@ impl Order {
     /// A send is answered; with what, if it was refused.
     pub(super) fn answered(&mut self, mark: Mark, error: Option<&Error>, now: Duration) {
         match error {
-            Some(error) if error.code.retry() => self.refused(mark, error, now),
+            Some(error) if error.code.retry() => self.put_off(mark, error, now),
             _ => self.settled(mark, now),
         }
     }
 
-    fn refused(&mut self, mark: Mark, error: &Error, now: Duration) {
+    fn put_off(&mut self, mark: Mark, error: &Error, now: Duration) {
         let told = now + Duration::from_millis(error.retry_after_ms.unwrap_or_default());
         // One that had to wait for those before it anyway says nothing new of them.
         if let Some(hold) = self.holds.get_mut(&mark.to).filter(|hold| hold.lets_in(mark)) {

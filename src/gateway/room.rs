@@ -19,13 +19,17 @@ impl Connection {
         let Some(mark) = mark else {
             return self.has_room(id, request, limits, now);
         };
-        self.order.may(mark, now.running)?;
-        let room = self.has_room(id, request, limits, now);
-        if let Err(error) = &room
-            && error.code.retry()
-        {
-            self.order.answered(mark, Some(error), now.running);
-        }
+        let held = self.order.may(mark, now.running);
+        let room = held.and_then(|()| {
+            let room = self.has_room(id, request, limits, now);
+            if let Err(error) = &room
+                && error.code.retry()
+            {
+                self.order.answered(mark, Some(error), now.running);
+            }
+            room
+        });
+        self.flight.share.refused(self.order.refused());
         room
     }
 
@@ -50,6 +54,11 @@ impl Connection {
         }
         if self.flight.len() >= limits.requests_max {
             return Err(Error::too_fast("too many requests in flight", TICK));
+        }
+        if matches!(request, Request::Send(_))
+            && let Err(wait) = self.flight.share.room(limits.sends_max)
+        {
+            return Err(Error::too_fast("the node has more to do than it can", wait));
         }
         Ok(())
     }

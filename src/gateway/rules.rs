@@ -12,6 +12,7 @@ use super::flight::{Bucket, Flight, Named, Waiting};
 use super::goodbye::{BadFrame, Goodbye, NotAdmitted};
 use super::order::{Mark, Order};
 use super::people::Looking;
+use super::pressure::Share;
 use super::wire::{Body, Code, Draft, Error, Frame, Outgoing, Request};
 use super::{Limits, Now, TokenRefused, Verified};
 
@@ -74,11 +75,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A socket that was just greeted.
-    pub(super) fn new(session: Session, limits: &Limits, now: Now) -> Self {
+    pub(super) fn new(session: Session, share: Share, limits: &Limits, now: Now) -> Self {
         Self {
             session,
             stage: Stage::Greeted { until: now.running + limits.auth_deadline },
-            flight: Flight::default(),
+            flight: Flight::sharing(share),
             bucket: Bucket::default(),
             creations: Bucket::default(),
             typings: Bucket::default(),
@@ -420,6 +421,10 @@ impl Connection {
         let result = result.map_err(|refusal| named.refused(refusal)).map(|body| named.body(body));
         if let Some(mark) = mark {
             self.order.answered(mark, result.as_ref().err(), now.running);
+            self.flight.share.refused(self.order.refused());
+            if result.is_ok() {
+                self.flight.share.accepted(now.running);
+            }
         }
         match (re, result) {
             (Some(re), Ok(body)) => acts.push(Act::Tell(Outgoing::Ok { re, body })),

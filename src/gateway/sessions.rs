@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::Limits;
 use super::flight::Bucket;
+use super::pressure::Pressure;
 
 /// How often sockets are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -68,6 +69,8 @@ pub struct Roll {
     /// Sockets, upgrades under way included.
     places: AtomicUsize,
     draining: AtomicBool,
+    /// What they have on their way.
+    pub(super) pressure: Arc<Pressure>,
     crashed: AtomicU64,
     sockets: Mutex<BTreeMap<SessionId, Arc<Pulse>>>,
     users: Mutex<BTreeMap<UserId, usize>>,
@@ -183,6 +186,7 @@ impl Roll {
             started,
             places: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            pressure: Arc::default(),
             crashed: AtomicU64::new(0),
             sockets: Mutex::default(),
             users: Mutex::default(),

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
 use super::goodbye::{BadFrame, Goodbye, NotAdmitted};
 use super::lean::Lean;
+use super::pressure::Share;
 use super::rules::{Act, Connection};
 use super::sessions::{Guest, Place, Pulse};
 use super::wire::{Format, Greeting, Outgoing, Teller, decode};
@@ -118,7 +119,8 @@ impl Seat {
         let (sender, inbox) = unbounded_channel();
         let id = env.homes.open_session(sender);
         let session = Session::new(id, env.homes.shards(), Arc::clone(&env.limits.session));
-        let connection = Connection::new(session, &env.limits, env.now());
+        let share = Share::of(&env.roll.pressure);
+        let connection = Connection::new(session, share, &env.limits, env.now());
         let pulse = env.roll.enter(id);
         Self { env, id, connection, inbox, pulse, guest: None, place }
     }

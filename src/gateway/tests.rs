@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::order::REFUSED_MAX;
+use super::pressure::Share;
 use super::rules::{Connection, TICK};
 use super::upgrade::{NotUpgraded, check};
 use super::wire::{Frame, Request};
@@ -611,7 +612,7 @@ fn whatever_else_happens_a_session_that_waits_looks_at_its_clock() {
     let limits = Limits::default();
     let id = SessionId { node: NodeId(1), boot: BootId(1), count: 1 };
     let session = Session::new(id, 4, Arc::clone(&limits.session));
-    let mut connection = Connection::new(session, &limits, at(0));
+    let mut connection = Connection::new(session, Share::of(&Arc::default()), &limits, at(0));
     let request =
         Request::Auth { token: "t".into(), device: DeviceId::parse("d").unwrap(), resume: None };
     let admit = |_: &str| {
