@@ -41,13 +41,8 @@ impl Field {
                 "longest_stall_ms": counts.longest_stall.as_millis() as u64, "ok": good,
                 "put_off": counts.put_off, "longest_gap_ms": Percentiles::of(&counts.gaps),
             });
-            if self.arguments.storm.is_some() {
-                report["comings"] = serde_json::to_value(&*self.comings.borrow())?;
-            }
+            self.report_comings(&mut report)?;
             self.report_group(&mut report, rate(counts.accepted), rate(counts.delivered));
-            if let Some(drained) = self.drained_per_s.get() {
-                report["drained_per_s"] = drained.round().into();
-            }
             if self.arguments.pages.is_some() {
                 report["lists_per_s"] = rate(answers.lists.len()).into();
                 report["pages_per_s"] = rate(answers.pages.len()).into();
@@ -84,6 +79,17 @@ impl Field {
         }
         std::io::stdout().write_all(text.as_bytes())?;
         Ok(good)
+    }
+
+    /// Of those who were away, or were dropped, and came back.
+    fn report_comings(&self, report: &mut serde_json::Value) -> anyhow::Result<()> {
+        if let Some(drained) = self.drained_per_s.get() {
+            report["drained_per_s"] = drained.round().into();
+        }
+        if self.arguments.storm.is_some() {
+            report["comings"] = serde_json::to_value(&*self.comings.borrow())?;
+        }
+        Ok(())
     }
 
     fn report_group(&self, report: &mut serde_json::Value, posts: f64, deliveries: f64) {
