@@ -97,6 +97,9 @@ struct Arguments {
     /// How many readers take turns at that.
     #[arg(long, default_value_t = 100, requires = "pages")]
     readers: usize,
+    /// How many readers have the same friends: fewer, and more people must be named in the lists of all.
+    #[arg(long, default_value_t = 100, requires = "pages")]
+    friends_shared_by: usize,
     /// Ask each reader once. They are those of an earlier run with this --prefix; restart the nodes in between.
     #[arg(long, requires = "pages", requires = "prefix")]
     cold: bool,

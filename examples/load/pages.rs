@@ -1,7 +1,8 @@
 //! Pages: people who open their list of chats and one of the chats, by HTTP, at fixed moments beside all other traffic.
 //!
-//! Every reader has the same 200 chats: a few long ones, of which pages are asked, and many short ones that came between, so
-//! that the newest messages of the list lie all over the reader's log, as those of real people do.
+//! Every reader has 200 chats: a few long ones, of which pages are asked, and many short ones that came between, so that the
+//! newest messages of the list lie all over the reader's log, as those of real people do. Some readers have them with the
+//! same people.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -68,14 +69,20 @@ fn reader(field: &Field, i: usize) -> String {
     format!("{}-p{i}", field.run)
 }
 
-fn other(field: &Field, chat: usize) -> String {
-    format!("{}-o{chat}", field.run)
+/// With whom a reader has a chat. Some readers have the same friends, so that nobody's mailbox is full.
+fn other(field: &Field, i: usize, chat: usize) -> String {
+    match i / field.arguments.friends_shared_by {
+        0 => format!("{}-o{chat}", field.run),
+        circle => format!("{}-o{chat}-{circle}", field.run),
+    }
 }
 
 /// Refuses what cannot be measured.
 pub(crate) fn check(arguments: &crate::Arguments) -> anyhow::Result<()> {
     let Some(rate) = arguments.pages else { return Ok(()) };
-    anyhow::ensure!(rate > 0.0 && arguments.readers > 0, "--pages, --readers: more than 0");
+    let (readers, shared_by) = (arguments.readers, arguments.friends_shared_by);
+    anyhow::ensure!(rate > 0.0 && readers > 0, "--pages, --readers: more than 0");
+    anyhow::ensure!((1..=300).contains(&shared_by), "--friends-shared-by: 1 to 300");
     let asked = (rate * arguments.seconds).ceil();
     anyhow::ensure!(
         !arguments.cold || asked <= arguments.readers as f64,
@@ -96,8 +103,10 @@ pub(crate) async fn prepare(field: &Rc<Field>) -> anyhow::Result<Rc<Readers>> {
         return Ok(readers);
     }
     // Whoever has connected once can be written to.
-    try_join_all((0..CHATS).map(|chat| async move {
-        leave(field.ready(&other(field, chat), chat, "other").await?).await;
+    let circles = (0..arguments.readers).step_by(arguments.friends_shared_by);
+    let others = circles.flat_map(|i| (0..CHATS).map(move |chat| (i, chat)));
+    try_join_all(others.map(|(i, chat)| async move {
+        leave(field.ready(&other(field, i, chat), chat, "other").await?).await;
         anyhow::Ok(())
     }))
     .await?;
@@ -126,7 +135,7 @@ async fn write(field: &Field, i: usize) -> anyhow::Result<()> {
         let from = LONG + short * round / LONG_MESSAGES;
         let until = LONG + short * (round + 1) / LONG_MESSAGES;
         for chat in (0..LONG).chain(from..until) {
-            let to = format!("u:{}", other(field, chat));
+            let to = format!("u:{}", other(field, i, chat));
             let cid = format!("{i}-{chat}-{round}");
             connection.send(Letter::text(&to, cid, &body))?;
             written += 1;
@@ -215,7 +224,7 @@ impl Readers {
         let (path, wanted) = match asked {
             Asked::List => (format!("/v1/conversations?limit={CHATS}"), CHATS),
             Asked::Page => {
-                let with = other(&self.field, i % LONG);
+                let with = other(&self.field, i, i % LONG);
                 (format!("/v1/conversations/u:{with}/messages?limit={PAGE}"), PAGE)
             }
         };

@@ -19,21 +19,25 @@ use super::problem::{Code, Problem};
 use super::{Rest, input};
 use crate::shapes::{SeenBy, User};
 
-/// What somebody is to be known by, as sent; one of the fields must be there.
+/// What somebody is to be known by, as sent. What is not there stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ProfileDraft)]
 struct Draft<'a> {
     /// At most 128 bytes; empty removes it.
     #[serde(borrow)]
-    #[schema(value_type = Option<String>, max_length = 128)]
+    #[schema(
+        value_type = Option<String>,
+        max_length = 128,
+        pattern = "^([^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*)?$",
+    )]
     name: Option<&'a RawValue>,
     /// At most 512 bytes; empty removes it.
     #[serde(borrow)]
-    #[schema(value_type = Option<String>, max_length = 512)]
+    #[schema(value_type = Option<String>, max_length = 512, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     about: Option<&'a RawValue>,
     /// At most 1 KiB that nodes do not look into; empty removes it.
     #[serde(borrow)]
-    #[schema(value_type = Option<String>, max_length = 1024)]
+    #[schema(value_type = Option<String>, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     avatar: Option<&'a RawValue>,
 }
 

@@ -104,8 +104,10 @@ impl Walk<'_> {
         if has_body {
             let token = Some(self.token.as_str());
             let large = json!({"more": "x".repeat(70_000)});
+            // Where no field must be there, nothing is asked for, and told how it is.
+            let empty = if self.call == "PATCH /v1/profile" { 200 } else { 400 };
             let wrong =
-                [(Some(json!([])), 400), (Some(body), 400), (None, 415), (Some(large), 413)];
+                [(Some(json!([])), 400), (Some(body), empty), (None, 415), (Some(large), 413)];
             for (body, status) in wrong {
                 let answer = self.ask(token, body.as_ref(), &[]).await;
                 assert_eq!(answer.status, status, "{}: {}", self.call, answer.text);

@@ -345,12 +345,12 @@ async fn people_of_whom_nothing_is_in_memory_are_named_in_lists_as_each_reader_m
         let block = format!("/v1/blocked/{}", eve.name);
         let put = || (Method::PUT, block.as_str());
         assert_eq!(http(&cluster, leader, &friend, put(), None).await.status, 204);
-        a.send(&friend.conv(), "c1", "hi").await;
+        a.send(&friend.conv(), &format!("c{at}"), "hi").await;
         named.push((friend.conv(), said));
         // Who is blocked has the chat from before.
         let delete = (Method::DELETE, block.as_str());
         assert_eq!(http(&cluster, leader, &friend, delete, None).await.status, 204);
-        e.send(&friend.conv(), "c1", "hi").await;
+        e.send(&friend.conv(), &format!("c{at}"), "hi").await;
         assert_eq!(http(&cluster, leader, &friend, put(), None).await.status, 204);
     }
     // What is written when a node ends is not in memory when it comes back.

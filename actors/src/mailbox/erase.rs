@@ -1,8 +1,8 @@
 //! Erase: what becomes of a mailbox whose owner wants to be forgotten.
 //!
 //! The name stays taken: were somebody else given it, they would be taken for whom others know by it. All else goes, from
-//! memory at once and from the disk with the next checkpoint. Entries keep their numbers, so that nothing that is on its
-//! way to this mailbox can be taken for something new.
+//! memory at once (what was just read of the log, within two minutes) and from the disk with the next checkpoint. Entries
+//! keep their numbers, so that nothing that is on its way to this mailbox can be taken for something new.
 
 use std::collections::{BTreeMap, VecDeque};
 
