@@ -211,8 +211,7 @@ impl Session {
             Tell::Presence(user, told) => self.told_presence(user, told, now, out),
             Tell::Typing { conv, from, on } => out.push(Output::Typing { conv, from, on }),
             Tell::Hides(hides) => self.hide(hides, now, out),
-            // Asked for by others than sessions.
-            Tell::Cards(_) => {}
+            Tell::Cards(_) => {} // asked for by others than sessions
         }
         self.ask_cids(now, out);
     }

@@ -61,9 +61,6 @@ const COMPANY: (Duration, u32) = (Duration::from_millis(40), 3);
 /// The same for those for whose effects people wait: what is posted to groups.
 const COMPANY_SOON: (Duration, u32) = (Duration::from_millis(8), 8);
 
-/// The part of the memory for mailboxes in which runs of their logs are kept.
-const RUNS_PART: usize = 16;
-
 /// What a lane needs to know.
 #[derive(Clone)]
 pub struct Settings {
@@ -243,7 +240,7 @@ impl Actor for Lane {
         let Arguments { shards, disks, router, settings } = arguments;
         let children = Children::start(&myself, settings.limits).await?;
         start_ticking(myself.clone(), settings.tick);
-        let runs_bytes = settings.memory_budget / RUNS_PART / router.lanes().len().max(1);
+        let runs_bytes = settings.memory_budget / runs::PART / router.lanes().len().max(1);
         let mut state = State {
             outlet: Outlet::new(router.clone(), myself.clone()),
             myself,

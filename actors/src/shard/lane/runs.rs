@@ -12,6 +12,8 @@ use crate::ids::UserId;
 use crate::mailbox::log::Sealed;
 use crate::message::Entry;
 
+/// The part of the memory for mailboxes in which runs of their logs are kept.
+pub(super) const PART: usize = 16;
 /// How long a turn lasts at the most.
 const TURN: Duration = Duration::from_secs(60);
 /// Bytes of an entry and of a run beside what they hold.
