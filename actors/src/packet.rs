@@ -272,15 +272,6 @@ pub struct ToHome {
     pub ask: Ask,
 }
 
-impl ToHome {
-    /// Whether nobody waits for an answer, so that it may go with the next that leaves for the same node. What is
-    /// acknowledged stays before the end of the attachment that it came through.
-    #[must_use]
-    pub const fn may_wait(&self) -> bool {
-        matches!(self.ask, Ask::Acknowledge { .. } | Ask::Detach { .. })
-    }
-}
-
 /// What a session asks of a home.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {

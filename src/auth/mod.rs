@@ -2,7 +2,8 @@
 //!
 //! Owns      nothing on disk: accounts live in their users' mailboxes; here are the keys and the brakes.
 //! Promises  at most so many passwords are hashed at once; guessing is slowed per user and per address, in bounded memory,
-//!           and locks nobody out where they logged in before; a file of keys that is broken changes nothing.
+//!           and guesses from other addresses lock nobody out where they logged in before; a file of keys that is broken
+//!           changes nothing.
 //! Never     tells whether a user exists: an unknown one takes as long and reads the same as a wrong password; verifies a
 //!           signature made with a secret by a public key, or one that is none.
 //! Fails by  forgetting its brakes when the node stops; a token stays valid until it expires.

@@ -16,7 +16,7 @@ const PLACES_MIN: usize = 2_048;
 const LOOK_MS: u64 = 1_000;
 /// Who finds no place waits at least so long.
 const WAIT_MIN: Duration = Duration::from_millis(200);
-/// And at most so long, however many wait: a client's own backoff is not much longer.
+/// And at most so long, however many wait: a client's own backoff goes to 30 s.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What all sockets of a node have on their way.
@@ -76,10 +76,12 @@ impl Share {
         Self { of: Arc::clone(pressure), in_flight: 0, refused: 0 }
     }
 
-    /// Whether there is a place for one more message, of so many at the most; else after what time to come again.
+    /// Whether there is a place for one more message, of so many at the most; else after what time to come again. A
+    /// socket that has none on its way has one for the asking: few that send much keep nobody out.
     pub(super) fn room(&self, most: usize) -> Result<(), Duration> {
         let taken = self.of.in_flight.load(Ordering::Relaxed);
-        if taken < self.of.places(most) { Ok(()) } else { Err(self.of.wait()) }
+        let has_room = taken < self.of.places(most) || (self.in_flight == 0 && taken < most);
+        if has_room { Ok(()) } else { Err(self.of.wait()) }
     }
 
     /// A message is on its way.
@@ -141,9 +143,13 @@ mod tests {
     #[test]
     fn who_finds_no_place_is_told_when_to_come_again() {
         let pressure = Arc::default();
-        let (mut one, other) = (Share::of(&pressure), Share::of(&pressure));
+        let (mut one, mut other) = (Share::of(&pressure), Share::of(&pressure));
         assert_eq!(fill(&mut one), PLACES_MIN);
+        assert_eq!(other.room(MOST), Ok(()), "one message is always taken");
+        assert_eq!(other.room(PLACES_MIN), Err(WAIT_MIN), "but for more than the node may have");
+        other.take();
         assert_eq!(other.room(MOST), Err(WAIT_MIN), "all sockets share the places");
+        one.give_back();
         one.give_back();
         assert_eq!(other.room(MOST), Ok(()));
     }
@@ -177,12 +183,13 @@ mod tests {
         let pressure = Arc::default();
         let (mut one, mut other) = (Share::of(&pressure), Share::of(&pressure));
         fill(&mut one);
+        other.take();
         one.refused(PLACES_MIN);
         assert_eq!(other.room(MOST), Err(WAIT_MIN + Duration::from_secs(1)));
         other.refused(PLACES_MIN * 1_000);
         assert_eq!(other.room(MOST), Err(WAIT_MAX));
         other.refused(0);
-        drop(one);
+        drop((one, other));
         assert_eq!(pressure.wait(), WAIT_MIN);
         assert_eq!(pressure.in_flight.load(Ordering::Relaxed), 0, "all is given back");
     }

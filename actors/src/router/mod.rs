@@ -257,10 +257,6 @@ impl Router {
             let lane = self.lane(ask.shard).ok_or(NoHome)?;
             return lane.cast(lane::Msg::Ask(Box::new(ask))).map_err(|_| NoHome);
         }
-        if ask.may_wait() {
-            let lane = self.lane(ask.shard).ok_or(NoHome)?;
-            return lane.cast(lane::Msg::Carry(leader, Box::new(ask))).map_err(|_| NoHome);
-        }
         self.send(leader, Class::Normal, &[Packet::Home(ask)]).map_err(|_| NoHome)
     }
 

@@ -435,13 +435,13 @@ impl Session {
     /// What was asked of this shard was asked of a node that does not lead it.
     fn not_home(&mut self, shard: ShardId, now: Duration, out: &mut Vec<Output>) {
         let retry = now + self.limits.retry / 2;
-        // To who is attached it is the old home's answer to what crossed the news of the new one: a home that loses its
-        // sessions tells them.
-        if shard == self.home && self.stage == Stage::Attached {
-            self.ask_again_at(shard, retry, now, out);
-        } else {
-            self.lost(shard, retry, now, out);
+        // Soon after an attachment it is the old home's answer to what crossed the news of the new one; what waits was
+        // asked again since.
+        let late = self.stage == Stage::Attached && now < self.asked + self.limits.answer;
+        if shard == self.home && !late {
+            self.park(retry, now);
         }
+        self.ask_again_at(shard, retry, now, out);
     }
 
     /// The home of a shard is lost: wait for the next, or for `retry`.
@@ -452,7 +452,7 @@ impl Session {
         self.ask_again_at(shard, retry, now, out);
     }
 
-    /// What the shard did not answer is asked again, not before this moment.
+    /// What the shard was asked for others than the session's own mailbox is asked again, not before this moment.
     fn ask_again_at(
         &mut self,
         shard: ShardId,

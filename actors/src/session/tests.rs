@@ -163,6 +163,22 @@ fn sent(to: &str, life: u32, count: u32, seq: u64) -> Tell {
 }
 
 #[test]
+fn a_home_that_leads_no_more_and_is_followed_by_none_ends_the_session() {
+    let mut session = attached();
+    let (mut out, home) = (Vec::new(), shard_of(&user("alice"), SHARDS));
+    let limits = Limits::default();
+    let since = limits.answer + at(1);
+    session.tell(Tell::NotHome { shard: home }, since, &mut out);
+    for ms in (0..=limits.parked.as_millis()).step_by(100) {
+        assert!(!out.contains(&Output::Unavailable), "after {ms} ms");
+        let now = since + at(u64::try_from(ms).unwrap());
+        session.tick(now, &mut out);
+        session.tell(Tell::NotHome { shard: home }, now, &mut out);
+    }
+    assert!(out.contains(&Output::Unavailable));
+}
+
+#[test]
 fn the_late_answer_of_an_old_home_does_not_detach_who_is_attached_at_the_new_one() {
     let mut session = attached();
     let (mut out, home) = (Vec::new(), shard_of(&user("alice"), SHARDS));

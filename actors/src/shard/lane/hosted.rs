@@ -109,11 +109,6 @@ impl State {
         self.carry_out(shard, out);
     }
 
-    pub(super) fn carry(&mut self, node: NodeId, ask: ToHome) {
-        self.outlet.replica(node, ask.shard, Packet::Home(ask));
-        self.schedule();
-    }
-
     pub(super) fn packets(&mut self, from: NodeId, packets: Vec<Packet>) {
         let now = self.now();
         for packet in packets {

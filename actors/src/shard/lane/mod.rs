@@ -106,8 +106,6 @@ pub struct Disks {
 pub enum Msg {
     /// A session of this node asks a home of this lane.
     Ask(Box<ToHome>),
-    /// A session asks a home of another node, and waits for no answer.
-    Carry(NodeId, Box<ToHome>),
     /// Packets from another node (or from this one, for itself).
     Packets(NodeId, Vec<Packet>),
     /// The journal has these on disk.
@@ -277,7 +275,6 @@ impl Actor for Lane {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Ask(ask) => state.ask(*ask),
-            Msg::Carry(node, ask) => state.carry(node, *ask),
             Msg::Packets(from, packets) => state.packets(from, packets),
             Msg::Written(tickets) => state.written(&tickets),
             Msg::Stored(stored) => state.stored(&stored),
