@@ -19,6 +19,10 @@ struct Input {
     over: bool,
     bodies: BTreeMap<(String, usize), String>,
     refused: usize,
+    /// The newest command was to choose the conversation.
+    choosing: bool,
+    /// It failed: what follows is meant for nobody, and surely not for whom the line before it went to.
+    adrift: bool,
 }
 
 /// Reads lines to send and prints what happens, until the input ends and all of it is acknowledged. Fails if anything
@@ -116,7 +120,17 @@ impl Input {
         client: &Client,
         moments: &mpsc::Sender<Moment>,
     ) -> anyhow::Result<()> {
-        match read(line) {
+        let typed = read(line);
+        if !matches!(typed, Typed::Message(_)) {
+            self.choosing =
+                ["/to", "/create"].contains(&line.split(' ').next().unwrap_or_default());
+            self.adrift &= !self.choosing;
+        }
+        match typed {
+            Typed::Message(body) if self.adrift => {
+                self.refused += 1;
+                eprintln!("not sent: {body:?}: the conversation it is for was not found");
+            }
             Typed::Message(body) => {
                 let index = chat.send(&body, client, moments);
                 self.bodies.insert((chat.talk.conv.clone(), index), body);
@@ -136,6 +150,7 @@ impl Input {
             Ok(lines) => lines.into_iter().try_for_each(|line| print(Some(line)))?,
             Err(why) => {
                 self.refused += 1;
+                self.adrift |= self.choosing;
                 eprintln!("not done: {why}");
             }
         }
