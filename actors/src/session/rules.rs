@@ -231,7 +231,11 @@ impl Session {
 
     /// An `Output::Home` for this shard could not be sent.
     pub fn home_failed(&mut self, shard: ShardId, now: Duration, out: &mut Vec<Output>) {
-        self.lost(shard, now + self.limits.retry, now, out);
+        let retry = now + self.limits.retry;
+        if shard == self.home {
+            self.park(retry, now);
+        }
+        self.ask_again_at(shard, retry, now, out);
     }
 
     /// Repeats what may have been lost and gives up what waited too long; call it each 200 ms or so while
@@ -439,14 +443,6 @@ impl Session {
         // asked again since.
         let late = self.stage == Stage::Attached && now < self.asked + self.limits.answer;
         if shard == self.home && !late {
-            self.park(retry, now);
-        }
-        self.ask_again_at(shard, retry, now, out);
-    }
-
-    /// The home of a shard is lost: wait for the next, or for `retry`.
-    fn lost(&mut self, shard: ShardId, retry: Duration, now: Duration, out: &mut Vec<Output>) {
-        if shard == self.home {
             self.park(retry, now);
         }
         self.ask_again_at(shard, retry, now, out);

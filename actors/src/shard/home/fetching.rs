@@ -95,7 +95,8 @@ impl Home {
         mut entries: Vec<Entry>,
         out: &mut Vec<Output>,
     ) {
-        self.put_in(&lacking, &mut entries);
+        self.posts.fill(&mut entries);
+        cut(&lacking, &mut entries);
         if !entries.iter().any(is_place) {
             return self.completed(replica, lacking, entries, out);
         }
@@ -115,15 +116,6 @@ impl Home {
             Waiting { lacking, entries, wanted: Vec::new(), since: None },
             out,
         );
-    }
-
-    /// Puts in what is here. Of a page the rest is left out that cannot fit, for a place weighs no more than its post.
-    fn put_in(&self, lacking: &Lacking, entries: &mut Vec<Entry>) {
-        self.posts.fill(entries);
-        if let Lacking::Page(_, read, _) = lacking {
-            let (count, bytes) = (usize::from(read.count), read.bytes as usize);
-            *entries = page(entries.iter(), read.after, count, bytes);
-        }
     }
 
     /// Somebody waits for the posts that are still not there.
@@ -167,7 +159,7 @@ impl Home {
             // First what is in hand: of a run that was read just before, some may count as gone by now.
             self.posts.fill(&mut waiting.entries);
             give_up(&mut waiting.entries, &group, gone);
-            self.put_in(&waiting.lacking, &mut waiting.entries);
+            cut(&waiting.lacking, &mut waiting.entries);
             if waiting.entries.iter().any(is_place) {
                 waiting.wanted = wanted(&waiting.entries);
                 self.fetches.waiters.put(whom, waiting);
@@ -175,8 +167,8 @@ impl Home {
                 self.completed(replica, waiting.lacking, waiting.entries, out);
             }
         }
+        self.ask_for(replica, &group, out);
         let mut ask = |fetch, source| out.push(Output::Fetch(fetch, source));
-        self.fetches.waiters.ask(replica.shard(), &group, &mut ask);
         self.fetches.waiters.of_no_help(replica.shard(), (&group, ticket), &mut ask);
     }
 
@@ -198,6 +190,14 @@ impl Home {
                 }
             }
         }
+    }
+}
+
+/// Of a page leaves out the rest that cannot fit, for a place weighs no more than its post.
+fn cut(lacking: &Lacking, entries: &mut Vec<Entry>) {
+    if let Lacking::Page(_, read, _) = lacking {
+        let (count, bytes) = (usize::from(read.count), read.bytes as usize);
+        *entries = page(entries.iter(), read.after, count, bytes);
     }
 }
 
