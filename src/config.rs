@@ -8,9 +8,11 @@
 mod auth;
 mod check;
 mod dev;
+mod naming;
 mod problem;
 mod push;
 mod ranges;
+mod reading;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -393,13 +395,16 @@ impl Config {
     /// Checks a text; `file` is only for the error.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let page = problem::Page::new(file, text);
-        let mut config: Self = toml::from_str(text).map_err(|error| page.unparsable(&error))?;
-        let findings = check::check(&config);
-        if findings.wrong.is_empty() {
-            config.warnings = page.warnings(findings.unwise);
-            return Ok(config);
+        let reading = page.read()?;
+        let mut findings = reading.config.as_ref().map(check::check).unwrap_or_default();
+        reading.without_stand_ins(&mut findings);
+        match reading.config {
+            Some(mut config) if reading.misfits.is_empty() && findings.wrong.is_empty() => {
+                config.warnings = page.warnings(findings.unwise);
+                Ok(config)
+            }
+            _ => Err(page.refused(&reading.misfits, findings.wrong)),
         }
-        Err(page.refused(findings.wrong))
     }
 
     /// Writes the text of a development cluster on loopback: clients at `port + i`, the operator at `port + 100 + i`,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::problem::{Finding, Findings};
 use super::units::DAY;
-use super::{Config, Durability, Node, ranges};
+use super::{Config, Durability, Node, naming, ranges};
 
 /// What the committed `cluster.toml` has in place of its secrets.
 const PLACEHOLDER: &str = "change-me";
@@ -205,45 +205,49 @@ fn is_url(url: &str) -> bool {
 
 /// The same name, address or directory twice.
 fn clashes(findings: &mut Findings, nodes: &[Node]) {
-    let mut names = BTreeMap::new();
+    let names: Vec<_> = nodes.iter().map(|node| Some(&*node.name)).collect();
+    let called = |i: usize| naming::node(&names, i - 1);
+    let mut bearers = BTreeMap::new();
     for (i, node) in (1..).zip(nodes) {
-        if let Some(first) = names.insert(node.name.clone(), i) {
-            let what = format!("{:?} is the name of node[{first}] already", node.name);
+        if let Some(first) = bearers.insert(&*node.name, i) {
+            let what = format!("{:?} is the name of {} already", node.name, called(first));
             findings.wrong(format!("node[{i}].name"), what);
         }
     }
     let all: Vec<(usize, &Node)> = (1..).zip(nodes).collect();
     for (at, (i, node)) in all.iter().enumerate() {
-        let mut own: Vec<(String, SocketAddr)> = Vec::new();
+        let mut own: Vec<(&str, SocketAddr)> = Vec::new();
         for (address, name) in addresses(node) {
-            let key = format!("node[{i}].{name}");
             let within = own.iter().find(|(_, other)| same(*other, address));
-            let before = within.map(|(key, _)| key.clone());
-            let before = before.or_else(|| taken(&all[..at], node, address));
-            if let Some(first) = before {
-                findings.wrong(key.clone(), format!("{address} is taken by {first}"));
+            let before = within.map(|(name, _)| (*i, *name));
+            if let Some((first, other)) = before.or_else(|| taken(&all[..at], node, address)) {
+                let what = format!("{address} is taken by {other} of {}", called(first));
+                findings.wrong(format!("node[{i}].{name}"), what);
             }
-            own.push((key, address));
+            own.push((name, address));
         }
         let twin =
             all[..at].iter().find(|(_, o)| o.data == node.data && machine(o) == machine(node));
         if let Some((first, _)) = twin {
-            let what = format!("{} is node[{first}]'s directory", node.data.display());
+            let what = format!("{} is the directory of {}", node.data.display(), called(*first));
             findings.wrong(format!("node[{i}].data"), what);
         }
     }
 }
 
-/// Which earlier node has an address, if any.
-fn taken(earlier: &[(usize, &Node)], node: &Node, address: SocketAddr) -> Option<String> {
-    let (i, (_, name)) = earlier.iter().find_map(|(i, other)| {
+/// Which earlier node has an address, if any, and as what.
+fn taken(
+    earlier: &[(usize, &Node)],
+    node: &Node,
+    address: SocketAddr,
+) -> Option<(usize, &'static str)> {
+    earlier.iter().find_map(|(i, other)| {
         // 0.0.0.0 and 127.0.0.1 mean another thing on each machine.
         let local = address.ip().is_unspecified() || address.ip().is_loopback();
         let apart = machine(other) != machine(node) && local;
         let hit = addresses(other).into_iter().find(|(used, _)| !apart && same(*used, address));
-        hit.map(|hit| (i, hit))
-    })?;
-    Some(format!("node[{i}].{name}"))
+        hit.map(|(_, name)| (*i, name))
+    })
 }
 
 /// Nodes that are dialled at the same host share a machine.

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, Error};
 
-use super::ranges;
+use super::reading::{Misfit, Reading};
+use super::{naming, ranges};
 
 /// Keys whose values are told to nobody.
 const SECRETS: [&str; 4] = ["cookie", "token_secret", "old_secrets", "secret"];
@@ -51,7 +52,7 @@ pub struct Problem {
     pub file: String,
     /// The line, from 1.
     pub line: usize,
-    /// The key; of a text that is no TOML, `(syntax)`.
+    /// The key, `limits.window`, `listen of node "b"`; of a text that is no TOML, `(syntax)`.
     pub key: String,
     /// What is wrong with it, and what is allowed.
     pub what: String,
@@ -76,7 +77,7 @@ pub enum ConfigError {
     /// The file says something that cannot be.
     #[error("{}", lines(.problems))]
     Refused {
-        /// What is wrong, in the order of the checks; never empty.
+        /// What is wrong, in the order of the lines; never empty.
         #[related]
         problems: Vec<Problem>,
     },
@@ -90,45 +91,75 @@ fn lines(problems: &[Problem]) -> String {
 pub(super) struct Page<'a> {
     file: &'a str,
     text: &'a str,
+    document: Result<Spanned<DeTable<'a>>, Error>,
+}
+
+/// Where something stands in a text.
+pub(super) struct Place {
+    /// The path of the innermost key there.
+    pub(super) key: String,
+    span: Range<usize>,
+}
+
+impl Place {
+    /// The key of what is in no table.
+    pub(super) const TOP: &'static str = "(top level)";
+
+    /// The place that a span of a document is; what the whole lacks is nowhere in it.
+    pub(super) fn of(document: &Spanned<DeTable<'_>>, span: Option<Range<usize>>) -> Self {
+        match span.filter(|span| *span != document.span()) {
+            Some(span) => Self { key: key_at(document.get_ref(), &span), span },
+            None => Self { key: Self::TOP.to_owned(), span: 0..0 },
+        }
+    }
 }
 
 impl<'a> Page<'a> {
     /// Takes a text; `file` is what it is called.
-    pub(super) const fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text }
+    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
+        Self { file, text, document: DeTable::parse(text) }
     }
 
-    /// A text that is no configuration at all, by its form or its types.
-    pub(super) fn unparsable(&self, error: &toml::de::Error) -> ConfigError {
-        let span = error.span().unwrap_or_default();
-        let mut what = error.message().trim().replace('\n', ", ");
-        let key = match DeTable::parse(self.text) {
-            Ok(document) => key_at(document.get_ref(), &span),
-            Err(_) => "(syntax)".to_owned(),
+    /// Reads the text; the error is that it is no TOML.
+    pub(super) fn read(&self) -> Result<Reading, ConfigError> {
+        let error = match &self.document {
+            Ok(document) => return Ok(Reading::of(document)),
+            Err(error) => error,
         };
+        let span = error.span().unwrap_or_default();
+        let problem = self.problem("(syntax)".to_owned(), in_a_line(error), span);
+        Err(ConfigError::Refused { problems: vec![problem] })
+    }
+
+    /// A configuration that could not be read in full, or whose values cannot be.
+    pub(super) fn refused(&self, misfits: &[Misfit], wrong: Vec<Finding>) -> ConfigError {
+        let unread = misfits.iter().map(|misfit| self.misfit(misfit));
+        let wrong = wrong.into_iter().map(|finding| {
+            let span = self.place(&finding.key);
+            self.problem(self.said(&finding.key), finding.what, span)
+        });
+        let mut problems: Vec<Problem> = unread.chain(wrong).collect();
+        problems.sort_by_key(|problem| problem.line);
+        ConfigError::Refused { problems }
+    }
+
+    fn misfit(&self, Misfit { error, place, .. }: &Misfit) -> Problem {
+        let Place { key, span } = place;
+        let mut what = in_a_line(error);
         // A value that its key cannot take; a key that is unknown or missing says enough.
         if what.starts_with("invalid")
-            && let Some(allowed) = allowed(&key)
+            && let Some(allowed) = allowed(key)
         {
-            what = format!("must be {allowed}, not {}", self.shown(&key, &span));
+            what = format!("must be {allowed}, not {}", self.shown(key, span));
         }
-        ConfigError::Refused { problems: vec![self.problem(key, what, span)] }
-    }
-
-    /// A configuration whose values cannot be.
-    pub(super) fn refused(&self, wrong: Vec<Finding>) -> ConfigError {
-        let problems = wrong.into_iter().map(|finding| {
-            let span = self.place(&finding.key);
-            self.problem(finding.key, finding.what, span)
-        });
-        ConfigError::Refused { problems: problems.collect() }
+        self.problem(self.said(key), what, span.clone())
     }
 
     /// What is allowed but unwise.
     pub(super) fn warnings(&self, unwise: Vec<Finding>) -> Vec<Warning> {
         let warnings = unwise.into_iter().map(|Finding { key, what }| {
             let line = self.line(self.place(&key).start);
-            Warning { file: self.file.to_owned(), line, key, what }
+            Warning { file: self.file.to_owned(), line, key: self.said(&key), what }
         });
         warnings.collect()
     }
@@ -154,13 +185,31 @@ impl<'a> Page<'a> {
         text.to_owned()
     }
 
+    /// A key as people say it: `limits.window`, `listen of node "b"`.
+    fn said(&self, key: &str) -> String {
+        let (node, rest) =
+            key.split_once('.').map_or((key, None), |(node, rest)| (node, Some(rest)));
+        let ("node", Some(at)) = split_index(node) else {
+            return key.to_owned();
+        };
+        let nodes = self.document.as_ref().ok().and_then(|document| document.get_ref().get("node"));
+        let nodes = nodes.and_then(|nodes| nodes.get_ref().as_array());
+        let name = |node: &'_ Spanned<DeValue<'a>>| match node.get_ref() {
+            DeValue::Table(node) => node.get("name")?.get_ref().as_str().map(str::to_owned),
+            _ => None,
+        };
+        let names: Vec<_> = nodes.into_iter().flat_map(|all| all.iter()).map(name).collect();
+        let node = naming::node(&names, at);
+        rest.map_or_else(|| node.clone(), |rest| format!("{rest} of {node}"))
+    }
+
     fn line(&self, offset: usize) -> usize {
         1 + self.text.bytes().take(offset).filter(|b| *b == b'\n').count()
     }
 
     /// Where a key's value stands; of a key left out, the nearest table around it.
     fn place(&self, key: &str) -> Range<usize> {
-        let Ok(document) = DeTable::parse(self.text) else {
+        let Ok(document) = &self.document else {
             return 0..0;
         };
         let mut span = 0..0;
@@ -182,6 +231,11 @@ impl<'a> Page<'a> {
         }
         span
     }
+}
+
+/// What the library says, without its line breaks.
+fn in_a_line(error: &Error) -> String {
+    error.message().trim().replace('\n', ", ")
 }
 
 /// What the value of a key may be, where the type alone does not say it.
@@ -241,7 +295,7 @@ fn closes(line: &str) -> bool {
 }
 
 /// `node[2]` → `node` and the second, counted from 0.
-fn split_index(part: &str) -> (&str, Option<usize>) {
+pub(super) fn split_index(part: &str) -> (&str, Option<usize>) {
     let Some((name, rest)) = part.split_once('[') else {
         return (part, None);
     };
@@ -260,7 +314,7 @@ fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> String {
             return path;
         }
     }
-    "(top level)".to_owned()
+    Place::TOP.to_owned()
 }
 
 fn key_in(
@@ -272,7 +326,7 @@ fn key_in(
     match value.get_ref() {
         // A table's span is only its header, so its keys are asked, too.
         DeValue::Table(inner) => match key_at(inner, span).as_str() {
-            "(top level)" => inside(value.span()).then(|| name.to_owned()),
+            Place::TOP => inside(value.span()).then(|| name.to_owned()),
             key => Some(format!("{name}.{key}")),
         },
         DeValue::Array(all) => (1..)

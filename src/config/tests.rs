@@ -86,7 +86,7 @@ fn unknown_keys_are_refused_and_the_known_ones_told() {
     check("window = 256", "windoww = 256", "limits.windoww", "expected one of");
     check("window = 256", "windoww = 256", "limits.windoww", "`window`");
     check("[storage]", "[storag]", "storag", "`storage`");
-    check("url = \"http", "uri = \"http", "node[1].uri", "`url`");
+    check("url = \"http", "uri = \"http", "uri of node \"a\"", "`url`");
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn wrong_types_are_refused() {
     check("\"disk\" ", "\"tape\" ", "storage.durability", "`disk` or `memory`");
     let must = "must be an IP address and a port, such as \"127.0.0.1:8080\", not ";
     let says = format!("{must}\"localhost:8082\"");
-    check("127.0.0.1:8082\"", "localhost:8082\"", "node[3].listen", &says);
+    check("127.0.0.1:8082\"", "localhost:8082\"", "listen of node \"c\"", &says);
     let says = format!("{must}\"127.0.0.1:99999\"");
-    check("127.0.0.1:8281\"", "127.0.0.1:99999\"", "node[2].cluster_listen", &says);
+    check("127.0.0.1:8281\"", "127.0.0.1:99999\"", "cluster_listen of node \"b\"", &says);
     check("open_registration = true", "open_registration = 1", "auth.open_registration", "`1`");
 }
 
@@ -170,36 +170,53 @@ fn values_that_contradict_each_other_are_refused() {
 
 #[test]
 fn names_twice_and_bad_names_are_refused() {
-    check("name = \"c\"", "name = \"a\"  # again", "node[3].name", "node[1]");
-    check("name = \"b\"", "name = \"B\"", "node[2].name", "a letter, not \"B\"");
-    check("name = \"b\"", "name = \"\"", "node[2].name", "a letter, not \"\"");
+    check(
+        "name = \"c\"",
+        "name = \"a\"  # again",
+        "name of the third [[node]]",
+        "the first [[node]]",
+    );
+    check("name = \"b\"", "name = \"B\"", "name of node \"B\"", "a letter, not \"B\"");
+    check("name = \"b\"", "name = \"\"", "name of the second [[node]]", "a letter, not \"\"");
     check("name = \"example\"", "name = \"my cluster\"", "cluster.name", "not \"my cluster\"");
 }
 
 #[test]
 fn addresses_and_directories_twice_are_refused() {
-    let taken = "taken by node[1].listen";
-    check("\"127.0.0.1:8081\"", "\"127.0.0.1:8080\"\t", "node[2].listen", taken);
+    let taken = "taken by listen of node \"a\"";
+    check("\"127.0.0.1:8081\"", "\"127.0.0.1:8080\"\t", "listen of node \"b\"", taken);
     let all = example("cluster_listen = \"127.0.0.1:8280\"", "cluster_listen = \"0.0.0.0:8081\"");
     let error = Config::parse("my.toml", &all).unwrap_err().to_string();
     assert!(
-        error.contains("node[2].listen: 127.0.0.1:8081 is taken by node[1].cluster_listen"),
+        error.contains(
+            "listen of node \"b\": 127.0.0.1:8081 is taken by cluster_listen of node \"a\""
+        ),
         "{error}"
     );
-    check("\"127.0.0.1:8181\"", "\"127.0.0.1:8081\"\t", "node[2].admin_listen", "node[2].listen");
-    check("data = \"data/b\"", "data = \"data/a\"\t", "node[2].data", "node[1]");
-    check("\"127.0.0.1:8081\"", "\"127.0.0.1:0\"", "node[2].listen", "1 to 65535, not 127.0.0.1:0");
+    check(
+        "\"127.0.0.1:8181\"",
+        "\"127.0.0.1:8081\"\t",
+        "admin_listen of node \"b\"",
+        "listen of node \"b\"",
+    );
+    check("data = \"data/b\"", "data = \"data/a\"\t", "data of node \"b\"", "of node \"a\"");
+    check(
+        "\"127.0.0.1:8081\"",
+        "\"127.0.0.1:0\"",
+        "listen of node \"b\"",
+        "1 to 65535, not 127.0.0.1:0",
+    );
 }
 
 #[test]
 fn a_node_that_listens_everywhere_must_say_how_it_is_reached() {
     let text = example("\"127.0.0.1:8282\"", "\"0.0.0.0:8282\"");
     let error = Config::parse("my.toml", &text).unwrap_err().to_string();
-    assert!(error.contains("node[3].cluster_dial"), "{error}");
+    assert!(error.contains("cluster_dial of node \"c\""), "{error}");
     let text = example("\"127.0.0.1:8082\"", "\"0.0.0.0:8082\"");
     let error = Config::parse("my.toml", &text).unwrap_err().to_string();
-    assert!(error.contains("node[3].url"), "{error}");
-    check("\"http://127.0.0.1:8080\"", "\"127.0.0.1:8080 \"", "node[1].url", "http://");
+    assert!(error.contains("url of node \"c\""), "{error}");
+    check("\"http://127.0.0.1:8080\"", "\"127.0.0.1:8080 \"", "url of node \"a\"", "http://");
 }
 
 #[test]
@@ -229,6 +246,85 @@ fn all_problems_are_told_at_once() {
     let text = example("window = 256", "window = 0").replace("lanes = 1", "lanes = 0");
     let error = Config::parse("my.toml", &text).unwrap_err().to_string();
     assert_eq!(error.lines().count(), 2, "{error}");
+}
+
+/// All that is wrong with a text, as `key: what begins so`, in the order of its lines.
+fn wrongs(text: &str, wanted: &[&str]) {
+    let error = Config::parse("my.toml", text).unwrap_err();
+    let ConfigError::Refused { problems } = &error else { panic!("{error}") };
+    let told: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.key, p.what)).collect();
+    assert_eq!(told.len(), wanted.len(), "{error}");
+    for (told, wanted) in told.iter().zip(wanted) {
+        assert!(told.starts_with(wanted), "{told} and not {wanted}");
+    }
+    assert!(problems.is_sorted_by_key(|problem| problem.line), "{error}");
+}
+
+#[test]
+fn what_cannot_be_read_hides_nothing_else() {
+    let text = example("shards = 64 ", "shards = \"many\" ")
+        .replace("replicas = 3 ", "replicas = 0 ")
+        .replace("name = \"b\"", "nome = \"b\"")
+        .replace("listen = \"127.0.0.1:8082\"", "listen = 8082")
+        .replace("old_secrets = [] ", "old_secrets = [1, 2] ")
+        .replace("[mailbox]", "[mailbocks]")
+        .replace("window = 256 ", "windoww = 256 ")
+        .replace("election_ticks = 15 ", "election_ticks = 9 ");
+    let wanted = [
+        "cluster.shards: must be a whole number from 1 to 4096, not \"many\"",
+        "cluster.replicas: must be 1 to 7, not 0",
+        "the second [[node]]: missing field `name`",
+        "nome of the second [[node]]: unknown field `nome`",
+        "listen of node \"c\": must be an IP address and a port",
+        "auth.old_secrets[1]: must be text in quotes",
+        "mailbocks: unknown field `mailbocks`",
+        "limits.windoww: unknown field `windoww`",
+        "raft.election_ticks: must be at least twice raft.heartbeat_ticks",
+    ];
+    wrongs(&text, &wanted);
+}
+
+#[test]
+fn what_stands_in_for_what_cannot_be_read_is_not_complained_of() {
+    wrongs(
+        "",
+        &[
+            "(top level): missing field `cluster`",
+            "(top level): missing field `auth`",
+            "node: there must be",
+        ],
+    );
+    let text =
+        "auth = 1\nnode = [2, {}]\npush = {}\nraft = 3\nlink = { probe_ms = 'x' }\n[cluster]\n";
+    let wanted = [
+        "auth: invalid type",
+        "the first [[node]]: invalid type",
+        "the second [[node]]: missing field `name`",
+        "the second [[node]]: missing field `listen`",
+        "the second [[node]]: missing field `cluster_listen`",
+        "the second [[node]]: missing field `data`",
+        "push: missing field `url`",
+        "push: missing field `secret`",
+        "raft: invalid type",
+        "link.probe_ms: must be a whole number",
+        "cluster: missing field `name`",
+        "cluster: missing field `cookie`",
+    ];
+    wrongs(text, &wanted);
+    // What cannot be put right ends it, and is told.
+    wrongs(
+        "\"cluster.shards\" = 5\n[cluster]\nname = 'x'\ncookie = '0123456789abcdef'\n",
+        &["cluster.shards: unknown field"],
+    );
+}
+
+#[test]
+fn nodes_are_called_by_their_names() {
+    let unnamed = example("name = \"b\"", "");
+    wrongs(&unnamed, &["the second [[node]]: missing field `name`"]);
+    let many = "[[node]]\n".repeat(11);
+    let error = Config::parse("my.toml", &many).unwrap_err().to_string();
+    assert!(error.contains("my.toml:11: [[node]] number 11: missing field"), "{error}");
 }
 
 #[test]
