@@ -42,6 +42,14 @@ impl Failure {
     pub(crate) fn with_code(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// What is printed: each line is an error of its own, but those that are indented belong to the one before.
+    fn lines(&self) -> impl Iterator<Item = String> {
+        self.message.lines().map(|line| match line.starts_with(' ') {
+            true => line.to_owned(),
+            false => format!("error: {line}"),
+        })
+    }
 }
 
 /// What every command returns.
@@ -76,7 +84,7 @@ enum Command {
 struct Dev {
     #[command(subcommand)]
     command: Option<DevCommand>,
-    /// How many nodes [default: 3, or as many as the data directory has].
+    /// How many nodes, 1 to 25 [default: 3, or as many as the data directory has].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=25))]
     nodes: Option<u16>,
     #[command(flatten)]
@@ -99,7 +107,7 @@ enum DevCommand {
 
 #[derive(Args, Clone)]
 struct DevPlace {
-    /// Clients' port of the first node; node i listens at port + i, its operator's port is 100 higher.
+    /// Clients' port of the first node, 1 to 65000; the next ones have the ports after it, the operator's are 100 higher.
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65000))]
     port: u16,
     /// Where the configuration, the logs and the nodes' data are.
@@ -138,7 +146,7 @@ struct Token {
     /// The user the token is for.
     #[arg(long)]
     user: String,
-    /// How long it is good for.
+    /// How many days it is good for, 1 to 3650.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
 }
@@ -155,9 +163,7 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.message.is_empty() {
-                eprintln!("error: {}", failure.message.trim_end());
-            }
+            failure.lines().for_each(|line| eprintln!("{line}"));
             ExitCode::from(failure.code)
         }
     }
@@ -182,7 +188,15 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 mod tests {
     use clap::CommandFactory;
 
-    use super::Arguments;
+    use super::{Arguments, Failure};
+
+    #[test]
+    fn each_line_is_an_error_and_what_is_indented_belongs_to_it() {
+        let failure = Failure::new("a: wrong\nb: wrong\n  see there\n");
+        let lines: Vec<String> = failure.lines().collect();
+        assert_eq!(lines, ["error: a: wrong", "error: b: wrong", "  see there"]);
+        assert_eq!(Failure::new("").lines().count(), 0);
+    }
 
     #[test]
     fn the_arguments_do_not_contradict_each_other() {

@@ -43,7 +43,7 @@ pub(crate) fn run(urls: &[String], json: bool) -> Outcome {
     }
     match complaints(&answer.view).as_slice() {
         [] => Ok(()),
-        complaints => Err(Failure::new(complaints.join("\nerror: "))),
+        complaints => Err(Failure::new(complaints.join("\n"))),
     }
 }
 
@@ -179,6 +179,7 @@ fn behind(view: &ClusterView) -> BTreeMap<&str, u64> {
 
 fn table(view: &ClusterView, url: &str) -> Vec<String> {
     let behind = behind(view);
+    let (_, filling) = joining(view);
     let mut rows = vec![
         ["node", "state", "leads", "replicas", "behind", "sessions", "pid", "version", "url"]
             .map(str::to_owned),
@@ -195,6 +196,8 @@ fn table(view: &ClusterView, url: &str) -> Vec<String> {
             on(&node.name).to_string(),
             match node.state {
                 NodeState::Down => "-".to_owned(),
+                // How far one is that the leaders do not know yet, nobody can say.
+                _ if filling.contains(&node.name.as_str()) => "filling".to_owned(),
                 _ => behind.get(node.name.as_str()).copied().unwrap_or_default().to_string(),
             },
             node.sessions.to_string(),
@@ -205,13 +208,17 @@ fn table(view: &ClusterView, url: &str) -> Vec<String> {
     }
     let mut lines = vec![format!("cluster {} as seen at {url}", view.cluster)];
     lines.extend(align(&rows));
-    let terms = view.shards.iter().map(|shard| shard.term);
+    // A node that has heard of no leader yet knows of no term.
+    let terms = || view.shards.iter().map(|shard| shard.term).filter(|term| *term > 0);
+    let terms = terms().min().zip(terms().max());
+    let terms = terms.map_or_else(
+        || ", terms not known".to_owned(),
+        |(from, to)| format!(", terms {from} to {to}"),
+    );
     lines.push(format!(
-        "{}, {} with a leader, terms {} to {}",
+        "{}, {} with a leader{terms}",
         plural(view.shards.len(), "shard"),
         view.shards.len() - leaderless(view),
-        terms.clone().min().unwrap_or_default(),
-        terms.max().unwrap_or_default(),
     ));
     let lost = view.shards.iter().filter(|shard| shard.leader.is_none());
     let lost: Vec<String> = lost.map(|shard| shard.shard.to_string()).collect();
@@ -292,6 +299,19 @@ mod tests {
         let mut view = cluster("up", json!("a"), json!(null));
         view.shards[0].replicas[2].joining = true;
         assert_eq!(complaints(&view), ["1 shard with too few replicas: being filled: c"]);
+        let row = table(&view, "here").into_iter().find(|row| row.starts_with("c ")).unwrap();
+        assert_eq!(row.split_whitespace().nth(4), Some("filling"), "{row}");
+    }
+
+    #[test]
+    fn terms_that_nobody_knows_are_not_numbers() {
+        let mut view = cluster("up", Value::Null, json!(null));
+        assert!(
+            table(&view, "here").contains(&"1 shard, 0 with a leader, terms 4 to 4".to_owned())
+        );
+        view.shards[0].term = 0;
+        let unknown = "1 shard, 0 with a leader, terms not known".to_owned();
+        assert!(table(&view, "here").contains(&unknown));
     }
 
     #[test]

@@ -228,6 +228,11 @@ async fn a_bad_configuration_is_refused_naming_file_line_and_key() {
             assert!(why.contains(word), "`{word}` is missing: {why}");
         }
     }
+    let several = good.replace("[cluster]", "[cluster]\nshardz = 12\nreplicaz = 3");
+    std::fs::write(&file, several).unwrap();
+    let why = text(&run(&["check", path]).stderr);
+    assert_eq!(why.lines().filter(|line| line.starts_with("error: ")).count(), 2, "{why}");
+    assert_eq!(why.lines().count(), 2, "{why}");
     std::fs::write(&file, good).unwrap();
     let unknown = run(&["node", "--config", path, "--name", "zed"]);
     assert_eq!(unknown.status.code(), Some(2));
