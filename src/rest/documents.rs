@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -93,6 +93,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Documents>> {
         .routes(routes!(openapi_document))
         .routes(routes!(asyncapi_document))
         .routes(routes!(page))
+        .routes(routes!(page_with_slash))
         .routes(routes!(part_of_page))
 }
 
@@ -133,6 +134,20 @@ async fn page() -> Response {
     ([kind, (CONTENT_SECURITY_POLICY, POLICY)], PAGE).into_response()
 }
 
+/// Sends who typed a slash too many to the page.
+#[utoipa::path(
+    get,
+    path = "/v1/docs/",
+    tag = "documents",
+    responses((status = 308, description = "It is at `/v1/docs`.")),
+    security(()),
+)]
+async fn page_with_slash() -> Response {
+    // Relative, so that it is true behind a proxy that has it all below a path of its own.
+    (StatusCode::PERMANENT_REDIRECT, [(LOCATION, HeaderValue::from_static("../docs"))])
+        .into_response()
+}
+
 /// What the page is made of.
 #[utoipa::path(
     get,
@@ -161,12 +176,9 @@ async fn part_of_page(Path(file): Path<String>) -> Result<Response, Problem> {
     let Some(found) = found else { return Err(Problem::internal()) };
     let cached = (CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
     let sniff = (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let mut response = ([kind, cached, sniff], found.bytes.into_owned()).into_response();
-    if found.gzpipped {
-        // Every browser takes it, and who says nothing does, too (RFC 9110, section 12.5.3).
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    Ok(response)
+    // Invariant: the parts are built in as they are, since not everybody takes them packed (RFC 9110, section 12.5.3).
+    debug_assert!(!found.gzpipped);
+    Ok(([kind, cached, sniff], found.bytes).into_response())
 }
 
 fn json_of(document: Bytes) -> Response {

@@ -178,7 +178,7 @@ async fn every_call_of_the_document_answers_as_it_says() {
         for answer in walk.examples().await {
             let (status, call) = (answer.status, &walk.call);
             assert!(
-                (200..300).contains(&status),
+                (200..400).contains(&status),
                 "{call}: its example is refused: {}\nIf it can only be made before or after others, say so in FIRST or \
                  LAST of tests/cluster/documents.rs.",
                 answer.text
@@ -210,11 +210,11 @@ async fn the_page_is_served_whole() {
     {
         let answer = web::get(&format!("{url}/v1/docs/{part}")).await.unwrap();
         assert_eq!((answer.status, answer.headers["content-type"].to_str().unwrap()), (200, kind));
-        assert_eq!(answer.headers["content-encoding"], "gzip");
-        assert!(
-            answer.headers["content-length"].to_str().unwrap().parse::<usize>().unwrap() > 10_000
-        );
+        assert!(!answer.headers.contains_key("content-encoding"), "nobody asked for {part} packed");
+        assert!(answer.text.len() > 100_000, "{}", answer.text.len());
     }
+    let moved = web::get(&format!("{url}/v1/docs/")).await.unwrap();
+    assert_eq!((moved.status, moved.headers["location"].to_str().unwrap()), (308, "../docs"));
 }
 
 #[tokio::test]

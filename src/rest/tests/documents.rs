@@ -121,7 +121,16 @@ async fn the_page_needs_nothing_from_elsewhere() {
     for part in parts {
         let reply = get(&format!("/v1/{part}")).await;
         assert_eq!(reply.status, 200, "{part}");
+        assert!(
+            !reply.headers.contains_key(header::CONTENT_ENCODING),
+            "nobody asked for {part} packed"
+        );
     }
+    let moved = get("/v1/docs/").await;
+    assert_eq!(
+        (moved.status, &moved.headers[header::LOCATION]),
+        (308, &"../docs".parse().unwrap())
+    );
     get("/v1/docs/index.html").await.refuses(404, "not_found", "no such part");
     for document in ["/v1/openapi.json", "/v1/asyncapi.json"] {
         let reply = get(document).await;
