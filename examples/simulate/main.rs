@@ -112,7 +112,8 @@ fn replay(seed: u64, faults: Option<&[String]>) -> ExitCode {
 fn break_rules() -> (String, bool) {
     if !cfg!(debug_assertions) {
         eprintln!(
-            "note: a release has no rules that can be broken; without --release there are more"
+            "note: in a release only what is around the rules is broken (links, disks, clients and so on); \
+             without --release the rules are, too"
         );
     }
     std::panic::set_hook(Box::new(|_| {}));
@@ -176,7 +177,9 @@ fn write_report(file: &Path, found: &str, table: &str) -> std::io::Result<()> {
     let profile = if cfg!(debug_assertions) { "" } else { "--release " };
     let fewer = match cfg!(debug_assertions) {
         true => "",
-        false => " A release has no rules that can be broken: without `--release` there are more.",
+        false => {
+            " In a release only what is around the rules is broken: without `--release` the rules are, too."
+        }
     };
     let text = format!(
         "# Simulation\n\nMade with `cargo run {profile}--example simulate -- {command}`.\n\n\

@@ -18,7 +18,7 @@ pub(crate) type Planted = (Plant, u64, &'static str);
 
 /// All faults that can be built in.
 pub(crate) fn planted() -> Vec<Planted> {
-    let mut planted = vec![
+    let planted = [
         (Plant::PersistsEarly, 20, "is durable"),
         (Plant::AnswersEarly, 10, "is confirmed, so it is committed"),
         (Plant::MinorityAnswers, 20, "a minority confirmed"),
@@ -37,8 +37,19 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::AppliesTwice, 100, "not drained"),
         (Plant::CompactsEarly, 100, "before the log goes"),
     ];
-    #[cfg(debug_assertions)]
-    planted.extend([
+    planted.into_iter().chain(rules()).collect()
+}
+
+/// Rules that can be broken: a release has no seams for it.
+#[cfg(not(debug_assertions))]
+fn rules() -> [Planted; 0] {
+    []
+}
+
+/// Rules that can be broken.
+#[cfg(debug_assertions)]
+fn rules() -> [Planted; 13] {
+    [
         (Plant::Rule(Mutant::ForgetsMessages), 10, "one key per row"),
         (Plant::Rule(Mutant::LosesWatermark), 10, "after the one before"),
         (Plant::Rule(Mutant::RepeatsBackwards), 10, "was overtaken"),
@@ -52,8 +63,7 @@ pub(crate) fn planted() -> Vec<Planted> {
         (Plant::Rule(Mutant::TicksStop), 10, "knows what"),
         (Plant::Rule(Mutant::CountsPostsOnce), 20, "is stored once"),
         (Plant::Rule(Mutant::FetchesNext), 20, "after the one before"),
-    ]);
-    planted
+    ]
 }
 
 /// The first seed in which a fault that was built in is noticed, and what was said of it.
