@@ -45,10 +45,10 @@ struct Arguments {
     /// Measures these parts.
     #[arg(long, group = "parts", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// How often each figure is measured; the median is told.
+    /// How often each figure is measured, 1 to 99 times; the median is told.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=99))]
     runs: u64,
-    /// How long a single measurement lasts.
+    /// How many seconds a single measurement lasts, 0.5 to 600.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
     /// Each figure once, shorter, and fewer points: to see whether all is well, not to be quoted.
@@ -63,8 +63,9 @@ struct Arguments {
     /// The load example; by default it is built.
     #[arg(long)]
     load: Option<PathBuf>,
-    /// Talks over the server at this port: how this program starts itself.
-    #[arg(long, group = "parts", hide = true)]
+    /// Talks over the server at this port, whatever the parts: how this program starts itself. Not one of their group,
+    /// or it would be in the usage.
+    #[arg(long, hide = true)]
     xmpp: Option<u16>,
 }
 

@@ -56,7 +56,13 @@ pub(crate) async fn compare(stage: &Stage) -> anyhow::Result<Found> {
 async fn theirs(stage: &Stage, ctl: &std::path::PathBuf) -> anyhow::Result<[f64; 3]> {
     let server = Ejabberd::start(stage, ctl).await?;
     let mut client = tokio::process::Command::new(std::env::current_exe()?);
-    client.args(["--xmpp", &server.port.to_string(), "--seconds", &stage.seconds.to_string()]);
+    client.args([
+        "--all",
+        "--xmpp",
+        &server.port.to_string(),
+        "--seconds",
+        &stage.seconds.to_string(),
+    ]);
     let report = Generator::spawn(client)?.finish().await?;
     Ok(three(&report))
 }
