@@ -88,7 +88,7 @@ impl Dial {
         let refused = match http::login(&self.url, &self.user, password).await {
             Ok(pass) => return Ok(pass.token),
             Err(Failed::Refused(fault)) => fault,
-            Err(failed) => return Err(unreachable(&self.url, &failed.to_string())),
+            Err(failed) => return Err(self.failed(failed)),
         };
         let unknown = matches!(refused.code.as_str(), "unauthenticated" | "not_found");
         if !(register && unknown) {
@@ -103,7 +103,15 @@ impl Dial {
             Err(Failed::Refused(fault)) => {
                 Err(NoSocket { why: Why::Refused(fault), not_before: Duration::ZERO })
             }
-            Err(failed) => Err(unreachable(&self.url, &failed.to_string())),
+            Err(failed) => Err(self.failed(failed)),
+        }
+    }
+
+    /// The url is said once.
+    fn failed(&self, failed: Failed) -> NoSocket {
+        match failed {
+            Failed::Unreachable { why, .. } => unreachable(&self.url, &why),
+            other => unreachable(&self.url, &other.to_string()),
         }
     }
 
@@ -160,5 +168,24 @@ pub(super) fn packet(frame: Vec<u8>, format: Format) -> Packet {
     match text {
         Ok(text) => Packet::Text(text.into()),
         Err(bytes) => Packet::Binary(bytes.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nobody_is_reached_is_said_once() {
+        let url = "http://127.0.0.1:1".to_owned();
+        let dial = Dial {
+            url: url.clone(),
+            user: "ann".to_owned(),
+            credential: Credential::Token(String::new()),
+            token: None,
+            format: Format::Json,
+        };
+        let why = dial.failed(Failed::Unreachable { url, why: "refused".to_owned() }).why;
+        assert_eq!(why.to_string(), "http://127.0.0.1:1: refused");
     }
 }

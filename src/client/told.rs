@@ -1,5 +1,6 @@
 //! Told: what the application hears from its client.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -22,6 +23,21 @@ pub enum Why {
     Refused(Fault),
     /// The application asked for it.
     Asked,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(Some(code), text) if text.is_empty() => write!(f, "closed, {code}"),
+            Self::Closed(Some(code), text) => write!(f, "closed, {code}: {text}"),
+            Self::Closed(None, _) => f.write_str("connection lost"),
+            Self::Unreachable(text) => f.write_str(text),
+            Self::Silent => f.write_str("no sign of life"),
+            Self::GoAway => f.write_str("the node is going down for a while"),
+            Self::Refused(fault) => fault.fmt(f),
+            Self::Asked => f.write_str("goodbye"),
+        }
+    }
 }
 
 /// What the application hears.
