@@ -232,7 +232,9 @@ impl Chat {
         self.asking = self.asking.saturating_sub(usize::from(!unasked));
         match outcome {
             Outcome::Made { conv, title } => {
-                self.of(&conv).title = Some(one_line(&title));
+                if self.of(&conv).title.replace(one_line(&title)).is_none() {
+                    self.coming.insert(conv.clone());
+                }
                 Ok(self.go_to(&conv, client, moments))
             }
             Outcome::Groups { list, shown } => Ok(self.list(list, shown)),

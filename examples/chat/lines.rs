@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use anyhow::Context;
-use rookery::client::Client;
+use rookery::client::{Client, Event, Why};
 use tokio::sync::mpsc;
 
 use super::commands::{Typed, read};
@@ -23,7 +23,12 @@ struct Input {
     choosing: bool,
     /// It failed: what follows is meant for nobody, and surely not for whom the line before it went to.
     adrift: bool,
+    /// How often in a row no node could be reached.
+    unreached: usize,
 }
+
+/// So often each node is tried in a row: ten seconds to half a minute, which is longer than a cluster needs to recover.
+const TRIES: usize = 6;
 
 /// Reads lines to send and prints what happens, until the input ends and all of it is acknowledged. Fails if anything
 /// was refused.
@@ -40,7 +45,7 @@ pub(super) async fn run(
         while let Some(line) = input.next(&chat) {
             input.take(&line, &mut chat, client, moments)?;
         }
-        if input.over && input.bodies.is_empty() && chat.asking == 0 {
+        if input.over && input.held.is_empty() && input.bodies.is_empty() && chat.asking == 0 {
             break;
         }
         let Some(moment) = inbox.recv().await else {
@@ -48,6 +53,7 @@ pub(super) async fn run(
         };
         match moment {
             Moment::Heard(event) => {
+                input.try_again(&event, &chat)?;
                 chat.renew(&event, client, moments);
                 print(chat.heard(event))?;
                 chat.shown(chat.talk.newest_theirs(), client);
@@ -74,9 +80,7 @@ pub(super) async fn run(
             }
             Moment::NoMoreInput => input.over = true,
             Moment::Ended => {
-                for body in input.bodies.values().chain(&input.held) {
-                    eprintln!("not confirmed: {body:?}");
-                }
+                input.give_up();
                 anyhow::bail!("{}", chat.status);
             }
             Moment::Typed(_) | Moment::Key(_) | Moment::Resized => {}
@@ -107,7 +111,7 @@ impl Input {
     /// way: it is waited for, and it waits.
     fn next(&mut self, chat: &Chat) -> Option<String> {
         let waits = |line: &String| line.starts_with('/') && !self.bodies.is_empty();
-        if chat.asking > 0 || self.held.front().is_some_and(waits) {
+        if chat.asking > 0 || !chat.coming.is_empty() || self.held.front().is_some_and(waits) {
             return None;
         }
         self.held.pop_front()
@@ -143,6 +147,30 @@ impl Input {
             Typed::Wrong(why) => self.show(Err(why))?,
         }
         Ok(())
+    }
+
+    /// Fails when no node could be reached often enough: a script is not to wait for ever.
+    fn try_again(&mut self, event: &Event, chat: &Chat) -> anyhow::Result<()> {
+        match event {
+            Event::Connected { .. } => self.unreached = 0,
+            Event::Disconnected { why: Why::Unreachable(why), retry_in: Some(_) } => {
+                self.unreached += 1;
+                if self.unreached >= TRIES * chat.arguments.urls.len() {
+                    self.give_up();
+                    anyhow::bail!(
+                        "no node can be reached ({why}): is the cluster running? --url names its nodes"
+                    );
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn give_up(&self) {
+        for body in self.bodies.values().chain(&self.held) {
+            eprintln!("not confirmed: {body:?}");
+        }
     }
 
     fn show(&mut self, lines: Result<Vec<String>, String>) -> anyhow::Result<()> {

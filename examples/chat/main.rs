@@ -13,7 +13,7 @@ mod lines;
 mod screen;
 mod talk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,9 +21,7 @@ use std::time::Duration;
 use clap::Parser;
 use ratatui::crossterm::event::KeyEvent;
 use rookery::client::said::Message;
-use rookery::client::{
-    Accepted, Change, Client, Credential, Event, Fault, News, Options, Why, http,
-};
+use rookery::client::{Accepted, Change, Client, Credential, Event, Fault, News, Options, http};
 use time::{OffsetDateTime, UtcOffset};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -99,6 +97,8 @@ struct Chat {
     offset: UtcOffset,
     /// Commands that a node has not answered.
     asking: usize,
+    /// Groups just made of which nothing was heard yet: only then are they among those one is in.
+    coming: BTreeSet<String>,
     /// The conversations of the last list of groups.
     listed: Vec<String>,
     backlog: Backlog,
@@ -211,6 +211,7 @@ impl Chat {
             typed: 0,
             offset,
             asking: 0,
+            coming: BTreeSet::new(),
             listed: Vec::new(),
             backlog: Backlog::Arriving,
             elsewhere: BTreeMap::new(),
@@ -284,10 +285,10 @@ impl Chat {
             Event::Disconnected { why, retry_in: Some(_) } => {
                 self.talk.online = None;
                 self.others.values_mut().for_each(|talk| talk.online = None);
-                self.now(format!("reconnecting… ({})", reason(&why)))
+                self.now(format!("reconnecting… ({why})"))
             }
             Event::Disconnected { why, retry_in: None } => {
-                self.now(format!("disconnected ({})", reason(&why)))
+                self.now(format!("disconnected ({why})"))
             }
             Event::Message { message, .. } => self.received(message),
             Event::Sent { sent, .. } => {
@@ -347,6 +348,7 @@ impl Chat {
     }
 
     fn changed(&mut self, change: &Change) -> Option<String> {
+        self.coming.remove(&change.conv);
         let line = self.of(&change.conv).changed(change)?;
         let line = self.line(&change.conv, line);
         let me = &self.arguments.user;
@@ -444,19 +446,6 @@ impl Chat {
             3_600..=86_399 => format!("at {}", self.clock(at)),
             _ => format!("{} days ago", seconds / 86_400),
         }
-    }
-}
-
-fn reason(why: &Why) -> String {
-    match why {
-        Why::Closed(Some(code), text) if text.is_empty() => format!("closed, {code}"),
-        Why::Closed(Some(code), text) => format!("closed, {code}: {text}"),
-        Why::Closed(None, _) => "connection lost".to_owned(),
-        Why::Unreachable(text) => text.clone(),
-        Why::Silent => "no sign of life".to_owned(),
-        Why::GoAway => "the node is going down for a while".to_owned(),
-        Why::Refused(fault) => fault.to_string(),
-        Why::Asked => "goodbye".to_owned(),
     }
 }
 
