@@ -173,7 +173,7 @@ impl Field {
                 match happened {
                     Happened::Event(Event::CaughtUp { .. }) => return Ok(()),
                     Happened::Event(Event::Disconnected { why, retry_in: None }) => {
-                        anyhow::bail!("{user} cannot connect: {why:?}")
+                        return Err(self.not_let_in(user, &why));
                     }
                     Happened::Event(Event::Disconnected { why, .. }) => last = Some(why),
                     _ => {}
@@ -183,9 +183,26 @@ impl Field {
         };
         match tokio::time::timeout(CONNECTED_WITHIN, connected).await {
             Ok(connected) => connected?,
-            Err(_) => anyhow::bail!("no node lets {user} in; the last one said {last:?}"),
+            Err(_) => {
+                let why = last.map_or_else(|| "no node answers".to_owned(), |why| why.to_string());
+                let within = CONNECTED_WITHIN.as_secs();
+                anyhow::bail!("no node has let {user} in for {within} s: {why}")
+            }
         }
         Ok(connection)
+    }
+
+    /// Why a user cannot come in at all, and what to do.
+    pub(crate) fn not_let_in(&self, user: &str, why: &Why) -> anyhow::Error {
+        let of_the_token = match why {
+            Why::Closed(Some(4_303), _) => true,
+            Why::Refused(fault) => fault.code == "unauthenticated",
+            _ => false,
+        };
+        match &self.mint {
+            Some(mint) if of_the_token => anyhow::anyhow!(mint.not_taken()),
+            _ => anyhow::anyhow!("{user} cannot connect: {why}"),
+        }
     }
 
     pub(crate) fn failed(&self, fault: &Fault) {

@@ -24,12 +24,14 @@ mod sender;
 mod storm;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use futures_util::future::try_join_all;
-use rookery::client::{Connection, Event, Happened};
+use futures_util::future::{join_all, try_join_all};
+use hyper::Method;
+use rookery::client::{Connection, Event, Happened, http};
 use tokio::task::{JoinSet, LocalSet};
 
 use self::field::Field;
@@ -41,63 +43,64 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measures a cluster.
 #[derive(Parser)]
 struct Arguments {
-    /// The nodes; the two sides of a pair use different ones.
-    #[arg(long, value_delimiter = ',', default_values = [
+    /// The nodes, with commas between; the two sides of a pair use different ones.
+    #[arg(long, value_delimiter = ',', value_parser = http::address, default_values = [
         "http://127.0.0.1:8080", "http://127.0.0.1:8081", "http://127.0.0.1:8082",
     ])]
     urls: Vec<String>,
-    /// Pairs of a sender and a receiver.
+    /// Pairs of a sender and a receiver; 0 with --idle.
     #[arg(long, default_value_t = 50)]
     pairs: usize,
-    /// One group of this many members instead of pairs, spread over the nodes.
+    /// One group of this many members instead of pairs, 2 to 1024, spread over the nodes.
     #[arg(long, conflicts_with = "pairs")]
     group: Option<usize>,
     /// How many members of the group post.
     #[arg(long, default_value_t = 1, requires = "group")]
     posters: usize,
-    /// Messages each sender or poster keeps unanswered (without --rate).
-    #[arg(long, default_value_t = 8)]
+    /// Messages each sender or poster keeps unanswered, 1 or more (without --rate).
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
     outstanding: usize,
-    /// Messages per second over all pairs or posters, at fixed moments.
-    #[arg(long)]
+    /// Messages per second over all pairs or posters, at fixed moments [default: as fast as --outstanding allows].
+    #[arg(long, value_parser = more_than_zero)]
     rate: Option<f64>,
-    /// How long to measure.
-    #[arg(long, default_value_t = 10.0)]
+    /// How many seconds to measure.
+    #[arg(long, default_value_t = 10.0, value_parser = some_seconds)]
     seconds: f64,
-    /// How long to send before measuring.
-    #[arg(long, default_value_t = 2.0)]
+    /// How many seconds to send before measuring.
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     warmup: f64,
-    /// How long to wait for stragglers afterwards, from the last that came.
-    #[arg(long, default_value_t = 15.0)]
+    /// How many seconds to wait for stragglers afterwards, from the last that came.
+    #[arg(long, default_value_t = 15.0, value_parser = seconds)]
     grace: f64,
-    /// Size of each body.
-    #[arg(long, default_value_t = 160)]
+    /// Size of each body in bytes, at most 32768 (a few bytes are always needed).
+    #[arg(long, default_value_t = 160, value_parser = body_bytes)]
     body_bytes: usize,
     /// Connected users who only send heartbeats.
     #[arg(long, default_value_t = 0)]
     idle: usize,
     /// Stay connected this many seconds with the idle users alone, before anybody sends.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = seconds)]
     settle: f64,
     /// Instead of pairs: so many users connect, are dropped all at once, and come back at once.
-    #[arg(long, conflicts_with_all = ["group", "pairs", "pages", "idle"])]
+    #[arg(long, conflicts_with_all = ["group", "pairs", "pages", "idle"], value_parser = at_least_one)]
     storm: Option<usize>,
-    /// How many of them connect at the same time; all by default.
-    #[arg(long, requires = "storm")]
+    /// How many of them connect at the same time [default: 128, and all when they come back].
+    #[arg(long, requires = "storm", value_parser = at_least_one)]
     parallel: Option<usize>,
     /// Stay connected this many seconds before ending.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = seconds)]
     hold: f64,
     /// Store while the receivers, or all members but the posters, are away; then let them drain.
     #[arg(long)]
     offline: bool,
-    /// HTTP requests per second, at fixed moments: in turn a reader's list of 200 chats, and a page of 50 messages.
-    #[arg(long, conflicts_with = "group")]
+    /// HTTP requests per second, at fixed moments: in turn a reader's list of 200 chats, and a page of 50 messages
+    /// [default: none].
+    #[arg(long, conflicts_with = "group", value_parser = more_than_zero)]
     pages: Option<f64>,
     /// How many readers take turns at that.
-    #[arg(long, default_value_t = 100, requires = "pages")]
+    #[arg(long, default_value_t = 100, requires = "pages", value_parser = at_least_one)]
     readers: usize,
-    /// How many readers have the same friends: fewer, and more people must be named in the lists of all.
+    /// How many readers have the same friends, 1 to 300: fewer, and more people must be named in the lists of all.
     #[arg(long, default_value_t = 100, requires = "pages")]
     friends_shared_by: usize,
     /// Ask each reader once. They are those of an earlier run with this --prefix; restart the nodes in between.
@@ -106,37 +109,103 @@ struct Arguments {
     /// How frames are written: json or msgpack.
     #[arg(long, default_value = "json", value_parser = ["json", "msgpack"])]
     format: String,
-    /// Names the users; the same name uses the same users again.
+    /// Names the users; the same name uses the same users again [default: a new one each time].
     #[arg(long)]
     prefix: Option<String>,
-    /// The configuration to take the token secret from; without one, users register.
-    #[arg(long, default_value = "./data/dev/cluster.toml")]
-    config: PathBuf,
-    /// The token secret itself.
+    /// The cluster's configuration, to take the token secret from [default: ./data/dev/cluster.toml; if that is not
+    /// there, users register].
     #[arg(long)]
+    config: Option<PathBuf>,
+    /// The token secret itself.
+    #[arg(long, conflicts_with = "config")]
     token_secret: Option<String>,
     /// The cluster's name, with --token-secret.
-    #[arg(long, default_value = "dev")]
+    #[arg(long, default_value = "dev", requires = "token_secret")]
     cluster: String,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    anyhow::ensure!(!arguments.urls.is_empty(), "at least one url is needed");
+/// A day: whoever says more has mistaken the unit.
+const SECONDS_MAX: f64 = 86_400.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let fits = (0.0..=SECONDS_MAX).contains(&value);
+    fits.then_some(value).ok_or_else(|| format!("0 to {SECONDS_MAX} seconds"))
+}
+
+fn some_seconds(text: &str) -> Result<f64, String> {
+    let value = seconds(text)?;
+    (value > 0.0).then_some(value).ok_or_else(|| "more than 0 seconds".to_owned())
+}
+
+fn more_than_zero(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number per second".to_owned())?;
+    let fits = value > 0.0 && value.is_finite();
+    fits.then_some(value).ok_or_else(|| "more than 0 per second".to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let value: usize = text.parse().map_err(|_| "not a whole number".to_owned())?;
+    (value > 0).then_some(value).ok_or_else(|| "1 or more".to_owned())
+}
+
+fn body_bytes(text: &str) -> Result<usize, String> {
+    let value: usize = text.parse().map_err(|_| "not a number of bytes".to_owned())?;
+    (value <= 32_768).then_some(value).ok_or_else(|| "at most 32768 bytes".to_owned())
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(good) => ExitCode::from(u8::from(!good)),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// False if something that was acknowledged went wrong.
+fn run(arguments: Arguments) -> anyhow::Result<bool> {
+    check(&arguments)?;
     crew::check(&arguments)?;
     pages::check(&arguments)?;
-    storm::check(&arguments)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(reach(&arguments.urls))?;
     let field = Rc::new(Field::new(arguments)?);
     let local = LocalSet::new();
     local.block_on(&runtime, measure(Rc::clone(&field)))?;
     let good = field.report()?;
     // Thousands of sockets need no goodbye one by one.
     std::process::exit(i32::from(!good));
+}
+
+/// Refuses to measure nobody.
+fn check(arguments: &Arguments) -> anyhow::Result<()> {
+    let nobody = arguments.pairs == 0 && arguments.group.is_none() && arguments.idle == 0;
+    anyhow::ensure!(!nobody, "--pairs 0: nobody would be there; give --idle, or 1 or more pairs");
+    Ok(())
+}
+
+/// Tells at once that no node is there. Users of one that is not go to the next, so that is only said.
+async fn reach(urls: &[String]) -> anyhow::Result<()> {
+    let asked = urls.iter().map(|url| async move {
+        let answer = http::call::<serde_json::Value>(url, Method::GET, "/healthz", None, None);
+        answer.await.err().map(|why| why.to_string())
+    });
+    let failed: Vec<String> = join_all(asked).await.into_iter().flatten().collect();
+    anyhow::ensure!(
+        failed.len() < urls.len(),
+        "{}; start a cluster with `cargo run --release -- dev`, or name its nodes with --urls",
+        failed.join("; ")
+    );
+    for why in failed {
+        eprintln!("note: {why}; its users go to the next");
+    }
+    Ok(())
 }
 
 async fn measure(field: Rc<Field>) -> anyhow::Result<()> {

@@ -80,8 +80,7 @@ fn other(field: &Field, i: usize, chat: usize) -> String {
 /// Refuses what cannot be measured.
 pub(crate) fn check(arguments: &crate::Arguments) -> anyhow::Result<()> {
     let Some(rate) = arguments.pages else { return Ok(()) };
-    let (readers, shared_by) = (arguments.readers, arguments.friends_shared_by);
-    anyhow::ensure!(rate > 0.0 && readers > 0, "--pages, --readers: more than 0");
+    let shared_by = arguments.friends_shared_by;
     anyhow::ensure!((1..=300).contains(&shared_by), "--friends-shared-by: 1 to 300");
     let asked = (rate * arguments.seconds).ceil();
     anyhow::ensure!(

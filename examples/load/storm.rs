@@ -57,13 +57,6 @@ impl fmt::Display for Coming {
     }
 }
 
-/// Refuses what cannot be measured.
-pub(crate) fn check(arguments: &crate::Arguments) -> anyhow::Result<()> {
-    anyhow::ensure!(arguments.storm != Some(0), "--storm: at least one user");
-    anyhow::ensure!(arguments.parallel != Some(0), "--parallel: at least one at a time");
-    Ok(())
-}
-
 /// One turn: what is known of those who come.
 struct Turn {
     begin: Instant,
@@ -206,7 +199,7 @@ async fn one(field: Rc<Field>, turn: Rc<Turn>, options: Options) -> anyhow::Resu
                 return Ok(connection);
             }
             Happened::Event(Event::Disconnected { why, retry_in: None }) => {
-                anyhow::bail!("{user} cannot connect: {why:?}")
+                return Err(field.not_let_in(&user, &why));
             }
             _ => {}
         }
