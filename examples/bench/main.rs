@@ -18,6 +18,8 @@ mod generator;
 mod machine;
 mod nodes;
 mod parts;
+#[path = "../../tests/chaos/report/pen.rs"]
+mod pen;
 mod plot;
 mod report;
 mod xmpp;

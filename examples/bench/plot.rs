@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::figures::{Chart, Scale, short};
+use crate::pen::{axes, sheet, text, tick_of_foot, tick_of_height};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
@@ -10,8 +11,6 @@ const LEFT: f64 = 80.0;
 const RIGHT: f64 = 700.0;
 const TOP: f64 = 64.0;
 const FOOT: f64 = 346.0;
-const INK: &str = "#222222";
-const GREY: &str = "#dddddd";
 /// Distinct also for those who do not see all colours (Okabe and Ito).
 const COLORS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
@@ -87,30 +86,23 @@ pub(crate) fn svg(chart: &Chart) -> Result<String, std::fmt::Error> {
     let points = || chart.series.iter().flat_map(|series| &series.points);
     let x = Axis::over(points().map(|point| point.0), chart.x.1);
     let y = Axis::over(points().map(|point| point.1), chart.y.1);
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\">\n\
-         <title>{title}</title>\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n",
-        title = escape(&chart.title)
-    );
-    text(&mut out, (LEFT, 24.0), ("start", 15), &chart.title)?;
+    let mut out = sheet((WIDTH, HEIGHT), &chart.title);
+    out.push_str(&text((LEFT, 24.0), "start", 15, &chart.title));
     legend(&mut out, chart)?;
     let across = |share: f64| LEFT + share * (RIGHT - LEFT);
     let up = |share: f64| FOOT - share * (FOOT - TOP);
     for tick in y.ticks() {
         let at = up(y.share(tick).unwrap_or(0.0));
-        line(&mut out, (LEFT, at), (RIGHT, at), GREY)?;
-        text(&mut out, (LEFT - 6.0, at + 4.0), ("end", 11), &short(tick))?;
+        out.push_str(&tick_of_height((LEFT, RIGHT), at, &short(tick)));
     }
     for tick in x.ticks() {
         let at = across(x.share(tick).unwrap_or(0.0));
-        line(&mut out, (at, FOOT), (at, FOOT + 5.0), INK)?;
-        text(&mut out, (at, FOOT + 18.0), ("middle", 11), &short(tick))?;
+        out.push_str(&tick_of_foot(at, FOOT, &short(tick)));
     }
-    line(&mut out, (LEFT, FOOT), (RIGHT, FOOT), INK)?;
-    line(&mut out, (LEFT, TOP), (LEFT, FOOT), INK)?;
-    text(&mut out, (f64::midpoint(LEFT, RIGHT), HEIGHT - 14.0), ("middle", 12), chart.x.0)?;
-    text(&mut out, (8.0, TOP - 10.0), ("start", 12), chart.y.0)?;
+    out.push_str(&axes((LEFT, RIGHT), (TOP, FOOT)));
+    let below = (f64::midpoint(LEFT, RIGHT), HEIGHT - 14.0);
+    out.push_str(&text(below, "middle", 12, chart.x.0));
+    out.push_str(&text((8.0, TOP - 10.0), "start", 12, chart.y.0));
     for (series, color) in chart.series.iter().zip(COLORS.iter().cycle()) {
         let mut path = String::new();
         let mut dots = String::new();
@@ -135,38 +127,8 @@ fn legend(out: &mut String, chart: &Chart) -> std::fmt::Result {
     let mut x = LEFT + 80.0;
     for (series, color) in chart.series.iter().zip(COLORS.iter().cycle()) {
         writeln!(out, "<rect x=\"{x:.1}\" y=\"34\" width=\"14\" height=\"10\" fill=\"{color}\"/>")?;
-        text(out, (x + 19.0, 43.0), ("start", 12), &series.name)?;
+        out.push_str(&text((x + 19.0, 43.0), "start", 12, &series.name));
         x += 36.0 + 6.8 * series.name.chars().count() as f64;
     }
     Ok(())
-}
-
-fn line(
-    out: &mut String,
-    (x1, y1): (f64, f64),
-    (x2, y2): (f64, f64),
-    color: &str,
-) -> std::fmt::Result {
-    writeln!(
-        out,
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\"/>"
-    )
-}
-
-fn text(
-    out: &mut String,
-    (x, y): (f64, f64),
-    (anchor, size): (&str, u32),
-    text: &str,
-) -> std::fmt::Result {
-    writeln!(
-        out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" \
-         fill=\"{INK}\">{}</text>",
-        escape(text)
-    )
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -3,6 +3,8 @@
 // With their paths, for this file is also a module of a program in another directory.
 #[path = "report/figures.rs"]
 mod figures;
+#[path = "report/pen.rs"]
+mod pen;
 #[path = "report/svg.rs"]
 mod svg;
 

@@ -1,6 +1,7 @@
 //! Svg: timelines of a run as plain text: strips of time, one below the other, with the faults as bands behind them.
 
 use super::figures::{Felt, Figures, SECOND, Second};
+use super::pen::{axes, escape, sheet, text, tick_of_foot, tick_of_height};
 
 const WIDTH: f64 = 1200.0;
 const LEFT: f64 = 66.0;
@@ -26,8 +27,6 @@ const NAME_CHARS: usize = 17;
 const BLUE: &str = "#1f5fbf";
 const ORANGE: &str = "#d9730d";
 const RED: &str = "#c62828";
-const INK: &str = "#222222";
-const GREY: &str = "#dddddd";
 const FAULT: &str = "0.28";
 const HEALING: &str = "0.12";
 
@@ -259,20 +258,15 @@ impl Strip {
     fn axes(&self, scale: &Scale) -> String {
         let mut out = String::new();
         for (share, label) in scale.ticks() {
-            let y = self.y(share);
-            out.push_str(&line((LEFT, y), (RIGHT, y), GREY));
-            out.push_str(&text((LEFT - 6.0, y + 4.0), "end", 11, &label));
+            out.push_str(&tick_of_height((LEFT, RIGHT), self.y(share), &label));
         }
         let (foot, step) = (self.y(0.0), tick(self.span));
         let ticks = (self.from.div_ceil(step)..).map(|count| count.saturating_mul(step));
         for second in ticks.take_while(|second| *second <= self.to) {
             let x = self.x(second.saturating_mul(SECOND));
-            out.push_str(&line((x, foot), (x, foot + 5.0), INK));
-            out.push_str(&text((x, foot + 18.0), "middle", 11, &second.to_string()));
+            out.push_str(&tick_of_foot(x, foot, &second.to_string()));
         }
-        out.push_str(&line((LEFT, foot), (RIGHT, foot), INK));
-        out.push_str(&line((LEFT, self.top), (LEFT, foot), INK));
-        out
+        out + &axes((LEFT, RIGHT), (self.top, foot))
     }
 }
 
@@ -302,13 +296,7 @@ struct Chart<'a> {
 impl Chart<'_> {
     fn draw(&self, figures: &Figures, strips: &Strips, body: impl Fn(&Strip) -> String) -> String {
         let height = strips.height();
-        let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-             viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\">\n\
-             <title>{title}</title>\n\
-             <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n",
-            title = escape(self.title)
-        );
+        let mut out = sheet((WIDTH, height), self.title);
         out.push_str(&self.head());
         for strip in strips.all() {
             out.push_str(&strip.axes(&self.scale));
@@ -339,37 +327,6 @@ impl Chart<'_> {
         }
         out
     }
-}
-
-fn line((x1, y1): (f64, f64), (x2, y2): (f64, f64), color: &str) -> String {
-    format!(
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\"/>\n"
-    )
-}
-
-fn text((x, y): (f64, f64), anchor: &str, size: u32, text: &str) -> String {
-    format!(
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" \
-         fill=\"{INK}\">{}</text>\n",
-        escape(text)
-    )
-}
-
-/// As text of an element.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            char if char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}') => out.push(' '),
-            char => out.push(char),
-        }
-    }
-    out
 }
 
 /// Exact up to four thousand millions, which no picture needs more than.
