@@ -43,6 +43,20 @@ struct Asked {
     at: Option<Duration>,
 }
 
+impl Asked {
+    /// Asks for a range of a group's posts.
+    fn tell(
+        &self,
+        from: ShardId,
+        group: &GroupId,
+        (first, last): (Seq, Seq),
+        ask: &mut impl FnMut(Fetch, Source),
+    ) {
+        let (ticket, group) = (self.ticket, group.clone());
+        ask(Fetch { from, ticket, group, first, last }, self.source);
+    }
+}
+
 /// A group that is waited for.
 #[derive(Default)]
 struct Of {
@@ -125,14 +139,14 @@ impl Waiters {
             }
         }
         of.asked.retain(|range, _| outer.contains(range));
-        for (first, last) in outer {
-            if of.asked.contains_key(&(first, last)) {
+        for range in outer {
+            if of.asked.contains_key(&range) {
                 continue;
             }
             self.tickets += 1;
-            let (ticket, source) = (self.tickets, Source::Nearest);
-            of.asked.insert((first, last), Asked { ticket, source, at: None });
-            ask(Fetch { from, ticket, group: group.clone(), first, last }, source);
+            let asked = Asked { ticket: self.tickets, source: Source::Nearest, at: None };
+            asked.tell(from, group, range, ask);
+            of.asked.insert(range, asked);
         }
     }
 
@@ -145,13 +159,12 @@ impl Waiters {
     ) {
         let Some(of) = self.groups.get_mut(group) else { return };
         let mut asked = of.asked.iter_mut();
-        if let Some(((first, last), asked)) = asked.find(|(_, asked)| asked.ticket == ticket)
+        if let Some((range, asked)) = asked.find(|(_, asked)| asked.ticket == ticket)
             && asked.source == Source::Nearest
         {
             self.tickets += 1;
             *asked = Asked { ticket: self.tickets, source: Source::Leader, at: None };
-            let (ticket, group, first, last) = (self.tickets, group.clone(), *first, *last);
-            ask(Fetch { from, ticket, group, first, last }, Source::Leader);
+            asked.tell(from, group, *range, ask);
         }
     }
 
@@ -169,7 +182,7 @@ impl Waiters {
         // Whoever wanted it may have left, and what lies within it be wanted still.
         due.iter().for_each(|group| self.ask(from, group, ask));
         for (group, of) in &mut self.groups {
-            for ((first, last), asked) in &mut of.asked {
+            for (range, asked) in &mut of.asked {
                 let at = *asked.at.get_or_insert(now);
                 if now < at + AGAIN_AFTER {
                     continue;
@@ -179,8 +192,7 @@ impl Waiters {
                     Source::Leader => Source::Nearest,
                 };
                 asked.at = Some(now);
-                let (ticket, group) = (asked.ticket, group.clone());
-                ask(Fetch { from, ticket, group, first: *first, last: *last }, asked.source);
+                asked.tell(from, group, *range, ask);
             }
         }
     }
