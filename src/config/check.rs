@@ -144,7 +144,9 @@ fn one_node(findings: &mut Findings, key: &str, node: &Node) {
             findings.wrong(format!("{key}.{name}"), what);
         }
     }
-    if !is_dialable(&node.cluster_dial) {
+    // What was left out is as the address it is taken from, of which it was told that it has no port.
+    let told = |from: SocketAddr, text: &str| from.port() == 0 && text == from.to_string();
+    if !is_dialable(&node.cluster_dial) && !told(node.cluster_listen, &node.cluster_dial) {
         let what = format!(
             "must be host:port as the other nodes reach it, not {:?}; it may be left out when \
              cluster_listen names one address",
@@ -152,7 +154,7 @@ fn one_node(findings: &mut Findings, key: &str, node: &Node) {
         );
         findings.wrong(format!("{key}.cluster_dial"), what);
     }
-    if !is_url(&node.url) {
+    if !is_url(&node.url) && !told(node.listen, node.url.trim_start_matches("http://")) {
         let what = format!(
             "must be http://host:port or https://host as clients reach it, not {:?}; it may be \
              left out when listen names one address",

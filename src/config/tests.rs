@@ -319,6 +319,14 @@ fn what_stands_in_for_what_cannot_be_read_is_not_complained_of() {
 }
 
 #[test]
+fn an_address_without_a_port_is_told_once() {
+    let text = example("\"127.0.0.1:8081\"", "\"127.0.0.1:0\"");
+    wrongs(&text, &["listen of node \"b\": must have a port"]);
+    let text = example("\"127.0.0.1:8281\"", "\"127.0.0.1:0\"");
+    wrongs(&text, &["cluster_listen of node \"b\": must have a port"]);
+}
+
+#[test]
 fn nodes_are_called_by_their_names() {
     let unnamed = example("name = \"b\"", "");
     wrongs(&unnamed, &["the second [[node]]: missing field `name`"]);
