@@ -40,8 +40,12 @@ pub(super) struct Order {
     /// Why no send at all goes on now.
     paused: Option<Box<Stop>>,
     holds: BTreeMap<u64, Hold>,
+    /// Before this no hold is old.
+    first_end: Option<Duration>,
     /// Refused messages remembered.
     count: usize,
+    /// Of these, the ones that found no place in the node and have not come again.
+    without_place: usize,
     memory: Memory,
 }
 
@@ -54,10 +58,20 @@ enum Memory {
     Overrun,
 }
 
+/// What a send is refused for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// All sockets of the node together have too many on their way.
+    NoPlace,
+    /// Something of this socket, or of one home.
+    Own,
+}
+
 /// Why sends are refused, and when they should come again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stop {
     error: Error,
+    cause: Cause,
     told: Duration,
 }
 
@@ -81,7 +95,7 @@ struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Not sent again yet.
-    Told,
+    Told(Cause),
     /// Sent again, and not answered.
     UnderWay,
 }
@@ -98,9 +112,14 @@ impl Order {
         self.memory == Memory::Overrun
     }
 
-    /// How many messages are refused now, and remembered.
-    pub(super) fn refused(&self) -> usize {
-        self.count
+    /// How many messages found no place in the node, or are behind such in their conversation, and are to come again.
+    pub(super) fn without_place(&self) -> usize {
+        self.without_place
+    }
+
+    /// When `forget_old` should be called, if nothing else happens before.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.first_end
     }
 
     /// Whether a send may go on now: all that was refused before it must have been sent again. One that may not is
@@ -108,27 +127,26 @@ impl Order {
     pub(super) fn may(&mut self, mark: Mark, now: Duration) -> Result<(), Error> {
         self.forget_old(now);
         let hold = self.holds.get(&mark.to);
-        let (error, told) = match (&self.paused, hold) {
-            (Some(stop), _) => (stop.again(stop.told, now), stop.told),
+        let (stop, until) = match (&self.paused, hold) {
+            (Some(stop), _) => (Stop::clone(stop), stop.told),
             // Being held up for those before it is no reason to wait longer for them.
-            (None, Some(hold)) if !hold.lets_in(mark) => {
-                (hold.stop.again(hold.until, now), hold.stop.told)
-            }
+            (None, Some(hold)) if !hold.lets_in(mark) => (hold.stop.clone(), hold.until),
             (None, _) => return Ok(()),
         };
-        self.remember(mark, &error, told);
-        Err(error)
+        self.remember(mark, &stop);
+        Err(stop.again(until, now))
     }
 
     /// No send of this socket goes on for a while.
     pub(super) fn pause(&mut self, error: &Error, wait: Duration, now: Duration) {
         let told = self.paused.as_ref().map_or(Duration::ZERO, |stop| stop.told).max(now + wait);
-        self.paused = Some(Box::new(Stop { error: error.clone(), told }));
+        self.paused = Some(Box::new(Stop { error: error.clone(), cause: Cause::Own, told }));
     }
 
     /// A send goes on.
     pub(super) fn under_way(&mut self, mark: Mark) {
         if let Some(refused) = self.holds.get_mut(&mark.to).and_then(|hold| hold.find(mark)) {
+            self.without_place -= refused.without_place();
             refused.state = State::UnderWay;
         }
     }
@@ -136,67 +154,94 @@ impl Order {
     /// A send is answered; with what, if it was refused.
     pub(super) fn answered(&mut self, mark: Mark, error: Option<&Error>, now: Duration) {
         match error {
-            Some(error) if error.code.retry() => self.put_off(mark, error, now),
+            Some(error) if error.code.retry() => self.put_off(mark, error, Cause::Own, now),
             _ => self.settled(mark, now),
         }
     }
 
-    fn put_off(&mut self, mark: Mark, error: &Error, now: Duration) {
+    /// A send is refused that may come again.
+    pub(super) fn put_off(&mut self, mark: Mark, error: &Error, cause: Cause, now: Duration) {
         let told = now + Duration::from_millis(error.retry_after_ms.unwrap_or_default());
+        let stop = Stop { error: error.clone(), cause, told };
         // One that had to wait for those before it anyway says nothing new of them.
         if let Some(hold) = self.holds.get_mut(&mark.to).filter(|hold| hold.lets_in(mark)) {
-            hold.stop = Stop { error: error.clone(), told };
+            hold.stop = stop.clone();
         }
-        self.remember(mark, error, told);
+        self.remember(mark, &stop);
     }
 
-    /// Remembers a send that its client was told to repeat at `told`. One that comes again keeps its place; a new one
-    /// comes behind all that were sent before it.
-    fn remember(&mut self, mark: Mark, error: &Error, told: Duration) {
+    /// Remembers a send that its client was told to repeat. One that comes again keeps its place; a new one comes behind
+    /// all that were sent before it.
+    fn remember(&mut self, mark: Mark, stop: &Stop) {
         let Mark { to, cid, turn } = mark;
+        let end = stop.told + GRACE;
         if let Some(hold) = self.holds.get_mut(&to) {
-            hold.until = hold.until.max(told + GRACE);
+            hold.until = hold.until.max(end);
             if let Some(known) = hold.find(mark) {
-                known.state = State::Told;
-                return;
+                self.without_place -= known.without_place();
+                known.state = State::Told(stop.cause);
+                self.without_place += known.without_place();
+                let until = hold.until;
+                return self.look_at(until);
             }
         }
         if self.count >= REFUSED_MAX {
             self.memory = Memory::Overrun;
             return;
         }
+        let refused = Refused { turn, cid, state: State::Told(stop.cause) };
         self.count += 1;
+        self.without_place += refused.without_place();
         let hold = self.holds.entry(to).or_insert_with(|| Hold {
-            stop: Stop { error: error.clone(), told },
-            until: told + GRACE,
+            stop: stop.clone(),
+            until: end,
             refused: Vec::new(),
         });
         let place = hold.refused.partition_point(|refused| refused.turn < turn);
-        hold.refused.insert(place, Refused { turn, cid, state: State::Told });
+        hold.refused.insert(place, refused);
+        let until = hold.until;
+        self.look_at(until);
     }
 
     fn settled(&mut self, mark: Mark, now: Duration) {
         let Some(hold) = self.holds.get_mut(&mark.to) else {
             return;
         };
-        let before = hold.refused.len();
-        hold.refused.retain(|refused| refused.cid != mark.cid);
-        self.count -= before - hold.refused.len();
+        for refused in hold.refused.extract_if(.., |refused| refused.cid == mark.cid) {
+            self.count -= 1;
+            self.without_place -= refused.without_place();
+        }
         hold.until = hold.until.max(now + GRACE);
+        let until = hold.until;
         if hold.refused.is_empty() {
             self.holds.remove(&mark.to);
         }
+        self.look_at(until);
     }
 
-    fn forget_old(&mut self, now: Duration) {
+    /// Forgets conversations whose messages should long have come again.
+    pub(super) fn forget_old(&mut self, now: Duration) {
         if self.paused.as_ref().is_some_and(|stop| stop.told <= now) {
             self.paused = None;
+        }
+        if self.first_end.is_none_or(|end| now < end) {
+            return;
         }
         // Invariant: what is under way is answered, so a hold that waits for an answer ends, too.
         let old = |hold: &Hold| hold.until <= now && !hold.waits_for_an_answer();
         for (_, hold) in self.holds.extract_if(.., |_, hold| old(hold)) {
             self.count -= hold.refused.len();
+            self.without_place -= hold.refused.iter().map(Refused::without_place).sum::<usize>();
         }
+        // Its answer says when a hold is looked at that waits for one.
+        let ends = self.holds.values().filter(|hold| !hold.waits_for_an_answer());
+        self.first_end = ends.map(|hold| hold.until).min();
+    }
+
+    /// A hold ends at this moment, if not later.
+    fn look_at(&mut self, end: Duration) {
+        let first = self.first_end.map_or(end, |first| first.min(end));
+        self.first_end = (!self.holds.is_empty()).then_some(first);
     }
 
     /// States what always holds.
@@ -205,11 +250,21 @@ impl Order {
         let remembered: usize = self.holds.values().map(|hold| hold.refused.len()).sum();
         assert_eq!(remembered, self.count, "counted");
         assert!(remembered <= REFUSED_MAX, "bounded memory");
+        let all = self.holds.values().flat_map(|hold| &hold.refused);
+        assert_eq!(all.map(Refused::without_place).sum::<usize>(), self.without_place, "counted");
         for hold in self.holds.values() {
             assert!(!hold.refused.is_empty(), "no hold without a reason");
             assert!(hold.stop.told + GRACE <= hold.until, "who waits as told comes in time");
             assert!(hold.refused.is_sorted_by_key(|refused| refused.turn), "first come, first");
+            let in_time = self.first_end.is_some_and(|end| end <= hold.until);
+            assert!(in_time || hold.waits_for_an_answer(), "what is old is found");
         }
+    }
+}
+
+impl Refused {
+    fn without_place(&self) -> usize {
+        usize::from(self.state == State::Told(Cause::NoPlace))
     }
 }
 
@@ -247,219 +302,4 @@ fn hash(of: &impl Hash) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::{any, prop};
-    use proptest::{prop_assert_eq, proptest};
-
-    use super::super::wire::Code;
-    use super::*;
-
-    fn mark(to: &str, cid: u64) -> Mark {
-        Mark { to: hash(&to), cid, turn: cid }
-    }
-
-    fn busy(retry_after_ms: Option<u64>) -> Error {
-        Error { retry_after_ms, ..Error::new(Code::Unavailable, "later") }
-    }
-
-    fn at(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    /// What a client does with a message: sends it, is told at once whether it goes on.
-    fn send(order: &mut Order, mark: Mark, now: Duration) -> bool {
-        match order.may(mark, now) {
-            Ok(()) => order.under_way(mark),
-            Err(error) => {
-                assert!(error.code.retry() && error.retry_after_ms > Some(0));
-                order.check();
-                return false;
-            }
-        }
-        order.check();
-        true
-    }
-
-    #[test]
-    fn nothing_goes_before_the_oldest_refused_is_sent_again() {
-        let mut order = Order::default();
-        assert!(send(&mut order, mark("bob", 1), at(0)));
-        order.answered(mark("bob", 1), Some(&busy(Some(3_000))), at(0));
-        for cid in 2..=3 {
-            assert!(!send(&mut order, mark("bob", cid), at(10)));
-        }
-        let error = order.may(mark("bob", 2), at(10)).unwrap_err();
-        assert_eq!((error.code, error.retry_after_ms), (Code::Unavailable, Some(2_990)));
-        assert!(send(&mut order, mark("carol", 9), at(10)), "others go on");
-        assert!(!send(&mut order, mark("bob", 3), at(20)));
-        assert!(!send(&mut order, mark("bob", 4), at(20)), "new ones wait, too");
-        assert!(send(&mut order, mark("bob", 1), at(30)));
-        assert!(!send(&mut order, mark("bob", 3), at(30)), "2 comes first");
-        assert!(send(&mut order, mark("bob", 2), at(30)));
-        assert!(send(&mut order, mark("bob", 3), at(30)));
-        // Refused once more: it still comes before those it was before.
-        order.answered(mark("bob", 1), Some(&busy(None)), at(40));
-        assert!(!send(&mut order, mark("bob", 4), at(40)));
-        order.answered(mark("bob", 2), Some(&busy(None)), at(40));
-        order.answered(mark("bob", 3), Some(&busy(None)), at(40));
-        for cid in 1..=4 {
-            assert!(send(&mut order, mark("bob", cid), at(50)), "{cid}");
-            order.answered(mark("bob", cid), None, at(60));
-        }
-        assert!(send(&mut order, mark("bob", 5), at(60)));
-        assert!(order.holds.is_empty());
-    }
-
-    #[test]
-    fn a_message_that_is_never_repeated_holds_the_others_for_a_while_only() {
-        let mut order = Order::default();
-        order.answered(mark("bob", 1), Some(&busy(None)), at(0));
-        // That others are refused because of it does not make the wait longer.
-        assert!(!send(&mut order, mark("bob", 2), at(1_999)));
-        assert!(send(&mut order, mark("bob", 3), at(2_000)));
-        order.answered(mark("bob", 1), Some(&busy(Some(5_000))), at(3_000));
-        assert!(!send(&mut order, mark("bob", 2), at(9_999)));
-        assert!(send(&mut order, mark("bob", 2), at(10_000)));
-    }
-
-    #[test]
-    fn who_waits_as_told_is_not_overtaken() {
-        let mut order = Order::default();
-        order.answered(mark("bob", 1), Some(&busy(Some(5_000))), at(0));
-        // Both are on the way back at the moment that was told; what is written then arrives before them.
-        let error = order.may(mark("bob", 2), at(4_000)).unwrap_err();
-        assert_eq!(error.retry_after_ms, Some(1_000));
-        let error = order.may(mark("bob", 3), at(5_100)).unwrap_err();
-        assert_eq!(error.retry_after_ms, Some(200), "soon");
-        for cid in 1..=3 {
-            assert!(send(&mut order, mark("bob", cid), at(6_900)), "{cid}");
-        }
-        let mut order = Order::default();
-        order.pause(&busy(None), at(5_000), at(0));
-        assert!(!send(&mut order, mark("bob", 1), at(0)));
-        assert!(!send(&mut order, mark("bob", 2), at(6_900)), "a pause is no different");
-        assert!(send(&mut order, mark("bob", 1), at(6_900)));
-    }
-
-    #[test]
-    fn a_pause_is_for_all_conversations_and_ends() {
-        let mut order = Order::default();
-        order.pause(&busy(None), at(20), at(0));
-        assert!(!send(&mut order, mark("bob", 1), at(5)));
-        assert!(!send(&mut order, mark("carol", 2), at(19)));
-        assert!(send(&mut order, mark("dave", 3), at(20)));
-        assert!(!send(&mut order, mark("carol", 4), at(20)), "2 comes first");
-        assert!(send(&mut order, mark("carol", 2), at(20)));
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut order = Order::default();
-        for cid in 1..=REFUSED_MAX as u64 {
-            assert!(!order.is_overrun());
-            let name = format!("user-{}", cid % 400);
-            order.answered(mark(&name, cid), Some(&busy(None)), at(0));
-        }
-        order.check();
-        // One that is remembered may come again and again, and time makes room.
-        order.answered(mark("user-7", 7), Some(&busy(None)), at(0));
-        assert!(!order.is_overrun());
-        assert!(send(&mut order, mark("bob", 1), at(2_000)));
-        assert!(order.holds.is_empty() && order.count == 0);
-    }
-
-    #[test]
-    fn what_is_not_remembered_ends_the_socket_before_anything_overtakes_it() {
-        let mut order = Order::default();
-        order.answered(mark("bob", 1), Some(&busy(None)), at(0));
-        for cid in 2..=REFUSED_MAX as u64 + 1 {
-            assert!(!order.is_overrun());
-            assert!(order.may(mark("bob", cid), at(10)).is_err());
-        }
-        assert!(order.is_overrun());
-        let mut order = Order::default();
-        order.pause(&busy(None), at(10), at(0));
-        for cid in 1..=REFUSED_MAX as u64 + 1 {
-            assert!(!order.is_overrun());
-            assert!(order.may(mark(&format!("user-{cid}"), cid), at(1)).is_err());
-        }
-        assert!(order.is_overrun());
-    }
-
-    /// A client that repeats what is refused as soon as it hears so, and a home that refuses when the dice say so:
-    /// with one message all that is behind it on its way, as sessions do.
-    #[derive(Default)]
-    struct World {
-        order: Order,
-        now: Duration,
-        next: u64,
-        wire: VecDeque<u64>,
-        under_way: VecDeque<u64>,
-        refusals: VecDeque<u64>,
-        accepted: Vec<u64>,
-    }
-
-    impl World {
-        fn step(&mut self, die: u8) {
-            // All of it takes less than the grace.
-            self.now += at(u64::from(die % 2));
-            match die % 16 {
-                0..=4 => {
-                    self.next += 1;
-                    self.wire.push_back(self.next);
-                }
-                5..=8 => self.arrive(),
-                9 | 10 => self.accept(),
-                11 => self.refuse(),
-                12 => self.order.pause(&busy(None), at(3), self.now),
-                _ => self.wire.extend(self.refusals.pop_front()),
-            }
-            self.order.check();
-        }
-
-        fn arrive(&mut self) {
-            let Some(cid) = self.wire.pop_front() else { return };
-            match send(&mut self.order, mark("bob", cid), self.now) {
-                true => self.under_way.push_back(cid),
-                false => self.refusals.push_back(cid),
-            }
-        }
-
-        fn accept(&mut self) {
-            let Some(cid) = self.under_way.pop_front() else { return };
-            self.order.answered(mark("bob", cid), None, self.now);
-            self.accepted.push(cid);
-        }
-
-        fn refuse(&mut self) {
-            for cid in std::mem::take(&mut self.under_way) {
-                self.order.answered(mark("bob", cid), Some(&busy(None)), self.now);
-                self.refusals.push_back(cid);
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_of_first_sending_is_the_order_of_acceptance(
-            dice in prop::collection::vec(any::<u8>(), 0..400),
-        ) {
-            let mut world = World::default();
-            for die in dice {
-                world.step(die);
-            }
-            while world.accepted.len() < usize::try_from(world.next).unwrap() {
-                world.now += at(1);
-                world.wire.extend(std::mem::take(&mut world.refusals));
-                for _ in 0..world.wire.len() {
-                    world.arrive();
-                }
-                world.accept();
-                world.order.check();
-            }
-            prop_assert_eq!(world.accepted, (1..=world.next).collect::<Vec<_>>());
-        }
-    }
-}
+mod tests;

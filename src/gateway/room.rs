@@ -1,7 +1,7 @@
 //! Room: whether a connection takes a request now, or says when to come again.
 
 use super::flight::weight_of;
-use super::order::Mark;
+use super::order::{Cause, Mark};
 use super::rules::{Connection, TICK};
 use super::wire::{Code, Error, Request};
 use super::{Limits, Now};
@@ -21,16 +21,34 @@ impl Connection {
         };
         let held = self.order.may(mark, now.running);
         let room = held.and_then(|()| {
-            let room = self.has_room(id, request, limits, now);
-            if let Err(error) = &room
-                && error.code.retry()
-            {
-                self.order.answered(mark, Some(error), now.running);
-            }
-            room
+            let room = self.has_room(id, request, limits, now).map_err(|error| (error, Cause::Own));
+            let place = room.and_then(|()| self.has_place(limits));
+            place.map_err(|(error, cause)| {
+                if error.code.retry() {
+                    self.order.put_off(mark, &error, cause, now.running);
+                }
+                error
+            })
         });
-        self.flight.share.refused(self.order.refused());
+        self.tell_share();
         room
+    }
+
+    /// Forgets what should long have come again, also while the client asks for nothing.
+    pub(super) fn forget_old(&mut self, now: Now) {
+        self.order.forget_old(now.running);
+        self.tell_share();
+    }
+
+    /// Says how many of this socket's messages wait for a place.
+    pub(super) fn tell_share(&mut self) {
+        self.flight.share.without_place(self.order.without_place());
+    }
+
+    fn has_place(&self, limits: &Limits) -> Result<(), (Error, Cause)> {
+        self.flight.share.room(limits.sends_max).map_err(|wait| {
+            (Error::too_fast("the node has more to do than it can", wait), Cause::NoPlace)
+        })
     }
 
     fn has_room(
@@ -54,11 +72,6 @@ impl Connection {
         }
         if self.flight.len() >= limits.requests_max {
             return Err(Error::too_fast("too many requests in flight", TICK));
-        }
-        if matches!(request, Request::Send(_))
-            && let Err(wait) = self.flight.share.room(limits.sends_max)
-        {
-            return Err(Error::too_fast("the node has more to do than it can", wait));
         }
         Ok(())
     }

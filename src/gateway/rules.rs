@@ -192,7 +192,7 @@ impl Connection {
         // Whatever else happens does not put it off: a busy socket would never look.
         let next = self.tick.unwrap_or(now.running + TICK);
         self.tick = self.session.needs_tick().then_some(next);
-        let ends = [self.token_ends, self.drained, self.tick];
+        let ends = [self.token_ends, self.drained, self.tick, self.order.due()];
         ends.into_iter().flatten().fold(quiet, Duration::min)
     }
 
@@ -210,8 +210,12 @@ impl Connection {
             _ => None,
         };
         if let Some(why) = why {
-            self.close(why, acts);
-        } else if over(self.tick) {
+            return self.close(why, acts);
+        }
+        if over(self.order.due()) {
+            self.forget_old(now);
+        }
+        if over(self.tick) {
             self.tick = None;
             let mut out = Vec::new();
             self.session.tick(now.running, &mut out);
@@ -418,12 +422,14 @@ impl Connection {
         acts: &mut Vec<Act>,
     ) {
         let Waiting { id: re, mark, named, .. } = self.flight.finish(request);
+        let comes_again = matches!(result, Err(Refusal::Unavailable | Refusal::Overloaded));
         let result = result.map_err(|refusal| named.refused(refusal)).map(|body| named.body(body));
         if let Some(mark) = mark {
             self.order.answered(mark, result.as_ref().err(), now.running);
-            self.flight.share.refused(self.order.refused());
-            if result.is_ok() {
-                self.flight.share.accepted(now.running);
+            self.tell_share();
+            // What is refused for good is done, too: its place is for another.
+            if !comes_again {
+                self.flight.share.answered(now.running);
             }
         }
         match (re, result) {

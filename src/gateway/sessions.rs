@@ -295,7 +295,12 @@ impl Roll {
                 pulse.notify.notify_one();
             }
         }
-        metrics::gauge!("rookery_sessions").set(u32::try_from(sockets.len()).unwrap_or(u32::MAX));
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        metrics::gauge!("rookery_sessions").set(number(sockets.len()));
+        let figures = self.pressure.figures();
+        metrics::gauge!("rookery_sends_in_flight").set(number(figures.in_flight));
+        metrics::gauge!("rookery_sends_without_place").set(number(figures.without_place));
+        metrics::counter!("rookery_sends_turned_away_total").absolute(figures.turned_away);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Gateway: what one client sees, over a socket in memory and a home that is a model.
 
+mod crowd;
 mod model;
 
 use std::collections::BTreeMap;
