@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Places there always are: a burst from a quiet time on, and what is stuck while a home is moving.
 const PLACES_MIN: usize = 2_048;
+/// One part in so many of what there may be is kept for sockets that have nothing on their way.
+const KEPT: usize = 8;
 /// How often the pace is looked at.
 const LOOK_MS: u64 = 1_000;
 /// Who finds no place waits at least so long.
@@ -55,9 +57,9 @@ impl Pressure {
         }
     }
 
-    /// Places that there are now: what is answered in a second.
+    /// Places for those who send many: what is answered in a second, and never those that are kept for who sends one.
     pub(super) fn places(&self, most: usize) -> usize {
-        self.pace.load(Ordering::Relaxed).max(PLACES_MIN).min(most)
+        self.pace.load(Ordering::Relaxed).max(PLACES_MIN).min(most - most / KEPT)
     }
 
     fn count(&self, now: Duration) {
