@@ -33,6 +33,7 @@ mod large;
 mod leaving;
 mod limits;
 mod msgpack;
+mod overload;
 mod people;
 mod presence;
 mod push;
