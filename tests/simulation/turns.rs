@@ -515,7 +515,12 @@ impl Node {
         let mut out = Vec::new();
         for output in outputs {
             match output {
-                user::Output::Tell(session, tell) => out.push(Output::Tell(session, tell)),
+                user::Output::Tell(session, tell) => {
+                    if let Tell::Closed { life, .. } = tell {
+                        hosted.home.ended(session, life);
+                    }
+                    out.push(Output::Tell(session, tell));
+                }
                 user::Output::Read { session, life, after, count, bytes, pull } => {
                     let read = Read { session, life, after, count, bytes, pull };
                     hosted.home.read(&hosted.replica, user, read, &mut out);

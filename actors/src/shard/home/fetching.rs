@@ -153,8 +153,7 @@ impl Home {
         if !replica.role().serves {
             return;
         }
-        let helps = !posts.is_empty() || gone > Seq(0);
-        for whom in if helps { self.fetches.waiters.of(&group) } else { Vec::new() } {
+        for whom in self.fetches.waiters.concerned(&group, span(&posts), gone) {
             let Some(mut waiting) = self.fetches.waiters.take(whom) else { continue };
             // First what is in hand: of a run that was read just before, some may count as gone by now.
             self.posts.fill(&mut waiting.entries);
@@ -170,6 +169,11 @@ impl Home {
         self.ask_for(replica, &group, out);
         let mut ask = |fetch, source| out.push(Output::Fetch(fetch, source));
         self.fetches.waiters.of_no_help(replica.shard(), (&group, ticket), &mut ask);
+    }
+
+    /// An attachment is over, whoever ended it.
+    pub fn ended(&mut self, session: SessionId, life: u32) {
+        self.fetches.detached(session, life);
     }
 
     /// Asks again for what was not answered; who has waited for too long is told what there is.
@@ -191,6 +195,16 @@ impl Home {
             }
         }
     }
+}
+
+/// The first and the last of these posts.
+fn span(posts: &[Entry]) -> Option<(Seq, Seq)> {
+    let seqs = posts.iter().filter_map(|entry| match entry.what {
+        What::Post { seq, .. } => Some(seq),
+        _ => None,
+    });
+    let first = seqs.clone().min()?;
+    Some((first, seqs.max()?))
 }
 
 /// Of a page leaves out the rest that cannot fit, for a place weighs no more than its post.

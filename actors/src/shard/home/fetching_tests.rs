@@ -1,7 +1,10 @@
 //! Fetching, tested: whoever waits for posts gets them once they come, whatever was asked and answered in between.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use proptest::prelude::{any, prop};
+use proptest::{prop_assert_eq, proptest};
 use raft::eraftpb::{ConfState, HardState};
 
 use super::giving::GIVING_MAX;
@@ -151,6 +154,12 @@ impl Bench {
         out
     }
 
+    /// Who waits for posts of a group.
+    fn waiting(&self, name: &str) -> BTreeSet<Whom> {
+        let all = Some((Seq(0), Seq(u64::MAX)));
+        self.home.fetches.waiters.concerned(&group(name), all, Seq(0))
+    }
+
     fn pass(&mut self, span: Duration) -> Vec<Output> {
         self.now += span;
         let mut out = Vec::new();
@@ -278,12 +287,42 @@ fn a_session_waits_for_one_page_and_only_while_it_is_there() {
     for life in 1..1_000 {
         bench.read(1, life, 1 + u64::from(life % 9), 100_000);
     }
-    assert_eq!(bench.home.fetches.waiters.of(&group("club")).len(), 1);
+    assert_eq!(bench.waiting("club").len(), 1);
     assert!(bench.say(1, Ask::Detach { life: 3 }).len() <= 1, "an earlier one is over");
-    assert_eq!(bench.home.fetches.waiters.of(&group("club")).len(), 1);
+    assert_eq!(bench.waiting("club").len(), 1);
     bench.say(1, Ask::Detach { life: 999 });
-    assert_eq!(bench.home.fetches.waiters.of(&group("club")).len(), 0);
+    assert_eq!(bench.waiting("club").len(), 0);
     assert_eq!(asked(&bench.pass(AGES)), []);
+}
+
+#[test]
+fn a_session_that_is_ended_waits_for_nothing_any_more() {
+    let mut bench = Bench::with(&[("club", 9)]);
+    bench.read(1, 5, 1, 100_000);
+    bench.home.ended(session(1), 4);
+    assert_eq!(bench.waiting("club").len(), 1, "it has attached again since");
+    bench.home.ended(session(1), 5);
+    assert_eq!((bench.waiting("club").len(), asked(&bench.pass(AGES))), (0, vec![]));
+}
+
+#[test]
+fn an_answer_is_looked_at_by_those_it_can_serve() {
+    let mut bench = Bench::with(&[("club", 10_300)]);
+    for at in 1..=1_000 {
+        bench.read(at, 1, at * 10, 100_000);
+    }
+    assert_eq!(bench.waiting("club").len(), 1_000);
+    let waiters = &bench.home.fetches.waiters;
+    for first in [2, 5_000, 10_000] {
+        let came = Some((Seq(first), Seq(first + 255)));
+        let concerned = waiters.concerned(&group("club"), came, Seq(0)).len();
+        assert!((25..=52).contains(&concerned), "{concerned} from {first} on");
+    }
+    for at in 1..=1_000 {
+        let first = at * 10 + 1;
+        bench.answer(1, "club", posts("club", first..=first + 255), 0);
+    }
+    assert_eq!(bench.waiting("club").len(), 0);
 }
 
 #[test]
@@ -371,6 +410,60 @@ fn a_run_that_cannot_be_read_keeps_nobody_from_being_given_another() {
         let Some(Output::LoadRun(.., wanted @ For::Posts(_))) = out.pop() else {
             panic!("the run is not read for request {at}");
         };
+        for _ in 0..3 {
+            bench.home.fetch(&bench.replica, NodeId(1), fetch.clone(), &mut out);
+        }
+        assert!(out.is_empty(), "repeated while it waits, it is read once");
         bench.home.run_lost(wanted);
+    }
+}
+
+/// Waits for these posts of a group.
+fn waiting_for(ranges: &[(u64, u64)]) -> Waiting {
+    let (session, after) = (session(1), Number(0));
+    let read = Read { session, life: 1, after, count: 9, bytes: 9, pull: false };
+    let wanted = |(first, last): &(u64, u64)| (group("club"), Seq(*first), Seq(*last));
+    Waiting {
+        lacking: Lacking::Page(user("bob"), read, after),
+        entries: Vec::new(),
+        wanted: ranges.iter().map(wanted).collect(),
+        since: None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn whoever_an_answer_concerns_is_found(
+        steps in prop::collection::vec(
+            (0_u64..12, 1_u64..200, 0_u64..40, 0_u64..60, any::<bool>()),
+            1..60,
+        ),
+        came in (1_u64..260, 0_u64..60),
+        gone in 0_u64..120,
+    ) {
+        let mut waiters = Waiters::default();
+        let mut model: BTreeMap<Whom, Vec<(u64, u64)>> = BTreeMap::new();
+        for (who, first, length, gap, stays) in steps {
+            let whom = Whom::Session(session(who), false);
+            let second = first + length + 1 + gap;
+            let ranges = vec![(first, first + length), (second, second + length / 2)];
+            if stays {
+                waiters.put(whom, waiting_for(&ranges));
+                model.insert(whom, ranges);
+            } else {
+                waiters.take(whom);
+                model.remove(&whom);
+            }
+            waiters.ask(ShardId(0), &group("club"), &mut |_, _| ());
+            waiters.check();
+        }
+        let (first, last) = (came.0, came.0 + came.1);
+        let concerns = |ranges: &Vec<(u64, u64)>| {
+            ranges.iter().any(|(from, to)| from <= &gone || from <= &last && to >= &first)
+        };
+        let all = model.iter().filter(|(_, ranges)| concerns(ranges)).map(|(whom, _)| *whom);
+        let came = Some((Seq(first), Seq(last)));
+        let found = waiters.concerned(&group("club"), came, Seq(gone));
+        prop_assert_eq!(found, all.collect::<BTreeSet<_>>());
     }
 }

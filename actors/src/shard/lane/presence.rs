@@ -81,9 +81,9 @@ impl State {
         }
         for (user, session, life) in dead {
             let shard = self.router.shard_of(&user);
-            let Some(term) = self.shards.get(&shard).map(|hosted| hosted.role.term) else {
-                continue;
-            };
+            let Some(hosted) = self.shards.get_mut(&shard) else { continue };
+            hosted.home.ended(session, life);
+            let term = hosted.role.term;
             tracing::debug!(%user, ?session, "attachment of a session that is gone ends");
             let gone = user::Input::Detach { session, life };
             // Its last sign of life was long ago, and is noted.

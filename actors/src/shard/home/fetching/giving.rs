@@ -32,8 +32,10 @@ impl Home {
         let giving = &mut self.fetches.giving;
         if let Some(chunks) = replica.state().cold(&owner) {
             let waiting = giving.loading.entry(owner.clone()).or_default();
-            if waiting.len() < GIVING_MAX {
-                waiting.push((node, fetch));
+            let request = (node, fetch);
+            // Repeated while it waits, it is answered once.
+            if waiting.len() < GIVING_MAX && !waiting.contains(&request) {
+                waiting.push(request);
                 out.push(Output::Load(owner, chunks));
             }
             return;
@@ -41,10 +43,13 @@ impl Home {
         let after = Number(fetch.first.0.saturating_sub(1));
         match replica.state().mailbox(&owner).map(|group| group.log().read(after, COUNT, BYTES)) {
             Some(Found::OnDisk(run)) if giving.reading.len() < GIVING_MAX => {
-                giving.tickets += 1;
-                let ticket = giving.tickets;
-                giving.reading.insert(ticket, (node, fetch));
-                out.push(Output::LoadRun(owner, run, For::Posts(ticket)));
+                let request = (node, fetch);
+                if !giving.reading.values().any(|waiting| *waiting == request) {
+                    giving.tickets += 1;
+                    let ticket = giving.tickets;
+                    giving.reading.insert(ticket, request);
+                    out.push(Output::LoadRun(owner, run, For::Posts(ticket)));
+                }
             }
             Some(Found::OnDisk(_)) => {}
             Some(Found::Entries(entries)) => give(replica, node, fetch, &entries, out),

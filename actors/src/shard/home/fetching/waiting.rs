@@ -60,7 +60,10 @@ impl Asked {
 /// A group that is waited for.
 #[derive(Default)]
 struct Of {
-    waiting: BTreeSet<Whom>,
+    /// By the first and the last post of what they wait for; of those that begin together the longest first.
+    waiting: BTreeMap<(Seq, Reverse<Seq>), BTreeSet<Whom>>,
+    /// No range is longer, from its first to its last.
+    longest: u64,
     asked: BTreeMap<(Seq, Seq), Asked>,
 }
 
@@ -88,9 +91,23 @@ impl Waiters {
         self.entries + entries <= ENTRIES_MAX
     }
 
-    /// Who waits for posts of a group.
-    pub(super) fn of(&self, group: &GroupId) -> Vec<Whom> {
-        self.groups.get(group).map_or_else(Vec::new, |of| of.waiting.iter().copied().collect())
+    /// Who waits for posts of a group that are among those that came, from the first to the last, or are gone up to one.
+    pub(super) fn concerned(
+        &self,
+        group: &GroupId,
+        came: Option<(Seq, Seq)>,
+        gone: Seq,
+    ) -> BTreeSet<Whom> {
+        let Some(of) = self.groups.get(group) else { return BTreeSet::new() };
+        let beginning = |from: Seq, to: Seq| {
+            of.waiting.range((from, Reverse(Seq(u64::MAX)))..=(to, Reverse(Seq(0))))
+        };
+        let came = came.into_iter().flat_map(|(first, last)| {
+            let reaching = beginning(Seq(first.0.saturating_sub(of.longest)), last);
+            reaching.filter(move |((_, Reverse(end)), _)| *end >= first)
+        });
+        let gone = beginning(Seq(0), gone);
+        came.chain(gone).flat_map(|(_, whoms)| whoms).copied().collect()
     }
 
     pub(super) fn get(&self, whom: Whom) -> Option<&Waiting> {
@@ -100,8 +117,10 @@ impl Waiters {
     /// Somebody waits, for one thing instead of another if they did already.
     pub(super) fn put(&mut self, whom: Whom, waiting: Waiting) {
         drop(self.take(whom));
-        for (group, ..) in &waiting.wanted {
-            self.groups.entry(group.clone()).or_default().waiting.insert(whom);
+        for (group, first, last) in &waiting.wanted {
+            let of = self.groups.entry(group.clone()).or_default();
+            of.waiting.entry((*first, Reverse(*last))).or_default().insert(whom);
+            of.longest = of.longest.max(last.0.saturating_sub(first.0));
         }
         self.entries += waiting.entries.len();
         self.all.insert(whom, waiting);
@@ -111,9 +130,16 @@ impl Waiters {
     pub(super) fn take(&mut self, whom: Whom) -> Option<Waiting> {
         let waiting = self.all.remove(&whom)?;
         self.entries -= waiting.entries.len();
-        for (group, ..) in &waiting.wanted {
-            if let Some(of) = self.groups.get_mut(group) {
-                of.waiting.remove(&whom);
+        for (group, first, last) in &waiting.wanted {
+            let Some(of) = self.groups.get_mut(group) else { continue };
+            let range = (*first, Reverse(*last));
+            let Some(whoms) = of.waiting.get_mut(&range) else { continue };
+            whoms.remove(&whom);
+            if whoms.is_empty() {
+                of.waiting.remove(&range);
+            }
+            if of.waiting.is_empty() {
+                of.longest = 0;
             }
         }
         Some(waiting)
@@ -127,18 +153,17 @@ impl Waiters {
         ask: &mut impl FnMut(Fetch, Source),
     ) {
         let Some(of) = self.groups.get_mut(group) else { return };
-        let wanted = of.waiting.iter().filter_map(|whom| self.all.get(whom));
-        let wanted = wanted.flat_map(|waiting| &waiting.wanted);
-        let ranges = wanted.filter(|(of, ..)| of == group);
-        let ranges: BTreeSet<_> = ranges.map(|(_, first, last)| (*first, Reverse(*last))).collect();
-        let mut outer: BTreeSet<(Seq, Seq)> = BTreeSet::new();
-        for (first, Reverse(last)) in ranges {
+        let mut outer: Vec<(Seq, Seq)> = Vec::new();
+        for (first, Reverse(last)) in of.waiting.keys() {
             // What lies within another range comes with it.
-            if outer.last().is_none_or(|(_, covered)| last > *covered) {
-                outer.insert((first, last));
+            if outer.last().is_none_or(|(_, covered)| last > covered) {
+                outer.push((*first, *last));
             }
         }
-        of.asked.retain(|range, _| outer.contains(range));
+        of.asked.retain(|range, _| outer.binary_search(range).is_ok());
+        if of.asked.len() == outer.len() {
+            return;
+        }
         for range in outer {
             if of.asked.contains_key(&range) {
                 continue;
@@ -218,13 +243,16 @@ impl Waiters {
     pub(super) fn check(&self) {
         assert_eq!(self.entries, self.all.values().map(|waiting| waiting.entries.len()).sum());
         for (group, of) in &self.groups {
-            for whom in &of.waiting {
-                let wanted = &self.all[whom].wanted;
-                assert!(wanted.iter().any(|(of, ..)| of == group), "{group} is wanted");
+            for ((first, Reverse(last)), whoms) in &of.waiting {
+                let range = (group.clone(), *first, *last);
+                assert!(last.0 - first.0 <= of.longest && !whoms.is_empty());
+                assert!(whoms.iter().all(|whom| self.all[whom].wanted.contains(&range)));
             }
         }
-        for waiting in self.all.values() {
+        for (whom, waiting) in &self.all {
             for (group, first, last) in &waiting.wanted {
+                let of = &self.groups[group].waiting;
+                assert!(of[&(*first, Reverse(*last))].contains(whom), "it is found");
                 let mut asked = self.groups[group].asked.keys();
                 assert!(asked.any(|(from, to)| from <= first && last <= to), "it is asked for");
             }
