@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use super::{Inbound, Router};
 use crate::clock;
@@ -113,9 +114,9 @@ impl Router {
                 ToHome { shard, user: user.clone(), session: session.1, ask: ask.clone() };
             let wait = if self.home(to_home).is_ok() { REPEAT_AFTER } else { HOMELESS_WAIT };
             next = (next + wait).min(deadline);
-            while let Ok(Some(inbound)) =
-                tokio::time::timeout_at(next.into(), arrivals.recv()).await
-            {
+            while let Ok(inbound) = timeout_at(next.into(), arrivals.recv()).await {
+                // It was closed: nothing can come any more.
+                let Some(inbound) = inbound else { return Err(Refusal::Unavailable) };
                 let answer = match *inbound {
                     Inbound::Tell(Tell::NotHome { .. }) => {
                         next = next.min(clock::monotonic() + HOMELESS_WAIT);
@@ -145,5 +146,27 @@ pub(super) struct Registered<'a>(pub(super) &'a Router, pub(super) SessionId);
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.0.close_session(self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter::empty;
+
+    use super::*;
+    use crate::ids::{BootId, NodeId};
+
+    #[tokio::test]
+    async fn who_asks_ends_with_the_session_it_is_answered_at() {
+        const WITHIN: Duration = Duration::from_secs(20);
+        let router = Router::new(NodeId(1), BootId(1), 4, empty());
+        let bob = UserId::parse("bob").unwrap();
+        let begun = clock::monotonic();
+        let (asked, ()) = tokio::join!(router.ask(&bob, Question::Devices, WITHIN), async {
+            let next = router.open_session(mpsc::unbounded_channel().0);
+            router.close_session(SessionId { count: next.count - 1, ..next });
+        });
+        assert_eq!(asked, Err(Refusal::Unavailable));
+        assert!(clock::monotonic() - begun < WITHIN / 2, "it asked on, though nobody can answer");
     }
 }

@@ -30,6 +30,8 @@ const FRESH: Duration = Duration::from_secs(30);
 const SILENT: Duration = Duration::from_secs(2);
 /// Cards kept.
 const KEPT_MAX: usize = 50_000;
+/// Turns remembered, for cards that were asked for before them.
+const TURNS_MAX: usize = 4_096;
 
 /// What cards are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,34 @@ struct Table {
     for_all: HashMap<UserId, Kept>,
     /// Whose card, and as seen by whom.
     for_one: HashMap<(UserId, UserId), Kept>,
+    turns: Turns,
+}
+
+/// Who has lately turned from whom or to them: cards that were asked for before may be as they were then, however late they
+/// come.
+#[derive(Default)]
+struct Turns {
+    latest: HashMap<UserId, HashMap<UserId, Instant>>,
+    count: usize,
+    /// Too many did: everybody counts as having turned then.
+    all: Option<Instant>,
+}
+
+impl Turns {
+    fn note(&mut self, CardTurned { of, by }: &CardTurned, now: Instant) {
+        if self.count >= TURNS_MAX {
+            *self = Self { all: Some(now), ..Self::default() };
+        }
+        let from = self.latest.entry(of.clone()).or_default();
+        self.count += usize::from(from.insert(by.clone(), now).is_none());
+    }
+
+    /// Whether somebody has turned since a moment: from or to this one, or anybody.
+    fn since(&self, asked: Instant, of: &UserId, by: Option<&UserId>) -> bool {
+        let mut from = self.latest.get(of).into_iter().flatten();
+        let turned = from.any(|(whom, at)| *at >= asked && by.is_none_or(|by| by == whom));
+        turned || self.all.is_some_and(|at| at >= asked)
+    }
 }
 
 struct Kept {
@@ -74,19 +104,24 @@ impl Cards {
         (found, missing)
     }
 
-    /// Keeps what was heard; of whom nothing was, nothing is known for a moment.
+    /// Keeps what was heard on a question asked at `asked`; of whom nothing was, who asked knows nothing for a moment.
     fn keep(
         &self,
         by: &UserId,
         heard: &BTreeMap<UserId, Shown>,
         silent: BTreeSet<UserId>,
-        now: Instant,
+        (asked, now): (Instant, Instant),
     ) {
         let mut kept = write(&self.0);
         kept.make_room(heard.len() + silent.len(), now);
         for (user, Shown { card, to }) in heard {
             let (user, fresh) = (user.clone(), Kept { card: card.clone(), until: now + FRESH });
+            let turned = match to {
+                ShownTo::All => kept.turns.since(asked, &user, None),
+                ShownTo::Asker => kept.turns.since(asked, &user, Some(by)),
+            };
             match to {
+                _ if turned => {}
                 ShownTo::All => drop(kept.for_all.insert(user, fresh)),
                 ShownTo::Asker => drop(kept.for_one.insert((user, by.clone()), fresh)),
             }
@@ -95,15 +130,22 @@ impl Cards {
             // Another list may have heard of them meanwhile.
             if kept.find(&user, by, now).is_none() {
                 let none = Kept { card: Card::default(), until: now + SILENT };
-                kept.for_all.insert(user, none);
+                kept.for_one.insert((user, by.clone()), none);
             }
         }
     }
 
-    fn forget(&self, CardTurned { of, by }: &CardTurned) {
+    /// Leaves out the cards of those who have turned from or to this one since they were asked.
+    fn leave_out_turned(&self, cards: &mut BTreeMap<UserId, Card>, by: &UserId, asked: Instant) {
+        let kept = read(&self.0);
+        cards.retain(|user, _| !kept.turns.since(asked, user, Some(by)));
+    }
+
+    fn forget(&self, turned: &CardTurned, now: Instant) {
         let mut kept = write(&self.0);
-        kept.for_all.remove(of);
-        kept.for_one.remove(&(of.clone(), by.clone()));
+        kept.turns.note(turned, now);
+        kept.for_all.remove(&turned.of);
+        kept.for_one.remove(&(turned.of.clone(), turned.by.clone()));
     }
 }
 
@@ -141,11 +183,13 @@ impl Router {
         by: &UserId,
         what: CardsFor,
     ) -> BTreeMap<UserId, Card> {
-        let (mut cards, mut missing) = self.0.cards.find(users, by, clock::monotonic());
+        let asked = clock::monotonic();
+        let (mut cards, mut missing) = self.0.cards.find(users, by, asked);
         if !missing.is_empty() {
             let heard = self.ask_for_cards(&mut missing, by).await;
-            self.0.cards.keep(by, &heard, missing, clock::monotonic());
+            self.0.cards.keep(by, &heard, missing, (asked, clock::monotonic()));
             cards.extend(heard.into_iter().map(|(user, shown)| (user, shown.card)));
+            self.0.cards.leave_out_turned(&mut cards, by, asked);
         }
         if what == CardsFor::Members {
             cards.values_mut().for_each(|card| card.avatar = None);
@@ -166,7 +210,9 @@ impl Router {
         while clock::monotonic() < deadline {
             self.want_cards(session.1, by, missing);
             let again = (clock::monotonic() + AGAIN_AFTER).min(deadline);
-            while let Ok(Some(inbound)) = timeout_at(again.into(), arrivals.recv()).await {
+            while let Ok(inbound) = timeout_at(again.into(), arrivals.recv()).await {
+                // It was closed: nothing can come any more.
+                let Some(inbound) = inbound else { return heard };
                 let Inbound::Tell(Tell::Cards(told)) = *inbound else { continue };
                 heard.extend(told.into_iter().filter(|(user, _)| missing.remove(user)));
                 if missing.is_empty() {
@@ -216,7 +262,7 @@ impl Router {
 
     /// What a user shows to another has changed: from now on it is asked for again.
     pub fn card_turned(&self, turned: &CardTurned) {
-        self.0.cards.forget(turned);
+        self.0.cards.forget(turned, clock::monotonic());
     }
 
     /// Asks what these users are called; a session of this node is told `Named`.
@@ -256,23 +302,28 @@ mod tests {
     #[test]
     fn a_card_is_kept_for_a_while_and_never_more_than_so_many() {
         let (cards, now) = (Cards::default(), clock::monotonic());
-        cards.keep(&user("ann"), &heard("bob", ShownTo::All), BTreeSet::new(), now);
+        cards.keep(&user("ann"), &heard("bob", ShownTo::All), BTreeSet::new(), (now, now));
         assert_eq!(known(&cards, "ann", &["bob", "cat"], now), ["bob"]);
         assert!(known(&cards, "ann", &["bob"], now + FRESH).is_empty(), "too old");
         for at in 0..KEPT_MAX {
             let silent = [user(&format!("u{at}"))].into();
-            cards.keep(&user("ann"), &BTreeMap::new(), silent, now);
+            cards.keep(&user("ann"), &BTreeMap::new(), silent, (now, now));
         }
         assert!(read(&cards.0).len() <= KEPT_MAX);
-        cards.keep(&user("ann"), &heard("cat", ShownTo::Asker), BTreeSet::new(), now + SILENT);
+        cards.keep(
+            &user("ann"),
+            &heard("cat", ShownTo::Asker),
+            BTreeSet::new(),
+            (now, now + SILENT),
+        );
         assert_eq!(known(&cards, "ann", &["cat"], now + SILENT), ["cat"]);
     }
 
     #[test]
     fn what_only_the_asker_is_shown_is_for_no_other_list() {
         let (cards, now) = (Cards::default(), clock::monotonic());
-        cards.keep(&user("ann"), &heard("bob", ShownTo::Asker), BTreeSet::new(), now);
-        cards.keep(&user("ann"), &heard("cat", ShownTo::All), BTreeSet::new(), now);
+        cards.keep(&user("ann"), &heard("bob", ShownTo::Asker), BTreeSet::new(), (now, now));
+        cards.keep(&user("ann"), &heard("cat", ShownTo::All), BTreeSet::new(), (now, now));
         assert_eq!(known(&cards, "ann", &["bob", "cat"], now), ["bob", "cat"]);
         assert_eq!(known(&cards, "dan", &["bob", "cat"], now), ["cat"]);
     }
@@ -281,21 +332,59 @@ mod tests {
     fn who_blocks_somebody_is_asked_again_what_they_show_them() {
         let (cards, now) = (Cards::default(), clock::monotonic());
         for to in [ShownTo::All, ShownTo::Asker] {
-            cards.keep(&user("ann"), &heard("bob", to), BTreeSet::new(), now);
-            cards.forget(&CardTurned { of: user("bob"), by: user("ann") });
+            cards.keep(&user("ann"), &heard("bob", to), BTreeSet::new(), (now, now));
+            cards.forget(&CardTurned { of: user("bob"), by: user("ann") }, now);
             assert!(known(&cards, "ann", &["bob"], now).is_empty(), "{to:?}");
         }
+    }
+
+    #[test]
+    fn a_card_that_comes_after_its_owner_has_turned_is_neither_kept_nor_shown() {
+        let (cards, asked) = (Cards::default(), clock::monotonic());
+        let turned = asked + Duration::from_millis(5);
+        let late = asked + Duration::from_millis(200);
+        cards.forget(&CardTurned { of: user("bob"), by: user("ann") }, turned);
+        for to in [ShownTo::All, ShownTo::Asker] {
+            for by in ["ann", "dan"] {
+                cards.keep(&user(by), &heard("bob", to), BTreeSet::new(), (asked, late));
+                let mut shown = [(user("bob"), named("bob"))].into();
+                cards.leave_out_turned(&mut shown, &user(by), asked);
+                assert_eq!(shown.is_empty(), by == "ann", "{by} is shown it");
+            }
+            assert!(known(&cards, "ann", &["bob"], late).is_empty(), "{to:?}");
+        }
+        assert_eq!(known(&cards, "dan", &["bob"], late), ["bob"], "what he alone was shown");
+        cards.keep(&user("ann"), &heard("bob", ShownTo::All), BTreeSet::new(), (late, late));
+        assert_eq!(known(&cards, "ann", &["bob"], late), ["bob"], "asked for afterwards");
+    }
+
+    #[test]
+    fn of_many_turns_it_is_remembered_that_there_were() {
+        let (cards, asked) = (Cards::default(), clock::monotonic());
+        let turned = |name: &str| CardTurned { of: user(name), by: user("ann") };
+        cards.forget(&turned("bob"), asked);
+        for at in 0..TURNS_MAX {
+            cards.forget(&turned(&format!("u{at}")), asked);
+        }
+        assert!(read(&cards.0).turns.count <= TURNS_MAX);
+        cards.keep(&user("ann"), &heard("bob", ShownTo::All), BTreeSet::new(), (asked, asked));
+        assert!(known(&cards, "ann", &["bob"], asked).is_empty());
+        let later = asked + Duration::from_millis(1);
+        cards.keep(&user("ann"), &heard("bob", ShownTo::All), BTreeSet::new(), (later, later));
+        assert_eq!(known(&cards, "ann", &["bob"], later), ["bob"]);
     }
 
     #[test]
     fn a_home_that_is_silent_is_left_alone_for_a_moment_and_its_silence_hides_no_card() {
         let (cards, now) = (Cards::default(), clock::monotonic());
         let ask = |at| cards.find(vec![user("bob")], &user("ann"), at);
-        cards.keep(&user("ann"), &BTreeMap::new(), [user("bob")].into(), now);
+        cards.keep(&user("ann"), &BTreeMap::new(), [user("bob")].into(), (now, now));
         assert_eq!(ask(now), ([(user("bob"), Card::default())].into(), BTreeSet::new()));
         assert_eq!(ask(now + SILENT).1, [user("bob")].into());
-        cards.keep(&user("cat"), &heard("bob", ShownTo::All), BTreeSet::new(), now);
-        cards.keep(&user("ann"), &BTreeMap::new(), [user("bob")].into(), now);
+        let (_, missing) = cards.find(vec![user("bob")], &user("dan"), now);
+        assert_eq!(missing, [user("bob")].into(), "others ask for themselves");
+        cards.keep(&user("cat"), &heard("bob", ShownTo::All), BTreeSet::new(), (now, now));
+        cards.keep(&user("ann"), &BTreeMap::new(), [user("bob")].into(), (now, now));
         assert_eq!(known(&cards, "ann", &["bob"], now + SILENT), ["bob"]);
     }
 }
