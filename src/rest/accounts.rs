@@ -116,7 +116,7 @@ pub(super) async fn register(
     let from = peer_of(&request).map(household);
     let (bytes, _place) = rest.body(request).await?;
     let login = registration_of(&bytes)?;
-    rest.brakes.login(from)?;
+    rest.brakes.registration(from)?;
     let hash = rest.passwords.hash(login.password).await?;
     let question = Question::Register(hash.clone());
     match rest.homes.ask(&login.user, question, rest.timeout).await {
@@ -237,7 +237,7 @@ async fn judge(
     password: String,
     from: Option<IpAddr>,
 ) -> Result<Option<Box<str>>, Problem> {
-    rest.brakes.login(from)?;
+    rest.brakes.login(user, from)?;
     let guess = rest.brakes.guess(user, from)?;
     let judged = compare(rest, user, password).await;
     match &judged {

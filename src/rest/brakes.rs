@@ -31,6 +31,8 @@ pub(super) struct Brakes {
     /// Where users have logged in before.
     familiar: Familiar,
     logins: Brake,
+    /// Beyond those of their address, of users who have logged in there before.
+    logins_of_familiar: Brake,
     messages: Brake,
     groups: Brake,
     settings: Brake,
@@ -76,6 +78,7 @@ impl Brakes {
             guesses_of_user: per_minute(limits.login_failures_per_user_per_minute),
             familiar: Familiar::default(),
             logins: per_minute(limits.logins_per_address_per_minute),
+            logins_of_familiar: per_minute(limits.login_failures_per_minute),
             messages: per_second(limits.http_messages_per_second),
             groups: Brake::new(Duration::from_secs(1) / GROUPS_PER_SECOND, GROUPS_AT_ONCE),
             settings: Brake::new(SETTINGS_EVERY, SETTINGS_AT_ONCE),
@@ -104,10 +107,21 @@ impl Brakes {
         Ok(Guess { brakes: self, user, from, counts_for })
     }
 
-    /// Somebody wants to log in or to register.
-    pub(super) fn login(&self, from: Option<IpAddr>) -> Result<(), Problem> {
+    /// Somebody wants to register.
+    pub(super) fn registration(&self, from: Option<IpAddr>) -> Result<(), Problem> {
         let detail = "too many logins and registrations from this address; wait a little";
         take_of_address(&self.logins, from, detail)
+    }
+
+    /// Somebody wants to log in. Who has before, from there, is not locked out by others behind the same address.
+    pub(super) fn login(&self, user: &UserId, from: Option<IpAddr>) -> Result<(), Problem> {
+        let taken = self.registration(from);
+        let key = (user, from);
+        let may = || self.logins_of_familiar.take(&key, clock::wall()).is_ok();
+        if taken.is_err() && self.familiar.knows(&key) && may() {
+            return Ok(());
+        }
+        taken
     }
 
     /// Somebody asks for anything at all.

@@ -170,6 +170,34 @@ async fn an_address_is_slowed_and_loopback_is_not() {
 }
 
 #[tokio::test]
+async fn who_has_logged_in_there_is_not_locked_out_by_others_behind_the_address() {
+    let stage = stage_with(Played::default(), |c| {
+        c.limits.logins_per_address_per_minute = 4;
+        c.limits.login_failures_per_minute = 2;
+    });
+    let from = async |call: &str, host: u8, user: &str, password: &str| {
+        let mut request = Request::post(call)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(account(user, password)))
+            .unwrap();
+        request.extensions_mut().insert(Peer(SocketAddr::from(([192, 0, 2, host], 9))));
+        stage.ask(request).await
+    };
+    let login = async |host, user, password| from("/v1/login", host, user, password).await;
+    assert_eq!(from("/v1/register", 1, "bob", "correct horse").await.status, 201);
+    assert_eq!(login(1, "bob", "correct horse").await.status, 200);
+    for user in ["guess-1", "guess-2"] {
+        login(1, user, "wrong horse!").await.refuses(401, "unauthenticated", "");
+    }
+    login(1, "guess-3", "wrong horse!").await.refuses(429, "rate_limited", "address");
+    from("/v1/register", 1, "dan", "correct horse").await.refuses(429, "rate_limited", "address");
+    for _ in 1..=2 {
+        assert_eq!(login(1, "bob", "correct horse").await.status, 200, "he was there before");
+    }
+    login(1, "bob", "correct horse").await.refuses(429, "rate_limited", "address");
+}
+
+#[tokio::test]
 async fn without_a_majority_nobody_logs_in() {
     let homes = Played { asks: Err(Refusal::Unavailable), ..Played::default() };
     let stage = stage_with(homes, |_| {});
