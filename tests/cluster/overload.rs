@@ -17,6 +17,8 @@ const PLACES: usize = 64;
 /// Users who send many at once, and how many.
 const SENDERS: usize = 4;
 const EACH: u64 = 150;
+/// Users who send one at a time: with the senders no more than the places kept for those who have none on their way.
+const BYSTANDERS: usize = 4;
 
 /// Someone with many messages for one other, who repeats what is refused when told to.
 struct Sender {
@@ -113,26 +115,51 @@ async fn read_up_to(socket: &mut Socket, seq: u64) -> u64 {
     }
 }
 
-/// Someone who says one thing after the other and reads, and is never refused, until the others are done.
-async fn bystander(cluster: &Cluster, done: &AtomicBool) -> usize {
-    let (from, to) = (cluster.user("lone").await, cluster.user("friend").await);
-    let mut socket = Socket::login(&cluster.first_url(), &from.token, "phone").await;
-    let mut friend = Socket::login(&cluster.first_url(), &to.token, "phone").await;
-    let mut said = 0;
-    while !done.load(Ordering::SeqCst) || said < 10 {
-        said += 1;
-        let ok = socket.send(&to.conv(), &format!("l{said}"), "one at a time").await;
-        assert_eq!(ok["seq"], said);
-        friend.event("message").await;
-        let read = json!({"conv": from.conv(), "seq": said});
-        friend.request("read", read).await.expect("reading goes on");
-        friend.request("ping", json!({"n": said})).await.expect("so do pings");
-        let n = read_up_to(&mut socket, said).await;
-        socket.ack(n).await;
-        let pull = json!({"after": 0, "limit": 1});
-        friend.request("pull", pull).await.expect("and looking back");
+/// Someone who says one thing after the other and reads, and is never refused.
+struct Bystander {
+    from: User,
+    to: User,
+    socket: Socket,
+    friend: Socket,
+    said: u64,
+}
+
+impl Bystander {
+    async fn new(cluster: &Cluster) -> Self {
+        let (from, to) = (cluster.user("lone").await, cluster.user("friend").await);
+        let socket = Socket::login(&cluster.first_url(), &from.token, "phone").await;
+        let friend = Socket::login(&cluster.first_url(), &to.token, "phone").await;
+        Self { from, to, socket, friend, said: 0 }
     }
-    usize::try_from(said).unwrap()
+
+    async fn say(&mut self) -> String {
+        self.said += 1;
+        self.socket.ask("send", message(&self.to, self.said)).await.expect("the socket stays")
+    }
+
+    /// What was said arrives, is read, and the blue tick comes back.
+    async fn heard(&mut self, id: &str) {
+        let said = self.said;
+        let ok = self.socket.reply(id).await.expect("who sends one at a time is not refused");
+        assert_eq!(ok["seq"], said);
+        self.friend.event("message").await;
+        let read = json!({"conv": self.from.conv(), "seq": said});
+        self.friend.request("read", read).await.expect("reading goes on");
+        self.friend.request("ping", json!({"n": said})).await.expect("so do pings");
+        let pull = json!({"after": 0, "limit": 1});
+        self.friend.request("pull", pull).await.expect("and looking back");
+        let n = read_up_to(&mut self.socket, said).await;
+        self.socket.ack(n).await;
+    }
+
+    /// Until the others are done.
+    async fn go_on(&mut self, first: &str, done: &AtomicBool) {
+        self.heard(first).await;
+        while !done.load(Ordering::SeqCst) {
+            let id = self.say().await;
+            self.heard(&id).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -144,6 +171,10 @@ async fn too_many_messages_at_once_come_again_as_told_and_disturb_nobody() {
     for _ in 0..SENDERS {
         senders.push(Sender::new(&cluster).await);
     }
+    let mut bystanders = Vec::new();
+    for _ in 0..BYSTANDERS {
+        bystanders.push(Bystander::new(&cluster).await);
+    }
     // It finds all of them waiting when it goes on.
     cluster.stop(&node);
     for sender in &mut senders {
@@ -151,13 +182,18 @@ async fn too_many_messages_at_once_come_again_as_told_and_disturb_nobody() {
             sender.ask(number).await;
         }
     }
+    let mut first = Vec::new();
+    for bystander in &mut bystanders {
+        first.push(bystander.say().await);
+    }
     cluster.cont(&node);
     let done = AtomicBool::new(false);
     let finish = async {
         futures_util::future::join_all(senders.iter_mut().map(Sender::finish)).await;
         done.store(true, Ordering::SeqCst);
     };
-    let all = async { tokio::join!(finish, bystander(&cluster, &done)) };
+    let others = bystanders.iter_mut().zip(&first).map(|(one, first)| one.go_on(first, &done));
+    let all = async { tokio::join!(finish, futures_util::future::join_all(others)) };
     timeout(PATIENCE, all).await.expect("all should have their check marks");
     for sender in &senders {
         assert!(sender.refused > 0, "there were never too many");
