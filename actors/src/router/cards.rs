@@ -2,7 +2,8 @@
 //!
 //! A card is a courtesy: a home that does not answer soon makes a list late by a moment, and never wrong or refused. What was
 //! learnt is kept for a short while, so that a list that is asked for again and again asks nobody, and what is shown to
-//! everybody alike is asked for once for all lists of this node.
+//! everybody alike is asked for once for all lists of this node. A card that its owner has turned from or to its reader since
+//! it was asked for is neither shown nor kept: it may be as it was before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::RwLock;
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const AGAIN_AFTER: Duration = Duration::from_millis(80);
 /// How long a card is kept: so late is a new name in others' lists.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long a home that did not answer is left alone.
+/// How long a home that did not answer is left alone by who asked.
 const SILENT: Duration = Duration::from_secs(2);
 /// Cards kept.
 const KEPT_MAX: usize = 50_000;

@@ -2,7 +2,7 @@
 //!
 //! Any replica that has applied a post may give it, for it never changes; the nearest is asked first, then the leader, who
 //! alone can say that one is gone. What is asked for and not answered is asked for again. An answer is for all who wait for
-//! that group, whoever it was asked for, and whenever it comes.
+//! any of what it brings, whoever it was asked for, and whenever it comes.
 
 mod giving;
 mod waiting;
