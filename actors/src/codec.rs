@@ -42,6 +42,9 @@ pub enum BadBytes {
     /// The bytes do not hold such a value.
     #[error("malformed value")]
     Malformed,
+    /// There are no bytes: the file they were in is gone.
+    #[error("its file is gone")]
+    Gone,
 }
 
 /// Writes behind what is there, without what `std::io::Write` costs for each small field.

@@ -1,9 +1,10 @@
 //! Ledger: what a mailbox remembers of each message it took, for as long as a retry may come.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::index::Index;
 use crate::ids::{Cid, MessageId, Number, Seq, Timestamp, UserId};
 
 /// What is remembered of one message.
@@ -31,15 +32,28 @@ pub struct Ledger {
     rows: VecDeque<Row>,
     /// How many rows have ever gone; the absolute number of `rows[0]`.
     gone: u64,
-    by_key: BTreeMap<u128, u64>,
+    by_key: Index,
 }
 
 impl Ledger {
     /// Builds a ledger from its stored rows, the first of which has the absolute number `gone`.
     #[must_use]
     pub fn restore(gone: u64, rows: VecDeque<Row>) -> Self {
-        let by_key = (gone..).zip(&rows).map(|(at, row)| (row.key, at)).collect();
-        Self { rows, gone, by_key }
+        let mut ledger = Self { rows, gone, by_key: Index::default() };
+        for at in ledger.gone..ledger.end() {
+            ledger.note(at);
+        }
+        ledger
+    }
+
+    fn row(&self, at: u64) -> Option<&Row> {
+        self.rows.get(usize::try_from(at.checked_sub(self.gone)?).ok()?)
+    }
+
+    /// Makes a row be found by its key.
+    fn note(&mut self, at: u64) {
+        let Self { rows, gone, by_key } = self;
+        by_key.insert(at, |at| rows[(at - *gone) as usize].key);
     }
 
     /// Names a message by who sent it and the id they gave it (XXH3, 128 bit).
@@ -55,14 +69,15 @@ impl Ledger {
     /// What is remembered of this message.
     #[must_use]
     pub fn find(&self, from: &UserId, cid: &Cid) -> Option<&Row> {
-        let at = *self.by_key.get(&Self::key(from, cid))?;
-        let row = self.rows.get(usize::try_from(at - self.gone).ok()?)?;
+        let key = Self::key(from, cid);
+        let key_of = |at: u64| self.rows[(at - self.gone) as usize].key;
+        let row = self.row(self.by_key.find(key, key_of)?)?;
         (row.from == *from).then_some(row)
     }
 
     pub(super) fn push(&mut self, row: Row) {
-        self.by_key.insert(row.key, self.gone + self.rows.len() as u64);
         self.rows.push_back(row);
+        self.note(self.end() - 1);
     }
 
     /// Rows of entries after `after`, up to and including `to`.
@@ -89,12 +104,12 @@ impl Ledger {
             if !old(row) || row.n > done {
                 break;
             }
-            if self.by_key.get(&row.key) == Some(&self.gone) {
-                self.by_key.remove(&row.key);
-            }
+            self.by_key.remove(row.key, self.gone);
             self.rows.pop_front();
             self.gone += 1;
         }
+        let Self { rows, gone, by_key } = self;
+        by_key.shrink(|at| rows[(at - *gone) as usize].key);
     }
 
     /// The absolute number of the oldest row.
@@ -118,13 +133,13 @@ impl Ledger {
     /// Bytes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
-        const ROW_AND_INDEX: usize = 176;
+        const ROW_AND_INDEX: usize = 152;
         self.rows.len() * ROW_AND_INDEX
     }
 
     pub(super) fn check(&self) {
         let ordered = |(a, b): (&Row, &Row)| a.n < b.n && a.at <= b.at;
         assert!(self.rows.iter().zip(self.rows.iter().skip(1)).all(ordered), "rows in order");
-        assert_eq!(self.by_key.len(), self.rows.len(), "one key per row");
+        assert_eq!(self.by_key.rows().count(), self.rows.len(), "one key per row");
     }
 }

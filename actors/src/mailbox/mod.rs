@@ -27,6 +27,7 @@ mod expiry;
 pub mod groups;
 pub mod history;
 pub mod image;
+mod index;
 pub mod ledger;
 pub mod log;
 pub mod marks;

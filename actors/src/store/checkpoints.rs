@@ -1,7 +1,8 @@
 //! Checkpoints: the state of all shards as of a few seconds ago, so that the journal before it may
 //! go.
 //!
-//! Owns      `<data>/state/<n>`, one sled database; `<n>` is the newest, older ones were set aside.
+//! Owns      `<data>/state/<n>`, one sled database with the value log beside it; `<n>` is the newest, older ones were
+//!           set aside.
 //! Promises  a shard's changes and the index they stand at appear together or not at all; `done`
 //!           comes after a real flush; a value that was damaged is an error, never an answer; a
 //!           snapshot that is being received is invisible until it is whole.
@@ -23,9 +24,11 @@ use super::error::io;
 use super::{Fatal, LogStart, StoreError};
 use crate::ids::ShardId;
 
+mod collecting;
 pub(super) mod layout;
 mod opening;
 mod reader;
+pub(super) mod value_log;
 mod writer;
 
 pub use layout::VALUE_BYTES_MAX;
@@ -132,18 +135,21 @@ pub struct CheckpointOptions {
     pub open_within: Duration,
     /// The least time between two flushes; checkpoints that come meanwhile share the next.
     pub flush_every: Duration,
+    /// How long a file of the value log becomes, in bytes.
+    pub value_file_bytes: u64,
     /// Called once when a write failed.
     pub fatal: Fatal,
 }
 
 impl CheckpointOptions {
-    /// 6 MiB of cache, a minute to open, two flushes a second.
+    /// 6 MiB of cache, a minute to open, two flushes a second, long values in files of 64 MiB.
     #[must_use]
     pub fn new(fatal: Fatal) -> Self {
         Self {
             cache_bytes: 6 << 20,
             open_within: Duration::from_secs(60),
             flush_every: Duration::from_millis(500),
+            value_file_bytes: 64 << 20,
             fatal,
         }
     }
@@ -152,6 +158,7 @@ impl CheckpointOptions {
 impl Checkpoints {
     fn start(
         disk: Disk,
+        log: value_log::ValueLog,
         found: opening::Found,
         options: CheckpointOptions,
     ) -> Result<Self, StoreError> {
@@ -163,7 +170,7 @@ impl Checkpoints {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             thread.map(|thread| threads.push(thread)).map_err(io("start a thread for", &dir))
         };
-        let writer = writer::Writer::new(disk.clone(), found, options);
+        let writer = writer::Writer::new(disk.clone(), log, found, options);
         spawn("checkpoints", Box::new(move || writer.run(&inbox)))?;
         for _ in 0..READERS {
             let (disk, questions) = (disk.clone(), Arc::clone(&questions));

@@ -339,8 +339,9 @@ impl Recovered {
 
 /// For fuzzing: reads whatever a data directory may hold; answers whether it was any of it.
 pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let record = checkpoints::value_log::fuzz(bytes);
     let (image, log) = (checkpoints::layout::fuzz(bytes), journal::fuzz(bytes));
-    identity::fuzz(bytes) || births::fuzz(bytes) || image || log
+    identity::fuzz(bytes) || births::fuzz(bytes) || record || image || log
 }
 
 /// For fuzzing: files and values as they are written.

@@ -3,7 +3,9 @@
 //! ```text
 //! key    shard u16 BE | generation u32 BE | the shard's own key
 //!        shard u16 BE | FF FF FF FF                               its ShardImage
-//! value  version u8 | crc32 of key and bytes, u32 LE | bytes
+//! value  version u8 = 1 | crc32 of key and bytes, u32 LE | bytes
+//!        version u8 = 2 | crc32 of key and bytes, u32 LE | file u64 LE | at u64 LE | length u32 LE
+//!                                                          a long value: where its record is in the value log
 //! ```
 //! The key is in the checksum so that a value under a wrong key is seen too. An image's bytes are
 //! bincode.
@@ -12,12 +14,23 @@ use crate::codec::{self, BadBytes};
 use crate::ids::ShardId;
 
 use super::ShardImage;
+use super::value_log::Place;
 
-/// The longest value: sled keeps longer ones in files of their own, which grow without bound.
+/// The longest value.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 
-const VERSION: u8 = 1;
+const HERE: u8 = 1;
+const IN_LOG: u8 = 2;
 const HEAD: usize = 5;
+
+/// What stands under a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    /// The value itself.
+    Here(&'a [u8]),
+    /// Where its record is in the value log.
+    InLog(Place),
+}
 
 /// Bytes before the shard's own key.
 pub(super) const PREFIX: usize = 6;
@@ -49,22 +62,54 @@ pub(super) fn place(key: &[u8]) -> Option<(ShardId, u32)> {
 pub(super) fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     // Invariant: callers cut what is longer into several values.
     debug_assert!(bytes.len() <= VALUE_BYTES_MAX, "a value of {} bytes", bytes.len());
+    sealed(HERE, key, bytes)
+}
+
+pub(super) fn seal_place(key: &[u8], place: Place) -> Vec<u8> {
+    let Place { file, at, length } = place;
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&file.to_le_bytes());
+    bytes[8..16].copy_from_slice(&at.to_le_bytes());
+    bytes[16..].copy_from_slice(&length.to_le_bytes());
+    sealed(IN_LOG, key, &bytes)
+}
+
+fn sealed(version: u8, key: &[u8], bytes: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEAD + bytes.len());
-    value.push(VERSION);
+    value.push(version);
     value.extend_from_slice(&checksum(key, bytes).to_le_bytes());
     value.extend_from_slice(bytes);
     value
 }
 
-pub(super) fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], BadBytes> {
+pub(super) fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<Value<'a>, BadBytes> {
     let (head, bytes) = value.split_at_checked(HEAD).ok_or(BadBytes::Short(value.len()))?;
-    if head[0] != VERSION {
-        return Err(BadBytes::Version { found: head[0], newest: VERSION });
+    if !(HERE..=IN_LOG).contains(&head[0]) {
+        return Err(BadBytes::Version { found: head[0], newest: IN_LOG });
     }
     if head[1..] != checksum(key, bytes).to_le_bytes() {
         return Err(BadBytes::Checksum);
     }
-    Ok(bytes)
+    if head[0] == HERE {
+        return Ok(Value::Here(bytes));
+    }
+    let place = bytes.split_first_chunk::<8>().and_then(|(file, rest)| {
+        let (at, length) = rest.split_first_chunk::<8>()?;
+        let (file, at) = (u64::from_le_bytes(*file), u64::from_le_bytes(*at));
+        Some(Place { file, at, length: u32::from_le_bytes(length.try_into().ok()?) })
+    });
+    place.map(Value::InLog).ok_or(BadBytes::Malformed)
+}
+
+/// Where a value's record is in the value log, if it is there and can be told.
+pub(super) fn place_of(key: &[u8], value: &[u8]) -> Option<Place> {
+    if value.first() != Some(&IN_LOG) {
+        return None;
+    }
+    match open(key, value) {
+        Ok(Value::InLog(place)) => Some(place),
+        _ => None,
+    }
 }
 
 pub(super) fn seal_image(shard: ShardId, image: &ShardImage) -> Vec<u8> {
@@ -72,7 +117,10 @@ pub(super) fn seal_image(shard: ShardId, image: &ShardImage) -> Vec<u8> {
 }
 
 pub(super) fn open_image(shard: ShardId, value: &[u8]) -> Result<ShardImage, BadBytes> {
-    codec::decode(open(&prefix(shard, IMAGE), value)?)
+    match open(&prefix(shard, IMAGE), value)? {
+        Value::Here(bytes) => codec::decode(bytes),
+        Value::InLog(_) => Err(BadBytes::Malformed),
+    }
 }
 
 /// For fuzzing: reads a key or an image, also past a head that is wrong; answers whether it was one.
@@ -91,7 +139,7 @@ pub(in crate::store) fn seed() -> Vec<u8> {
     seal_image(ShardId(1), &image)
 }
 
-fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
+pub(super) fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(key);
     hasher.update(bytes);

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::layout::{self, IMAGE};
+use super::value_log::{self, ValueLog};
 use super::{CheckpointOptions, Checkpoints, Disk, ShardImage, StoreError};
 use crate::codec::BadBytes;
 use crate::ids::ShardId;
@@ -58,11 +59,12 @@ pub(in crate::store) fn open(
             Err(error) => return Err(error),
         }
     };
-    sync_dir(&disk.dir)?;
     sync_dir(&state)?;
     sync_dir(data)?;
     let images = found.images.clone();
-    let checkpoints = Checkpoints::start(disk, found, options)?;
+    let log = ValueLog::open(value_log::dir_of(&disk.dir), options.value_file_bytes)?;
+    sync_dir(&disk.dir)?;
+    let checkpoints = Checkpoints::start(disk, log, found, options)?;
     Ok(Opened { checkpoints, images, set_aside })
 }
 

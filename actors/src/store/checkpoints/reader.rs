@@ -1,8 +1,12 @@
 //! Reader: answers questions about the valid generation, and checks every value it hands out.
 
-use super::layout::{self, PREFIX};
-use super::{Chunk, Disk, Last, Pairs, Reply, StoreError};
+use std::io::ErrorKind;
+
+use super::layout::{self, PREFIX, Value};
+use super::{Chunk, Disk, Last, Pairs, Reply, StoreError, value_log};
+use crate::codec::BadBytes;
 use crate::ids::ShardId;
+use crate::store::error::io;
 
 /// How often a read that was overtaken by a change begins again.
 const TRIES: usize = 3;
@@ -45,16 +49,40 @@ impl Disk {
     }
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.db.get(key).map_err(self.failed())?;
-        value.map(|value| self.unseal(key, &value)).transpose()
+        for _ in 0..TRIES {
+            let value = self.db.get(key).map_err(self.failed())?;
+            let Some(value) = value else { return Ok(None) };
+            if let Some(value) = self.unseal(key, &value)? {
+                return Ok(Some(value));
+            }
+        }
+        Err(self.bad(key, BadBytes::Gone))
     }
 
-    fn unseal(&self, key: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
-        layout::open(key, value).map(<[u8]>::to_vec).map_err(|why| StoreError::BadValue {
-            dir: self.dir.clone(),
-            key: layout::readable(key),
-            why,
-        })
+    /// The value behind what stood under a key; `None` when it has been moved since.
+    fn unseal(&self, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let place = match layout::open(key, value).map_err(|why| self.bad(key, why))? {
+            Value::Here(bytes) => return Ok(Some(bytes.to_vec())),
+            Value::InLog(place) => place,
+        };
+        let dir = value_log::dir_of(&self.dir);
+        match value_log::read(&dir, key, place) {
+            Ok(read) => read.map(Some).map_err(|why| self.bad(key, why)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io("read", &dir)(error)),
+        }
+    }
+
+    /// The value of a pair that was just seen; `None` when it is gone.
+    fn value_seen(&self, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.unseal(key, value)? {
+            None => self.value(key),
+            value => Ok(value),
+        }
+    }
+
+    fn bad(&self, key: &[u8], why: BadBytes) -> StoreError {
+        StoreError::BadValue { dir: self.dir.clone(), key: layout::readable(key), why }
     }
 
     fn export(
@@ -89,11 +117,12 @@ impl Disk {
         let (mut chunk, mut bytes) = (Chunk::default(), 0);
         for item in self.db.range(from..to) {
             let (key, value) = item.map_err(self.failed())?;
+            let Some(value) = self.value_seen(&key, &value)? else { continue };
             bytes += key.len() + value.len();
             if bytes > bytes_max && !chunk.pairs.is_empty() {
                 return Ok(chunk);
             }
-            chunk.pairs.push((key[PREFIX..].to_vec(), self.unseal(&key, &value)?));
+            chunk.pairs.push((key[PREFIX..].to_vec(), value));
         }
         chunk.last = Last::Yes;
         Ok(chunk)
@@ -115,7 +144,8 @@ impl Disk {
         let mut pairs = Vec::new();
         for item in self.db.scan_prefix(layout::key(shard, generation, prefix)) {
             let (key, value) = item.map_err(self.failed())?;
-            pairs.push((key[PREFIX..].to_vec(), self.unseal(&key, &value)?));
+            let value = self.value_seen(&key, &value)?;
+            pairs.extend(value.map(|value| (key[PREFIX..].to_vec(), value)));
         }
         Ok(pairs)
     }

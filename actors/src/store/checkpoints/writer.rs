@@ -7,8 +7,10 @@ use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::collecting::Collector;
 use super::layout::{self, IMAGE};
 use super::opening::Found;
+use super::value_log::{self, ValueLog};
 use super::{Checkpoint, CheckpointOptions, Disk, Pairs, Reply, ShardImage, StoreError, Stored};
 use crate::clock;
 use crate::ids::ShardId;
@@ -42,18 +44,30 @@ impl Order {
 }
 
 pub(super) struct Writer {
-    disk: Disk,
+    pub(super) disk: Disk,
+    pub(super) log: ValueLog,
+    pub(super) collector: Collector,
     fatal: Fatal,
+    /// The generation of each shard's newest checkpoint, written or waiting.
+    generations: BTreeMap<ShardId, u32>,
     /// The generation that a shard's incoming snapshot is written to.
     staging: BTreeMap<ShardId, u32>,
     /// The highest generation that was ever used, so that none is used twice.
     highest: BTreeMap<ShardId, u32>,
     trash: VecDeque<(ShardId, u32)>,
-    /// Written, not flushed.
-    waiting: Vec<(Vec<(ShardId, u64)>, Stored)>,
+    /// To be written with the next flush: what is in the value log must be on disk before a key points to it.
+    waiting: Vec<(Vec<Checkpoint>, Stored)>,
     /// Each flush of sled is several of the disk, which the journal waits for: not more often than this.
     flush_every: Duration,
     flushed: Instant,
+}
+
+/// One shard's changes, and what then is known of it.
+struct Change {
+    shard: ShardId,
+    image: ShardImage,
+    /// Keys with what will stand under them; `None` for those that go.
+    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 enum Next {
@@ -62,16 +76,25 @@ enum Next {
 }
 
 impl Writer {
-    pub(super) fn new(disk: Disk, found: Found, options: CheckpointOptions) -> Self {
+    pub(super) fn new(
+        disk: Disk,
+        log: ValueLog,
+        found: Found,
+        options: CheckpointOptions,
+    ) -> Self {
         let images = found.images.iter().map(|(shard, image)| (*shard, image.generation));
-        let mut highest = BTreeMap::new();
-        for (shard, generation) in images.chain(found.trash.iter().copied()) {
+        let generations: BTreeMap<_, _> = images.collect();
+        let mut highest = generations.clone();
+        for (shard, generation) in found.trash.iter().copied() {
             let known = highest.entry(shard).or_insert(generation);
             *known = generation.max(*known);
         }
         Self {
             disk,
+            log,
+            collector: Collector::new(),
             fatal: options.fatal,
+            generations,
             staging: BTreeMap::new(),
             highest,
             trash: found.trash.into(),
@@ -124,7 +147,7 @@ impl Writer {
 
     fn perform(&mut self, order: Order) -> Result<Next, StoreError> {
         match order {
-            Order::Write(checkpoints, done) => self.write(checkpoints, done)?,
+            Order::Write(checkpoints, done) => self.waiting.push((checkpoints, done)),
             Order::ImportBegin { shard, reply } => {
                 self.begin(shard);
                 reply(Ok(()));
@@ -137,43 +160,84 @@ impl Writer {
         Ok(Next::Go)
     }
 
-    fn write(&mut self, checkpoints: Vec<Checkpoint>, done: Stored) -> Result<(), StoreError> {
-        let mut stored = Vec::with_capacity(checkpoints.len());
-        for checkpoint in checkpoints {
-            let (shard, image) = self.apply(checkpoint)?;
-            stored.push((shard, image.at.index));
-        }
-        self.waiting.push((stored, done));
-        Ok(())
-    }
-
-    /// Makes durable what was written, and says so.
+    /// Writes what waits and makes it durable, and says so.
     fn flush(&mut self) -> Result<(), StoreError> {
+        let (moves, emptied) = self.move_some()?.into_parts();
+        let (mut changes, mut answers) = (Vec::new(), Vec::new());
+        for (checkpoints, done) in std::mem::take(&mut self.waiting) {
+            let stored: Vec<_> = checkpoints.iter().map(|one| (one.shard, one.at.index)).collect();
+            for checkpoint in checkpoints {
+                changes.push(self.prepare(checkpoint)?);
+            }
+            answers.push((stored, done));
+        }
+        self.log.sync()?;
+        for change in changes {
+            self.apply(change)?;
+        }
+        self.redirect(moves)?;
+        self.count_some()?;
         self.disk.db.flush().map_err(self.disk.failed())?;
         self.flushed = clock::monotonic();
-        for (stored, done) in std::mem::take(&mut self.waiting) {
+        self.free(emptied)?;
+        for (stored, done) in answers {
             done(stored);
         }
         Ok(())
     }
 
-    /// Writes one shard's changes and its image in one atomic batch.
-    fn apply(&mut self, checkpoint: Checkpoint) -> Result<(ShardId, ShardImage), StoreError> {
+    /// What one shard's changes write; what is long goes to the value log now.
+    fn prepare(&mut self, checkpoint: Checkpoint) -> Result<Change, StoreError> {
         let Checkpoint { shard, at, replicas, head, puts, deletes } = checkpoint;
-        let before = self.disk.generation(shard);
-        // Invariant: a shard's checkpoints only move forward.
-        debug_assert!(before.is_none_or(|(_, before)| before.index <= at.index), "{shard}");
-        let generation = before.map_or_else(|| self.fresh(shard), |(generation, _)| generation);
-        let image = ShardImage { generation, at, replicas, head };
-        let mut batch = sled::Batch::default();
-        for own in &deletes {
-            batch.remove(layout::key(shard, generation, own));
+        let known = self.generations.get(&shard).copied();
+        let generation = known.unwrap_or_else(|| self.fresh(shard));
+        self.generations.insert(shard, generation);
+        let deletes = deletes.iter().map(|own| (layout::key(shard, generation, own), None));
+        let mut values: BTreeMap<_, _> = deletes.collect();
+        for (own, bytes) in &puts {
+            let key = layout::key(shard, generation, own);
+            let value = self.seal(&key, bytes)?;
+            values.insert(key, Some(value));
         }
-        put_all(&mut batch, shard, generation, &puts);
+        Ok(Change { shard, image: ShardImage { generation, at, replicas, head }, values })
+    }
+
+    /// What stands under a key: the value, or where in the value log it was added.
+    fn seal(&mut self, key: &[u8], bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+        if !value_log::takes(key, bytes) {
+            return Ok(layout::seal(key, bytes));
+        }
+        self.log.add(key, bytes).map(|place| layout::seal_place(key, place))
+    }
+
+    /// Writes one shard's changes and its image in one atomic batch.
+    fn apply(&mut self, Change { shard, image, values }: Change) -> Result<(), StoreError> {
+        // Invariant: a shard's checkpoints only move forward.
+        debug_assert!(
+            self.disk.image(shard).is_none_or(|before| before.at.index <= image.at.index),
+            "{shard}"
+        );
+        let mut batch = sled::Batch::default();
+        self.fill(&mut batch, values)?;
         batch.insert(&layout::prefix(shard, IMAGE), layout::seal_image(shard, &image));
         self.disk.db.apply_batch(batch).map_err(self.disk.failed())?;
-        self.show(shard, image.clone());
-        Ok((shard, image))
+        self.show(shard, image);
+        Ok(())
+    }
+
+    fn fill(
+        &mut self,
+        batch: &mut sled::Batch,
+        values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    ) -> Result<(), StoreError> {
+        for (key, value) in values {
+            self.count_change(&key, value.as_deref())?;
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, shard: ShardId) {
@@ -187,11 +251,18 @@ impl Writer {
         shard: ShardId,
         pairs: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<Result<(), StoreError>, StoreError> {
-        let Some(generation) = self.staging.get(&shard) else {
+        let Some(generation) = self.staging.get(&shard).copied() else {
             return Ok(Err(StoreError::NotImporting { shard }));
         };
+        let mut values = BTreeMap::new();
+        for (own, bytes) in pairs {
+            let key = layout::key(shard, generation, own);
+            let value = self.seal(&key, bytes)?;
+            values.insert(key, Some(value));
+        }
+        // Keys may point to what is not on disk yet: before it is, nothing says that they count.
         let mut batch = sled::Batch::default();
-        put_all(&mut batch, shard, *generation, pairs);
+        self.fill(&mut batch, values)?;
         self.disk.db.apply_batch(batch).map_err(self.disk.failed())?;
         Ok(Ok(()))
     }
@@ -211,9 +282,9 @@ impl Writer {
         let value = layout::seal_image(shard, &image);
         self.disk.db.insert(key, value).map_err(self.disk.failed())?;
         self.flush()?;
-        let before = self.disk.generation(shard);
+        let before = self.generations.insert(shard, generation);
         self.show(shard, image);
-        self.trash.extend(before.map(|(generation, _)| (shard, generation)));
+        self.trash.extend(before.map(|before| (shard, before)));
         Ok(Ok(()))
     }
 
@@ -224,14 +295,13 @@ impl Writer {
 
     fn remove_some(&mut self) -> Result<(), StoreError> {
         let Some((shard, generation)) = self.trash.front().copied() else { return Ok(()) };
-        let mut batch = sled::Batch::default();
-        let mut count = 0;
-        for key in self.disk.db.scan_prefix(layout::prefix(shard, generation)).keys() {
-            batch.remove(key.map_err(self.disk.failed())?);
-            count += 1;
-            if count == TRASH_KEYS {
-                break;
-            }
+        let keys = self.disk.db.scan_prefix(layout::prefix(shard, generation)).keys();
+        let keys: Result<Vec<_>, _> = keys.take(TRASH_KEYS).collect();
+        let keys = keys.map_err(self.disk.failed())?;
+        let (mut batch, count) = (sled::Batch::default(), keys.len());
+        for key in keys {
+            self.count_change(&key, None)?;
+            batch.remove(key);
         }
         self.disk.db.apply_batch(batch).map_err(self.disk.failed())?;
         if count < TRASH_KEYS {
@@ -248,14 +318,6 @@ impl Writer {
 
     fn show(&self, shard: ShardId, image: ShardImage) {
         self.disk.images.write().unwrap_or_else(PoisonError::into_inner).insert(shard, image);
-    }
-}
-
-fn put_all(batch: &mut sled::Batch, shard: ShardId, generation: u32, pairs: &[(Vec<u8>, Vec<u8>)]) {
-    for (own, bytes) in pairs {
-        let key = layout::key(shard, generation, own);
-        let value = layout::seal(&key, bytes);
-        batch.insert(key, value);
     }
 }
 

@@ -303,3 +303,198 @@ proptest! {
         }
     }
 }
+
+/// A long value that tells which it is.
+fn long(key: u8, version: u64) -> Vec<u8> {
+    let length = 16 * 1024 + usize::from(key) * 37 + version as usize % 1_000;
+    let mut bytes = vec![key ^ version as u8; length];
+    bytes[..8].copy_from_slice(&version.to_le_bytes());
+    bytes
+}
+
+/// Checkpoints whose files of long values hold a few of them.
+fn with_small_files(dir: &Path) -> Store {
+    let mut small = options();
+    small.checkpoints.value_file_bytes = 128 * 1024;
+    Store::open(dir, &wanted(), small).unwrap().0
+}
+
+fn put(store: &Store, index: u64, puts: Pairs, deletes: Vec<Vec<u8>>) {
+    let checkpoint = Checkpoint { puts, deletes, ..checkpoint(5, index, &[], &[]) };
+    stored(&store.checkpoints, vec![checkpoint]);
+}
+
+fn values_dir(dir: &Path) -> PathBuf {
+    dir.join("state/1/values")
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    files(dir, "").iter().map(|file| file.metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn long_values_lie_beside_sled_and_travel_and_come_back() {
+    let dir = voted_dir();
+    let store = with_small_files(dir.path());
+    let keys = 0..40_u8;
+    let all: Pairs = keys.clone().map(|key| (vec![key], long(key, 3))).collect();
+    put(&store, 3, all.clone(), Vec::new());
+    put(&store, 4, vec![(vec![99], b"short".to_vec())], Vec::new());
+    store.close();
+    drop(store);
+    assert!(files(&values_dir(dir.path()), "").len() > 3, "several files");
+    assert!(bytes_in(&values_dir(dir.path())) > 40 * 16 * 1024);
+    let store = with_small_files(dir.path());
+    let disk = &store.checkpoints;
+    let keys: Vec<_> = keys.map(|key| vec![key]).collect();
+    let read = asked(|reply| disk.load(S, keys.clone(), reply)).unwrap();
+    assert!(read.iter().zip(&all).all(|(read, (_, put))| read.as_ref() == Some(put)));
+    // To another node, and there beside what it had.
+    let chunk = asked(|reply| disk.export(S, None, 2 << 20, reply)).unwrap();
+    assert_eq!((chunk.pairs.len(), chunk.last), (41, Last::Yes));
+    asked(|reply| disk.import_begin(S, reply)).unwrap();
+    asked(|reply| disk.import_chunk(S, chunk.pairs.clone(), reply)).unwrap();
+    let image = ShardImage { at: at(20), ..ShardImage::default() };
+    asked(|reply| disk.import_finish(S, image, reply)).unwrap();
+    assert_eq!(disk.scan(S, b"").unwrap(), chunk.pairs);
+}
+
+#[test]
+fn a_damaged_long_value_is_an_error_that_names_it() {
+    let dir = voted_dir();
+    let store = with_small_files(dir.path());
+    put(&store, 3, vec![(b"a".to_vec(), long(1, 1)), (b"b".to_vec(), long(2, 1))], Vec::new());
+    let file = files(&values_dir(dir.path()), "").pop().unwrap();
+    let load = |key: &[u8]| asked(|reply| store.checkpoints.load(S, vec![key.to_vec()], reply));
+    // The value, its head, its key, and all of it.
+    for at in [40, 2, 4, 7, 12] {
+        flip(&file, at);
+        let error = load(b"a").unwrap_err();
+        assert!(error.to_string().contains("00050000000161"), "{error}");
+        assert_eq!(load(b"b").unwrap(), [Some(long(2, 1))]);
+        flip(&file, at);
+    }
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(20_000).unwrap();
+    assert_eq!(load(b"a").unwrap(), [Some(long(1, 1))]);
+    assert!(load(b"b").is_err(), "cut off");
+    std::fs::remove_file(&file).unwrap();
+    assert!(load(b"a").unwrap_err().to_string().contains("gone"));
+}
+
+#[test]
+fn what_nobody_needs_any_more_leaves_the_disk() {
+    let dir = voted_dir();
+    let store = with_small_files(dir.path());
+    let mut index = 2;
+    let mut write = |store: &Store, puts: Pairs, deletes| {
+        index += 1;
+        put(store, index, puts, deletes);
+    };
+    for key in 0..60_u8 {
+        write(&store, vec![(vec![key], long(key, 1))], Vec::new());
+    }
+    // A little is left in each file, and it is damaged nowhere.
+    let gone: Vec<Vec<u8>> = (0..60_u8).filter(|key| key % 6 > 0).map(|key| vec![key]).collect();
+    let before = bytes_in(&values_dir(dir.path()));
+    write(&store, Vec::new(), gone);
+    for _ in 0..40 {
+        write(&store, vec![(b"short".to_vec(), b"value".to_vec())], Vec::new());
+    }
+    let after = bytes_in(&values_dir(dir.path()));
+    assert!(after * 2 < before, "{before} before, {after} after");
+    let pairs = store.checkpoints.scan(S, b"").unwrap();
+    let expected: Pairs = (0..10_u8).map(|n| (vec![n * 6], long(n * 6, 1))).collect();
+    assert_eq!(pairs[..10], expected);
+}
+
+#[test]
+fn a_file_with_a_damaged_value_stays() {
+    let dir = voted_dir();
+    let store = with_small_files(dir.path());
+    let all: Pairs = (0..8_u8).map(|key| (vec![key], long(key, 1))).collect();
+    put(&store, 3, all, Vec::new());
+    let first = files(&values_dir(dir.path()), "").remove(0);
+    flip(&first, 100);
+    put(&store, 4, Vec::new(), (1..8_u8).map(|key| vec![key]).collect());
+    for index in 5..20 {
+        put(&store, index, vec![(vec![9], b"value".to_vec())], Vec::new());
+    }
+    assert!(store.checkpoints.scan(S, b"\0").is_err(), "it can still be told that it is damaged");
+    flip(&first, 100);
+    assert_eq!(store.checkpoints.scan(S, b"\0").unwrap(), [(vec![0], long(0, 1))]);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, usize),
+    Delete(u8),
+    Import,
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (0..24_u8, 0..3_usize).prop_map(|(key, size)| Step::Put(key, size)),
+        5 => (0..24_u8).prop_map(Step::Delete),
+        1 => Just(Step::Import),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn keys_hold_what_was_put_whatever_was_moved_and_files_do_not_grow_without_end(steps in steps()) {
+        let dir = voted_dir();
+        let mut store = with_small_files(dir.path());
+        let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut index = 2;
+        for step in steps {
+            index += 1;
+            let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+            match step {
+                Step::Put(key, size) => {
+                    let value = if size == 0 { vec![key; 30] } else { long(key, index) };
+                    puts.push((vec![key], value));
+                }
+                Step::Delete(key) => deletes.push(vec![key]),
+                Step::Import => {
+                    let disk = &store.checkpoints;
+                    asked(|reply| disk.import_begin(S, reply)).unwrap();
+                    let pairs: Pairs = model.clone().into_iter().collect();
+                    asked(|reply| disk.import_chunk(S, pairs, reply)).unwrap();
+                    let image = ShardImage { at: at(index), ..ShardImage::default() };
+                    asked(|reply| disk.import_finish(S, image, reply)).unwrap();
+                    continue;
+                }
+                Step::Reopen => {
+                    store.close();
+                    drop(store);
+                    store = with_small_files(dir.path());
+                }
+            }
+            model.extend(puts.iter().cloned());
+            deletes.iter().for_each(|key| drop(model.remove(key)));
+            put(&store, index, puts, deletes);
+            let there: BTreeMap<_, _> = store.checkpoints.scan(S, b"").unwrap().into_iter().collect();
+            prop_assert!(there == model, "at {index}");
+        }
+        // All is counted, nothing is left to remove, and what is half dead has had its turn.
+        let began = crate::clock::monotonic();
+        let live: usize = model.values().map(Vec::len).filter(|len| *len >= 16 * 1024).sum();
+        loop {
+            index += 1;
+            put(&store, index, vec![(vec![200], b"short".to_vec())], Vec::new());
+            let bytes = bytes_in(&values_dir(dir.path()));
+            if bytes <= 2 * live as u64 + 6 * 128 * 1024 {
+                break;
+            }
+            prop_assert!(began.elapsed() < WAIT, "{bytes} bytes for {live}");
+        }
+        model.insert(vec![200], b"short".to_vec());
+        let there: BTreeMap<_, _> = store.checkpoints.scan(S, b"").unwrap().into_iter().collect();
+        prop_assert!(there == model, "at the end");
+    }
+}
