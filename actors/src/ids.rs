@@ -139,6 +139,15 @@ pub enum Conversation {
 }
 
 impl Conversation {
+    /// The two parts of how it is written.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::User(user) => ("u:", user.as_str()),
+            Self::Group(group) => ("g:", group.as_str()),
+        }
+    }
+
     /// Whose mailbox takes what is written here.
     #[must_use]
     pub fn owner(&self) -> UserId {
@@ -163,10 +172,9 @@ impl FromStr for Conversation {
 
 impl fmt::Display for Conversation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(user) => write!(f, "u:{user}"),
-            Self::Group(group) => write!(f, "g:{group}"),
-        }
+        let (prefix, name) = self.parts();
+        f.write_str(prefix)?;
+        f.write_str(name)
     }
 }
 

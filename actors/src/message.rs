@@ -30,10 +30,11 @@ impl Content {
     #[must_use]
     pub fn fingerprint(&self, to: &Conversation) -> u128 {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        let to = to.to_string();
-        for part in [to.as_str(), self.kind.as_str(), &self.body] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part.as_bytes());
+        let (prefix, name) = to.parts();
+        for parts in [[prefix, name], ["", self.kind.as_str()], ["", &self.body]] {
+            let length = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+            hash.update(&length.to_le_bytes());
+            parts.iter().for_each(|part| hash.update(part.as_bytes()));
         }
         hash.digest128()
     }
@@ -412,4 +413,26 @@ pub enum Resumed {
     UnknownEpoch,
     /// Entries the client has not seen are gone: conversations must be fetched afresh.
     Trimmed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_of_the_texts_one_behind_the_other_each_behind_its_length() {
+        let kind = Kind::parse("text").unwrap();
+        let content = Content { kind, body: "hello".into(), reply_to: None, client: None };
+        let group = Conversation::Group(GroupId::parse("club").unwrap());
+        let user = Conversation::User(UserId::parse("bob").unwrap());
+        for (to, written) in [(group, "g:club"), (user, "u:bob")] {
+            assert_eq!(to.to_string(), written);
+            let mut bytes = Vec::new();
+            for text in [written, "text", "hello"] {
+                bytes.extend((text.len() as u64).to_le_bytes());
+                bytes.extend(text.as_bytes());
+            }
+            assert_eq!(content.fingerprint(&to), xxhash_rust::xxh3::xxh3_128(&bytes));
+        }
+    }
 }
