@@ -47,12 +47,12 @@
 //! | [`group`] | who is in a group, who may do what, and how far everyone has got (pure) |
 //! | [`user`] | hands a connected user's log to their sessions; who watches whom (pure) |
 //! | [`birth`] | which birth of each node counts, so that a lost disk is never taken for the one that was |
-//! | [`store`] | raft-engine journal, sled checkpoints, identity and births of a data directory |
+//! | [`store`] | raft-engine journal, checkpoints in sled and a value log, identity and births of a data directory |
 //! | [`cluster`] | links between nodes over ractor_cluster |
 //! | [`placement`], [`restart`] | which nodes keep a shard; how often a child may die |
 //! | `fuzzing` | runs all that reads a peer's or a disk's bytes, for `fuzz/` and its twin among the tests |
 //! | [`mutant`] | rules broken on purpose, to show that the simulation notices; not in a release |
-//! | [`packet`], [`message`], [`codec`], [`clock`], [`ids`] | leaves: what nodes and users say, bytes, time, names |
+//! | [`packet`], [`message`], [`codec`], [`clock`], [`ids`], [`inbox`] | leaves: what nodes and users say, bytes, time, names, what is on its way to a session |
 //!
 //! # What is deliberately absent
 //!
@@ -70,6 +70,7 @@ pub mod codec;
 pub mod fuzzing;
 pub mod group;
 pub mod ids;
+pub mod inbox;
 pub mod mailbox;
 pub mod message;
 pub mod mutant;

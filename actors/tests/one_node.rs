@@ -11,6 +11,7 @@ use actors::clock;
 use actors::cluster::Timing;
 use actors::ids::{Cid, Conversation, DeviceId, Kind, NodeId, Number, SessionId, ShardId};
 use actors::ids::{Timestamp, UserId};
+use actors::inbox::{Inbox, inbox};
 use actors::mailbox::rules::Policy;
 use actors::message::{Accepted, Content, Entry, Refusal, Send, What};
 use actors::node::{Health, Node, Options};
@@ -23,7 +24,6 @@ use actors::shard::wire;
 use actors::store::{DiskTrust, Durability, StoreError, StoreOptions};
 use actors::user::rules::Limits;
 use raft::eraftpb::{Message, MessageType};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -92,12 +92,12 @@ struct Socket<'a> {
     node: &'a Node,
     user: UserId,
     id: SessionId,
-    inbox: UnboundedReceiver<Box<Inbound>>,
+    inbox: Inbox<Box<Inbound>>,
 }
 
 impl<'a> Socket<'a> {
     fn attach(node: &'a Node, name: &str) -> Self {
-        let (sender, inbox) = mpsc::unbounded_channel();
+        let (sender, inbox) = inbox();
         let id = node.router().open_session(sender);
         let socket = Self { node, user: user(name), id, inbox };
         socket.ask(Ask::Attach {

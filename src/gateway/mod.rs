@@ -35,10 +35,10 @@ use std::time::{Duration, Instant};
 
 use actors::clock;
 use actors::ids::{SessionId, ShardId, Timestamp, UserId};
+use actors::inbox;
 use actors::packet::ToHome;
 use actors::router::{Inbound, NoHome, Router};
 use actors::session;
-use tokio::sync::mpsc::UnboundedSender;
 
 pub use crate::auth::{TokenRefused, Verified};
 pub use document::asyncapi;
@@ -170,7 +170,7 @@ pub trait Homes: Send + Sync {
     /// How many shards the cluster has.
     fn shards(&self) -> u16;
     /// Registers a socket; everything for it arrives in `inbox`.
-    fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId;
+    fn open_session(&self, inbox: inbox::Sender<Box<Inbound>>) -> SessionId;
     /// Forgets a socket.
     fn close_session(&self, id: SessionId);
     /// Sends to the home of a mailbox, if there is a way to it now.
@@ -190,7 +190,7 @@ impl Homes for Router {
         self.shards()
     }
 
-    fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId {
+    fn open_session(&self, inbox: inbox::Sender<Box<Inbound>>) -> SessionId {
         self.open_session(inbox)
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::ids::{SessionId, ShardId, UserId};
+use actors::inbox::{Inbox, inbox};
 use actors::packet::ToHome;
 use actors::router::Inbound;
 use actors::session::{RequestRef, Session};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
@@ -108,7 +108,7 @@ struct Seat {
     env: Arc<GatewayEnv>,
     id: SessionId,
     connection: Connection,
-    inbox: UnboundedReceiver<Box<Inbound>>,
+    inbox: Inbox<Box<Inbound>>,
     pulse: Arc<Pulse>,
     guest: Option<Guest>,
     place: Place,
@@ -116,7 +116,7 @@ struct Seat {
 
 impl Seat {
     fn take(env: Arc<GatewayEnv>, place: Place) -> Self {
-        let (sender, inbox) = unbounded_channel();
+        let (sender, inbox) = inbox();
         let id = env.homes.open_session(sender);
         let session = Session::new(id, env.homes.shards(), Arc::clone(&env.limits.session));
         let share = Share::of(&env.roll.pressure);
@@ -252,7 +252,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             end = self.take(Event::Frame(frame), &mut acts).err();
         }
         for _ in 0..INBOUND_AT_ONCE {
-            let Ok(inbound) = self.seat.inbox.try_recv() else { break };
+            let Some(inbound) = self.seat.inbox.next() else { break };
             let now = self.seat.env.now();
             self.seat.connection.inbound(*inbound, now, &mut acts);
         }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::{Inbound, Router};
 use crate::clock;
 use crate::ids::{SessionId, UserId};
+use crate::inbox::inbox;
 use crate::message::{Accepted, Refusal, Send};
 use crate::packet::{Answer, Ask, Place, Question, Tell, ToHome};
 
@@ -104,7 +104,7 @@ impl Router {
         within: Duration,
         answered: impl Fn(Tell) -> Option<Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
-        let (inbox, mut arrivals) = mpsc::unbounded_channel();
+        let (inbox, mut arrivals) = inbox();
         let session = Registered(self, self.open_session(inbox));
         let shard = self.shard_of(user);
         let deadline = clock::monotonic() + within;
@@ -163,7 +163,7 @@ mod tests {
         let bob = UserId::parse("bob").unwrap();
         let begun = clock::monotonic();
         let (asked, ()) = tokio::join!(router.ask(&bob, Question::Devices, WITHIN), async {
-            let next = router.open_session(mpsc::unbounded_channel().0);
+            let next = router.open_session(inbox().0);
             router.close_session(SessionId { count: next.count - 1, ..next });
         });
         assert_eq!(asked, Err(Refusal::Unavailable));

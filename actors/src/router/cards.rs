@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
 use super::asking::Registered;
@@ -17,6 +16,7 @@ use super::{Inbound, Router, read, write};
 use crate::clock;
 use crate::cluster::Class;
 use crate::ids::{NodeId, SessionId, UserId};
+use crate::inbox::inbox;
 use crate::message::people::{Card, Shown, ShownTo};
 use crate::packet::{CardTurned, CardsWanted, Packet, Tell};
 use crate::shard::lane;
@@ -204,7 +204,7 @@ impl Router {
         missing: &mut BTreeSet<UserId>,
         by: &UserId,
     ) -> BTreeMap<UserId, Shown> {
-        let (inbox, mut arrivals) = mpsc::unbounded_channel();
+        let (inbox, mut arrivals) = inbox();
         let session = Registered(self, self.open_session(inbox));
         let deadline = clock::monotonic() + PATIENCE;
         let mut heard = BTreeMap::new();

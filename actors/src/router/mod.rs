@@ -20,13 +20,13 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use ractor::ActorRef;
-use tokio::sync::mpsc::UnboundedSender;
 
 use self::middle::Clocks;
 use crate::birth;
 use crate::clock;
 use crate::cluster::{Class, Inbound as LinksInbound, Links, Refused};
 use crate::ids::{BootId, Incarnation, NodeId, ReplicaId, SessionId, ShardId, UserId, shard_of};
+use crate::inbox;
 use crate::message::Refusal;
 use crate::packet::{Beat, Packet, ShardHealth, Tell, ToHome, ToSession};
 use crate::shard::lane;
@@ -104,7 +104,7 @@ struct Shared {
 
 /// A session of this node.
 struct Present {
-    inbox: UnboundedSender<Box<Inbound>>,
+    inbox: inbox::Sender<Box<Inbound>>,
     /// The shards it watches: few, so a list.
     watches: Vec<ShardId>,
 }
@@ -208,7 +208,7 @@ impl Router {
     }
 
     /// Registers a socket; everything for it arrives in `inbox`.
-    pub fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId {
+    pub fn open_session(&self, inbox: inbox::Sender<Box<Inbound>>) -> SessionId {
         let count = self.0.next_session.fetch_add(1, Ordering::Relaxed);
         let present = Present { inbox, watches: Vec::new() };
         write(&self.0.sessions).insert(count, present);
@@ -274,7 +274,7 @@ impl Router {
 
     fn put(&self, session: u64, inbound: Inbound) {
         if let Some(present) = read(&self.0.sessions).get(&session) {
-            let _closed_is_gone = present.inbox.send(Box::new(inbound));
+            present.inbox.send(Box::new(inbound));
         }
     }
 
@@ -283,7 +283,7 @@ impl Router {
         for present in read(&self.0.sessions).values() {
             let (wait_ms, elsewhere) = farewell();
             let drain = Inbound::Drain { wait_ms, elsewhere };
-            let _closed_is_gone = present.inbox.send(Box::new(drain));
+            present.inbox.send(Box::new(drain));
         }
     }
 

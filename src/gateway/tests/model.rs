@@ -10,13 +10,13 @@ use actors::ids::{
     BootId, DeviceId, Epoch, Kind, MessageId, NodeId, Number, Seq, SessionId, ShardId, Timestamp,
     UserId,
 };
+use actors::inbox;
 use actors::message::{Accepted, Content, DeviceInfo, Entry, Position, Refusal, Resumed, What};
 use actors::packet::{Answer, Ask, Presence, Question, Regard, Tell, ToHome};
 use actors::router::{Inbound, NoHome};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -33,7 +33,7 @@ use crate::gateway::{
 #[derive(Default)]
 pub(super) struct Model {
     newest: AtomicU64,
-    inboxes: Mutex<BTreeMap<SessionId, UnboundedSender<Box<Inbound>>>>,
+    inboxes: Mutex<BTreeMap<SessionId, inbox::Sender<Box<Inbound>>>>,
     pub(super) down: AtomicBool,
     pub(super) silent: AtomicBool,
     pub(super) refusal: Mutex<Option<Refusal>>,
@@ -43,7 +43,7 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn tell_all(&self, inbound: &Inbound) {
         for inbox in self.inboxes.lock().unwrap().values() {
-            let _ = inbox.send(Box::new(inbound.clone()));
+            inbox.send(Box::new(inbound.clone()));
         }
     }
 
@@ -63,7 +63,7 @@ impl Homes for Model {
         4
     }
 
-    fn open_session(&self, inbox: UnboundedSender<Box<Inbound>>) -> SessionId {
+    fn open_session(&self, inbox: inbox::Sender<Box<Inbound>>) -> SessionId {
         let count = self.newest.fetch_add(1, Ordering::Relaxed);
         let id = SessionId { node: NodeId(1), boot: BootId(1), count };
         self.inboxes.lock().unwrap().insert(id, inbox);
@@ -85,7 +85,7 @@ impl Homes for Model {
         let inboxes = self.inboxes.lock().unwrap();
         let Some(inbox) = inboxes.get(&packet.session) else { return Ok(()) };
         for tell in answers(packet, *self.refusal.lock().unwrap()) {
-            let _ = inbox.send(Box::new(Inbound::Tell(tell)));
+            inbox.send(Box::new(Inbound::Tell(tell)));
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl Homes for Model {
         let unknown = Ok(users.into_iter().find(|user| user.as_str() == "nobody"));
         let inboxes = self.inboxes.lock().unwrap();
         if let Some(inbox) = inboxes.get(&session) {
-            let _ = inbox.send(Box::new(Inbound::Looked { request, unknown }));
+            inbox.send(Box::new(Inbound::Looked { request, unknown }));
         }
     }
 
@@ -103,7 +103,7 @@ impl Homes for Model {
         let names = names.map(|user| (user, "Bob".into())).collect();
         let inboxes = self.inboxes.lock().unwrap();
         if let Some(inbox) = inboxes.get(&session) {
-            let _ = inbox.send(Box::new(Inbound::Named { request, names }));
+            inbox.send(Box::new(Inbound::Named { request, names }));
         }
     }
 

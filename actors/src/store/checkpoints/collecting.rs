@@ -92,9 +92,8 @@ impl Writer {
             next = Some(key);
         }
         // The least key after another is that one with a zero byte.
-        self.collector.counted = next.map_or(Counted::All, |last| {
-            Counted::Before([last.as_ref(), &[0]].concat())
-        });
+        self.collector.counted =
+            next.map_or(Counted::All, |last| Counted::Before([last.as_ref(), &[0]].concat()));
         Ok(())
     }
 

@@ -177,13 +177,6 @@ impl ValueLog {
             _ => Ok(()),
         }
     }
-
-    /// Bytes in all files.
-    #[cfg(test)]
-    pub(super) fn bytes(dir: &Path) -> u64 {
-        let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
-    }
 }
 
 impl Newest {

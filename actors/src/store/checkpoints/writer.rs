@@ -76,12 +76,7 @@ enum Next {
 }
 
 impl Writer {
-    pub(super) fn new(
-        disk: Disk,
-        log: ValueLog,
-        found: Found,
-        options: CheckpointOptions,
-    ) -> Self {
+    pub(super) fn new(disk: Disk, log: ValueLog, found: Found, options: CheckpointOptions) -> Self {
         let images = found.images.iter().map(|(shard, image)| (*shard, image.generation));
         let generations: BTreeMap<_, _> = images.collect();
         let mut highest = generations.clone();
