@@ -6,7 +6,7 @@
 //! Never     bounds what waits: whoever receives looks at `len`.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -16,10 +16,10 @@ const KEPT: usize = 16;
 
 #[derive(Debug)]
 struct Shared<T> {
-    queue: Mutex<VecDeque<T>>,
+    /// `None` once nobody will receive.
+    queue: Mutex<Option<VecDeque<T>>>,
     arrived: Notify,
     senders: AtomicUsize,
-    is_closed: AtomicBool,
 }
 
 /// The sending side; clones share it.
@@ -34,16 +34,15 @@ pub struct Inbox<T>(Arc<Shared<T>>);
 #[must_use]
 pub fn inbox<T>() -> (Sender<T>, Inbox<T>) {
     let shared = Arc::new(Shared {
-        queue: Mutex::default(),
+        queue: Mutex::new(Some(VecDeque::new())),
         arrived: Notify::new(),
         senders: AtomicUsize::new(1),
-        is_closed: AtomicBool::new(false),
     });
     (Sender(Arc::clone(&shared)), Inbox(shared))
 }
 
 impl<T> Shared<T> {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<T>> {
+    fn queue(&self) -> MutexGuard<'_, Option<VecDeque<T>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -51,10 +50,10 @@ impl<T> Shared<T> {
 impl<T> Sender<T> {
     /// Sends a value. When nobody will receive it, it is dropped.
     pub fn send(&self, value: T) {
-        if !self.0.is_closed.load(Ordering::Acquire) {
-            self.0.queue().push_back(value);
-            self.0.arrived.notify_one();
+        if let Some(queue) = &mut *self.0.queue() {
+            queue.push_back(value);
         }
+        self.0.arrived.notify_one();
     }
 }
 
@@ -92,7 +91,8 @@ impl<T> Inbox<T> {
     /// The next value, if one is there.
     #[expect(clippy::should_implement_trait, reason = "it goes on after a `None`")]
     pub fn next(&mut self) -> Option<T> {
-        let mut queue = self.0.queue();
+        let mut guard = self.0.queue();
+        let queue = guard.as_mut()?;
         let value = queue.pop_front();
         if queue.is_empty() && queue.capacity() > KEPT {
             queue.shrink_to(0);
@@ -103,7 +103,7 @@ impl<T> Inbox<T> {
     /// How many values wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.queue().len()
+        self.0.queue().as_ref().map_or(0, VecDeque::len)
     }
 
     /// Whether none does.
@@ -115,8 +115,8 @@ impl<T> Inbox<T> {
 
 impl<T> Drop for Inbox<T> {
     fn drop(&mut self) {
-        self.0.is_closed.store(true, Ordering::Release);
-        let left = std::mem::take(&mut *self.0.queue());
+        let left = self.0.queue().take();
+        // Outside the lock: what is dropped may send.
         drop(left);
     }
 }
@@ -152,7 +152,7 @@ mod tests {
             }
         }
         assert_eq!(next, [COUNT, COUNT]);
-        assert!(inbox.is_empty() && inbox.0.queue().capacity() <= KEPT);
+        assert!(inbox.is_empty() && inbox.0.queue().as_ref().unwrap().capacity() <= KEPT);
     }
 
     #[tokio::test]

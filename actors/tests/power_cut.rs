@@ -130,6 +130,7 @@ fn writes_until_it_is_killed() {
         // Small files, so that the cut also meets rotation and purging.
         (options.journal.file_bytes, options.journal.journal_bytes) = (64 << 10, 128 << 10);
         options.journal.purge_every = Duration::from_millis(20);
+        options.checkpoints.value_file_bytes = 256 << 10;
     }
     let (store, _) = Store::open(Path::new(&dir), &wanted(), options).unwrap();
     // It takes part from now on; what it writes without that would not be its own.

@@ -422,7 +422,7 @@ impl Connection {
         acts: &mut Vec<Act>,
     ) {
         let Waiting { id: re, mark, named, .. } = self.flight.finish(request);
-        let comes_again = matches!(result, Err(Refusal::Unavailable | Refusal::Overloaded));
+        let comes_again = matches!(result, Err(refusal) if refusal.retry());
         let result = result.map_err(|refusal| named.refused(refusal)).map(|body| named.body(body));
         if let Some(mark) = mark {
             self.order.answered(mark, result.as_ref().err(), now.running);

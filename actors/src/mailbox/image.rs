@@ -1,7 +1,7 @@
 //! Image: a mailbox as it lies in a checkpoint: a head, and runs of entries and rows of about 16 KiB each.
 //!
 //! ```text
-//! m <user> 00 h <chunk u16 BE>    the head and then the bytes that wait, in chunks of at most 32 KiB
+//! m <user> 00 h <chunk u16 BE>    the head and then the bytes that wait, in chunks of at most 15 KiB
 //! m <user> 00 l <first u64 BE>    log entries from `first` on, one behind the other
 //! m <user> 00 d <first u64 BE>    ledger rows from row `first` on, one behind the other
 //! m <user> 00 c <first u64 BE>    the owner's own ids from row `first` on, one behind the other
@@ -32,7 +32,8 @@ use crate::message::group::Call;
 use crate::message::{Content, Entry, Send, people};
 
 const RUN_BYTES: usize = 16 * 1024;
-const CHUNK_BYTES: usize = 32 * 1024;
+/// Short enough to stay in sled: a head is written anew with each checkpoint.
+const CHUNK_BYTES: usize = 15 * 1024;
 
 /// One key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);

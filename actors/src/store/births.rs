@@ -97,17 +97,21 @@ impl Book {
         wanted: &Wanted,
         journal: &Path,
     ) -> Result<Births, StoreError> {
-        if identity.format > 1 {
-            return self.read();
+        let births = if identity.format > 1 {
+            self.read()?
+        } else {
+            let births = Births::before_births(identity, wanted);
+            self.keep(&births)?;
+            if journal.exists() {
+                mark(journal, births.birth)?;
+            }
+            births
+        };
+        if identity.format < super::FORMAT {
+            // Last: from now on the file above must be there, and older programs stay away.
+            identity.format = super::FORMAT;
+            identity.write(&self.dir)?;
         }
-        let births = Births::before_births(identity, wanted);
-        self.keep(&births)?;
-        if journal.exists() {
-            mark(journal, births.birth)?;
-        }
-        // Last: from now on the file above must be there.
-        identity.format = super::FORMAT;
-        identity.write(&self.dir)?;
         Ok(births)
     }
 

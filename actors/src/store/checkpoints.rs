@@ -7,7 +7,7 @@
 //!           comes after a real flush; a value that was damaged is an error, never an answer; a
 //!           snapshot that is being received is invisible until it is whole.
 //! Never     holds the only copy of anything confirmed since the last `done`: the journal has that.
-//! Fails by  setting the directory aside when it does not open (the replicas refill from their
+//! Fails by  setting the directory aside when sled does not open (the replicas refill from their
 //!           peers), and by calling `fatal` when a write fails.
 //!
 //! Why `<n>`: a hanging `sled::open` cannot be stopped, and it may still write by path; so a path

@@ -1,15 +1,15 @@
 //! Identity: whose data this is, so that no node ever works on another's.
 //!
 //! ```text
-//! node.id    format = 2
+//! node.id    format = 3
 //!            cluster = <name>          cluster_id = <ULID>
 //!            node = <name>             node_id = <number>
 //!            store_id = <ULID>         shards = <number>
 //!            member = <name>           once for each, in the order of their ids
 //!            crc = <8 hexadecimal digits over all lines before>
 //! ```
-//! One pair a line. Written once, at birth, and never changed. The first line decides whether the
-//! rest can be read. Format 1 has the same lines, but no `births` beside it; see there.
+//! One pair a line. Written once, at birth, and never changed but for the format. The first line decides whether the
+//! rest can be read. Format 1 has the same lines, but no `births` beside it (see there); format 2 all values in sled.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, TryLockError};
@@ -21,7 +21,7 @@ use crate::clock;
 use crate::ids::NodeId;
 
 /// Newest layout of a data directory that this program reads and the one it writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 const FILE: &str = "node.id";
 const NAME_BYTES_MAX: usize = 200;

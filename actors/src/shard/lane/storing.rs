@@ -29,6 +29,8 @@ use crate::store::{ShardRecovery, Wholeness};
 const QUIET_ENTRIES: u64 = 256;
 /// The part of a shard's head that lies in its image; the rest lies in chunks beside it.
 const HEAD_BYTES: usize = 32 * 1024;
+/// The chunks beside it, short enough to stay in sled.
+const HEAD_CHUNK_BYTES: usize = 15 * 1024;
 /// A head in an image: the number of chunks beside it, and its first part.
 pub(super) const IMAGE_HEAD_BYTES_MAX: usize = 2 + HEAD_BYTES;
 const HEAD_PREFIX: u8 = b'o';
@@ -165,14 +167,16 @@ impl State {
         self.children.end_loading(&user);
         let Some(hosted) = self.shards.get_mut(&shard) else { return };
         if hosted.images == image {
-            let (mailbox, stored) = match read {
-                Ok(read) => read,
+            match read {
+                Ok((mailbox, stored)) => {
+                    hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
+                }
+                Err(StoreError::Replaced { .. }) => {}
                 Err(error) => {
                     hosted.home.fetch_lost(&user);
                     return self.damaged(shard, &error);
                 }
-            };
-            hosted.replica.state_mut().warm(user.clone(), mailbox, stored);
+            }
         }
         // Read, at least in part, from a checkpoint that another has replaced meanwhile: who waits asks once more.
         let mut out = Vec::new();
@@ -224,7 +228,10 @@ impl State {
             Ok(entries) => entries,
             Err(error) => {
                 hosted.home.run_lost(read);
-                return self.damaged(shard, &error);
+                if !matches!(error, StoreError::Replaced { .. }) {
+                    self.damaged(shard, &error);
+                }
+                return;
             }
         };
         self.runs.keep(user, *run, &entries);
@@ -279,7 +286,7 @@ fn checkpoint(hosted: &mut Hosted) -> Option<Checkpoint> {
 /// Cuts a shard's head into the part that lies in the image, behind the number of chunks, and those chunks.
 fn split(head: Vec<u8>) -> (Vec<u8>, Vec<image::Pair>) {
     let (first, rest) = head.split_at(head.len().min(HEAD_BYTES));
-    let chunks: Vec<&[u8]> = rest.chunks(HEAD_BYTES).collect();
+    let chunks: Vec<&[u8]> = rest.chunks(HEAD_CHUNK_BYTES).collect();
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     let mut image = count.to_be_bytes().to_vec();
     image.extend(first);

@@ -7,23 +7,22 @@
 use std::collections::BTreeSet;
 
 use super::layout;
-use super::value_log::{self, Place, Step, Walk};
+use super::value_log::{self, Place, Walk};
 use super::writer::Writer;
 use crate::store::StoreError;
-use crate::store::error::io;
 
 /// Keys counted with a flush.
 const COUNTED_KEYS: usize = 8_192;
 /// Records looked at with a flush.
 const RECORDS: usize = 8_192;
 /// Bytes moved with a flush, about.
-const MOVED_BYTES: u64 = 4 << 20;
+const MOVED_BYTES: u64 = 16 << 20;
 
 /// How far counting and freeing are.
 pub(super) struct Collector {
     counted: Counted,
     walk: Option<Walk>,
-    /// Files that cannot be gone through to their end, or whose count is wrong: they stay until the next start.
+    /// Files of which something cannot be read, or whose count is wrong: they stay until the next start.
     stuck: BTreeSet<u64>,
 }
 
@@ -101,28 +100,41 @@ impl Writer {
     /// keys must not be taken for dead.
     pub(super) fn move_some(&mut self) -> Result<Moved, StoreError> {
         let mut moved = Moved::default();
-        let Some(mut walk) = self.next_walk()? else { return Ok(moved) };
+        let Some(mut walk) = self.next_walk() else { return Ok(moved) };
         let (number, dir) = (walk.number, value_log::dir_of(&self.disk.dir));
         let mut bytes = 0;
         for _ in 0..RECORDS {
             if bytes >= MOVED_BYTES {
                 break;
             }
-            let step = walk.next().map_err(io("read", &dir))?;
-            let Step::Record(key, from) = step else {
+            let (key, from) = match walk.next() {
+                Ok(Some(record)) => record,
                 // What never was on disk may stand behind the last record; the count has the last word.
-                moved.emptied = Some(number);
-                return Ok(moved);
+                Ok(None) => {
+                    moved.emptied = Some(number);
+                    return Ok(moved);
+                }
+                Err(error) => {
+                    self.give_up(number, &error);
+                    return Ok(moved);
+                }
             };
             let now = self.disk.db.get(&key).map_err(self.disk.failed())?;
             if now.and_then(|now| layout::place_of(&key, &now)) != Some(from) {
                 continue;
             }
-            let read = value_log::read(&dir, &key, from).map_err(io("read", &dir))?;
-            let Ok(value) = read else {
+            let read = value_log::read(&dir, &key, from);
+            let value = match read.map_err(|error| error.to_string()) {
+                Ok(Ok(value)) => value,
                 // Whoever reads it is told; nothing of the file may go.
-                self.give_up(number);
-                return Ok(moved);
+                Ok(Err(why)) => {
+                    self.give_up(number, &why);
+                    return Ok(moved);
+                }
+                Err(why) => {
+                    self.give_up(number, &why);
+                    return Ok(moved);
+                }
             };
             let to = self.log.add(&key, &value)?;
             bytes += u64::from(to.length);
@@ -132,15 +144,28 @@ impl Writer {
         Ok(moved)
     }
 
-    fn next_walk(&mut self) -> Result<Option<Walk>, StoreError> {
+    fn next_walk(&mut self) -> Option<Walk> {
         if let Some(walk) = self.collector.walk.take() {
-            return Ok(Some(walk));
+            return Some(walk);
         }
-        let Counted::All = self.collector.counted else { return Ok(None) };
+        let number = self.worth_freeing()?;
+        let walk = Walk::begin(&value_log::dir_of(&self.disk.dir), number);
+        walk.inspect_err(|error| self.give_up(number, error)).ok()
+    }
+
+    /// The file that should be gone through next. None before all is counted, nor while leftovers still point to what may
+    /// never have been on disk.
+    fn worth_freeing(&self) -> Option<u64> {
+        let is_counted = matches!(self.collector.counted, Counted::All) && !self.has_trash();
         let stuck = &self.collector.stuck;
-        let emptiest = self.log.emptiest(|number| stuck.contains(&number));
-        let dir = value_log::dir_of(&self.disk.dir);
-        emptiest.map(|number| Walk::begin(&dir, number)).transpose()
+        is_counted.then(|| self.log.emptiest(|number| stuck.contains(&number))).flatten()
+    }
+
+    /// Whether there is anything to count or to free.
+    pub(super) fn can_collect(&self) -> bool {
+        let is_under_way =
+            self.collector.walk.is_some() || matches!(self.collector.counted, Counted::Before(_));
+        is_under_way || self.worth_freeing().is_some()
     }
 
     /// Tells the keys of what was copied, unless they have changed since.
@@ -161,14 +186,15 @@ impl Writer {
     pub(super) fn free(&mut self, emptied: Option<u64>) -> Result<(), StoreError> {
         let Some(number) = emptied else { return Ok(()) };
         if self.log.usage(number).live > 0 {
-            self.give_up(number);
+            self.give_up(number, &"more of it is needed than was found in it");
             return Ok(());
         }
         self.log.remove(number)
     }
 
-    fn give_up(&mut self, number: u64) {
-        tracing::warn!(file = number, "a file of long values is damaged and cannot be freed");
+    fn give_up(&mut self, number: u64, why: &dyn std::fmt::Display) {
+        let file = value_log::path_of(&value_log::dir_of(&self.disk.dir), number);
+        tracing::warn!(file = %file.display(), %why, "a file of long values cannot be freed");
         self.collector.stuck.insert(number);
     }
 }

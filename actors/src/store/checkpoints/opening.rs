@@ -13,8 +13,8 @@ use crate::codec::BadBytes;
 use crate::ids::ShardId;
 use crate::store::error::{io, sync_dir};
 
-/// The size of sled's segments. A leaf of its tree holds up to 16 values of `VALUE_BYTES_MAX`; what does not fit into a
-/// quarter of a segment goes into a file of its own (a *blob*) each time the leaf is written. That cost more than all else
+/// The size of sled's segments. A leaf of its tree holds up to 16 values, of up to `VALUE_BYTES_MAX` in databases from before
+/// the value log; what does not fit into a quarter of a segment goes into a file of its own (a *blob*) each time the leaf is written. That cost more than all else
 /// here, and it is not safe: after a kill sled removes blobs that are newer than its log and then takes the leaf as it was
 /// before, without a word, so that a checkpoint was new in part.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;

@@ -1,6 +1,9 @@
 //! Reader: answers questions about the valid generation, and checks every value it hands out.
 
 use std::io::ErrorKind;
+use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::layout::{self, PREFIX, Value};
 use super::{Chunk, Disk, Last, Pairs, Reply, StoreError, value_log};
@@ -10,6 +13,10 @@ use crate::store::error::io;
 
 /// How often a read that was overtaken by a change begins again.
 const TRIES: usize = 3;
+
+/// How long a read waits for what the system lacks, and how long before each new try.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) enum Read {
     Load { shard: ShardId, keys: Vec<Vec<u8>>, reply: Reply<Vec<Option<Vec<u8>>>> },
@@ -48,6 +55,7 @@ impl Disk {
         Err(StoreError::Replaced { shard })
     }
 
+    /// Reads a value. What is moved meanwhile is looked for again, and what the system lacks for a moment is waited for.
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         for _ in 0..TRIES {
             let value = self.db.get(key).map_err(self.failed())?;
@@ -66,10 +74,23 @@ impl Disk {
             Value::InLog(place) => place,
         };
         let dir = value_log::dir_of(&self.dir);
-        match value_log::read(&dir, key, place) {
-            Ok(read) => read.map(Some).map_err(|why| self.bad(key, why)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io("read", &dir)(error)),
+        let file = value_log::path_of(&dir, place.file);
+        let bad = |why| {
+            let (dir, key) = (file.clone(), layout::readable(key));
+            StoreError::BadValue { dir, key, why }
+        };
+        let mut patience = PATIENCE;
+        loop {
+            match value_log::read(&dir, key, place) {
+                Ok(read) => return read.map(Some).map_err(bad),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                // Too many open files: others close theirs.
+                Err(error) if passes(&error) && !patience.is_zero() => {
+                    patience = patience.saturating_sub(PAUSE);
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(io("read", &file)(error)),
+            }
         }
     }
 
@@ -149,4 +170,10 @@ impl Disk {
         }
         Ok(pairs)
     }
+}
+
+/// Whether an error of the system says nothing about the disk.
+fn passes(error: &std::io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::AGAIN];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }

@@ -32,13 +32,13 @@ const HEAD: usize = 10;
 /// Keys hold a shard, a name and a number.
 const KEY_BYTES_MAX: usize = 1024;
 /// Far above what is written, so that a walk tells records from rubbish.
-const VALUE_BYTES_MAX: usize = 16 << 20;
+const RECORD_VALUE_BYTES_MAX: usize = 16 << 20;
 /// Records wait in memory for a write of this size.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// Whether a value belongs here.
 pub(super) fn takes(key: &[u8], value: &[u8]) -> bool {
-    (LONG..=VALUE_BYTES_MAX).contains(&value.len()) && key.len() <= KEY_BYTES_MAX
+    (LONG..=RECORD_VALUE_BYTES_MAX).contains(&value.len()) && key.len() <= KEY_BYTES_MAX
 }
 
 /// Where a record is.
@@ -64,6 +64,9 @@ pub(super) struct ValueLog {
     file_bytes: u64,
     files: BTreeMap<u64, Usage>,
     newest: Option<Newest>,
+    /// The number of the next file: none is used twice, or a reader could meet another record where it looks for one that
+    /// was moved.
+    next: u64,
 }
 
 struct Newest {
@@ -73,8 +76,6 @@ struct Newest {
     waiting: Vec<u8>,
     /// Something was added since the last `sync`.
     changed: bool,
-    /// The directory does not surely know the file.
-    is_new: bool,
 }
 
 /// The directory of a database's long values.
@@ -82,7 +83,7 @@ pub(super) fn dir_of(database: &Path) -> PathBuf {
     database.join("values")
 }
 
-fn path_of(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:016}"))
 }
 
@@ -98,7 +99,8 @@ impl ValueLog {
             let bytes = item.metadata().map_err(error::io("look at", &item.path()))?.len();
             files.insert(number, Usage { bytes, live: 0 });
         }
-        Ok(Self { dir, file_bytes, files, newest: None })
+        let next = files.keys().next_back().map_or(1, |last| last + 1);
+        Ok(Self { dir, file_bytes, files, newest: None, next })
     }
 
     /// Adds a record; it is on disk after the next `sync`.
@@ -106,7 +108,8 @@ impl ValueLog {
         let newest = match &mut self.newest {
             Some(newest) => newest,
             None => {
-                let number = self.files.keys().next_back().map_or(1, |last| last + 1);
+                let number = self.next;
+                self.next += 1;
                 self.files.insert(number, Usage::default());
                 self.newest.insert(Newest::create(&self.dir, number)?)
             }
@@ -132,13 +135,10 @@ impl ValueLog {
             newest.write()?;
             newest.file.sync_data().map_err(error::io("sync", &newest.path))?;
         }
-        if std::mem::take(&mut newest.is_new) {
-            sync_dir(&self.dir)?;
-        }
         Ok(())
     }
 
-    /// A key points to this record now. Of a snapshot that a kill interrupted the file may never have been on disk.
+    /// A key points to this record now.
     pub(super) fn lives(&mut self, place: Place) {
         if let Some(usage) = self.files.get_mut(&place.file) {
             usage.live += u64::from(place.length);
@@ -180,10 +180,12 @@ impl ValueLog {
 }
 
 impl Newest {
+    /// Makes a file that the directory surely knows, before any key points to it.
     fn create(dir: &Path, number: u64) -> Result<Self, StoreError> {
         let path = path_of(dir, number);
         let file = File::create_new(&path).map_err(error::io("create", &path))?;
-        Ok(Self { number, path, file, waiting: Vec::new(), changed: false, is_new: true })
+        sync_dir(dir)?;
+        Ok(Self { number, path, file, waiting: Vec::new(), changed: false })
     }
 
     fn append(&mut self, key: &[u8], value: &[u8]) -> u32 {
@@ -210,7 +212,7 @@ impl Newest {
 /// # Errors
 /// Of the system; `NotFound` also when the record was moved meanwhile. Inside: that the record is damaged or another's.
 pub(super) fn read(dir: &Path, key: &[u8], place: Place) -> io::Result<Result<Vec<u8>, BadBytes>> {
-    let longest = HEAD + KEY_BYTES_MAX + VALUE_BYTES_MAX;
+    let longest = HEAD + KEY_BYTES_MAX + RECORD_VALUE_BYTES_MAX;
     if place.length as usize > longest {
         return Ok(Err(BadBytes::Malformed));
     }
@@ -244,7 +246,7 @@ impl Header {
         let (key, value) = (bytes.get(4..6)?, bytes.get(6..HEAD)?);
         let key = usize::from(u16::from_le_bytes(key.try_into().ok()?));
         let value = u32::from_le_bytes(value.try_into().ok()?) as usize;
-        let can_be = (1..=KEY_BYTES_MAX).contains(&key) && value <= VALUE_BYTES_MAX;
+        let can_be = (1..=KEY_BYTES_MAX).contains(&key) && value <= RECORD_VALUE_BYTES_MAX;
         can_be.then_some(Self { key, value })
     }
 
@@ -261,38 +263,29 @@ pub(super) struct Walk {
     bytes: u64,
 }
 
-/// What a walk came upon.
-pub(super) enum Step {
-    Record(Vec<u8>, Place),
-    /// No record is behind this.
-    End,
-    /// There may be more, but no telling where.
-    Rubbish,
-}
-
 impl Walk {
-    pub(super) fn begin(dir: &Path, number: u64) -> Result<Self, StoreError> {
-        let path = path_of(dir, number);
-        let file = File::open(&path).map_err(error::io("open", &path))?;
-        let bytes = file.metadata().map_err(error::io("look at", &path))?.len();
+    pub(super) fn begin(dir: &Path, number: u64) -> io::Result<Self> {
+        let file = File::open(path_of(dir, number))?;
+        let bytes = file.metadata()?.len();
         Ok(Self { number, file, at: 0, bytes })
     }
 
-    pub(super) fn next(&mut self) -> io::Result<Step> {
+    /// The key of the next record, and where that is; `None` when there is none, or what follows is no record.
+    pub(super) fn next(&mut self) -> io::Result<Option<(Vec<u8>, Place)>> {
         if self.at >= self.bytes {
-            return Ok(Step::End);
+            return Ok(None);
         }
         let mut start = [0; HEAD + KEY_BYTES_MAX];
         let there = usize::try_from(self.bytes - self.at).unwrap_or(usize::MAX).min(start.len());
         self.file.read_exact_at(&mut start[..there], self.at)?;
-        let Some(header) = Header::of(&start[..there]) else { return Ok(Step::Rubbish) };
+        let Some(header) = Header::of(&start[..there]) else { return Ok(None) };
         let length = header.length();
         if self.at + length as u64 > self.bytes {
-            return Ok(Step::Rubbish);
+            return Ok(None);
         }
         let place = Place { file: self.number, at: self.at, length: length as u32 };
         self.at += length as u64;
-        Ok(Step::Record(start[HEAD..HEAD + header.key].to_vec(), place))
+        Ok(Some((start[HEAD..HEAD + header.key].to_vec(), place)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::collecting::Collector;
-use super::layout::{self, IMAGE};
+use super::layout::{self, IMAGE, VALUE_BYTES_MAX};
 use super::opening::Found;
 use super::value_log::{self, ValueLog};
 use super::{Checkpoint, CheckpointOptions, Disk, Pairs, Reply, ShardImage, StoreError, Stored};
@@ -129,15 +129,22 @@ impl Writer {
         let next = match (self.trash.is_empty(), self.waiting.is_empty()) {
             (false, _) => inbox.recv_timeout(Duration::ZERO),
             (true, false) => inbox.recv_timeout(left),
+            (true, true) if self.can_collect() => inbox.recv_timeout(self.flush_every),
             (true, true) => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
             Ok(order) => return Ok(Some(order)),
             Err(RecvTimeoutError::Disconnected) => return Ok(Some(Order::Close)),
-            Err(RecvTimeoutError::Timeout) if self.trash.is_empty() => {}
-            Err(RecvTimeoutError::Timeout) => self.remove_some()?,
+            Err(RecvTimeoutError::Timeout) if self.has_trash() => self.remove_some()?,
+            Err(RecvTimeoutError::Timeout) if self.waiting.is_empty() => self.flush()?,
+            Err(RecvTimeoutError::Timeout) => {}
         }
         Ok(None)
+    }
+
+    /// Whether leftovers are still to be removed.
+    pub(super) fn has_trash(&self) -> bool {
+        !self.trash.is_empty()
     }
 
     fn perform(&mut self, order: Order) -> Result<Next, StoreError> {
@@ -199,6 +206,8 @@ impl Writer {
 
     /// What stands under a key: the value, or where in the value log it was added.
     fn seal(&mut self, key: &[u8], bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+        // Invariant: callers cut what is longer into several values.
+        debug_assert!(bytes.len() <= VALUE_BYTES_MAX, "a value of {} bytes", bytes.len());
         if !value_log::takes(key, bytes) {
             return Ok(layout::seal(key, bytes));
         }

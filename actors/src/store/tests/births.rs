@@ -76,6 +76,16 @@ fn a_directory_from_before_births_has_taken_part_and_knows_that_others_have() {
 }
 
 #[test]
+fn a_directory_of_an_older_program_is_closed_to_it_from_now_on() {
+    let (dir, births) = grown(1);
+    let identity = Identity::read(dir.path()).unwrap().unwrap();
+    Identity { format: 2, ..identity.clone() }.write(dir.path()).unwrap();
+    let (store, recovery) = open(dir.path());
+    assert_eq!((store.births.clone(), recovery.shards.len()), (births, 1));
+    assert_eq!(Identity::read(dir.path()).unwrap().unwrap(), identity);
+}
+
+#[test]
 fn a_lost_list_of_births_is_refused_whatever_byte_it_is() {
     let (dir, _) = grown(1);
     let file = dir.path().join("births");
