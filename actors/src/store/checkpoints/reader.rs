@@ -87,7 +87,7 @@ impl Disk {
                 // Too many open files: others close theirs.
                 Err(error) if passes(&error) && !patience.is_zero() => {
                     patience = patience.saturating_sub(PAUSE);
-                    std::thread::sleep(PAUSE);
+                    pause();
                 }
                 Err(error) => return Err(io("read", &file)(error)),
             }
@@ -176,4 +176,9 @@ impl Disk {
 fn passes(error: &std::io::Error) -> bool {
     let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::AGAIN];
     Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing tells that others have closed their files")]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
