@@ -33,7 +33,7 @@ const ACTORS: &[(&str, &[&str])] = &[
 ];
 
 /// What every room of `actors` may name, each only those after it.
-const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids", "mutant"];
+const LEAVES: &[&str] = &["packet", "message", "codec", "clock", "ids", "inbox", "mutant"];
 
 /// Which rooms a room of the node may name.
 const NODE: &[(&str, &[&str])] = &[
