@@ -2,7 +2,8 @@
 //!
 //! Promises  a message that is let in waits about as long as a node takes for a second's work, however many want to send;
 //!           the others are told when there should be a place, those refused first first. What waits in a node is bounded.
-//! Never     knows why a node is slow: it counts what is answered, with a check mark or a refusal that is not "come again".
+//! Never     knows why a node is slow: it counts what is answered, with a check mark or a refusal, but not `unavailable` and
+//!           `overloaded`, which say that nothing was done.
 //! Why: behind each socket's own limit there may be twenty thousand sockets. What all of them may send together would wait
 //! for longer than a session waits for an answer; then it is sent again, and the node works for nobody.
 

@@ -422,13 +422,13 @@ impl Connection {
         acts: &mut Vec<Act>,
     ) {
         let Waiting { id: re, mark, named, .. } = self.flight.finish(request);
-        let comes_again = matches!(result, Err(refusal) if refusal.retry());
+        let is_put_off = matches!(result, Err(Refusal::Unavailable | Refusal::Overloaded));
         let result = result.map_err(|refusal| named.refused(refusal)).map(|body| named.body(body));
         if let Some(mark) = mark {
             self.order.answered(mark, result.as_ref().err(), now.running);
             self.tell_share();
-            // What is refused for good is done, too: its place is for another.
-            if !comes_again {
+            // What a home refuses is done, too: its place is for another.
+            if !is_put_off {
                 self.flight.share.answered(now.running);
             }
         }
