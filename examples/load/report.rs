@@ -14,7 +14,8 @@ impl Field {
         let counts = self.counts.borrow();
         let lost = self.missing();
         let seconds = self.arguments.seconds;
-        let good = lost == 0 && counts.duplicated == 0 && counts.misordered == 0;
+        let wrong = counts.duplicated + counts.misordered + counts.unanswered;
+        let good = lost == 0 && wrong == 0;
         let names = match self.arguments.group {
             None => ["send_to_tick", "send_to_delivered", "send_to_receipt"],
             Some(_) => ["post_to_tick", "post_to_last_member", "post_to_all_have_it"],

@@ -164,6 +164,14 @@ impl Inbox {
         Some(self.stored)
     }
 
+    /// Something that had no id was refused until then: it may have been an ack, so that is sent again.
+    pub(super) fn put_off(&mut self, until: Duration) {
+        if self.stored > 0 {
+            self.acked = 0;
+            self.ack_at = Some(until.max(self.ack_at.unwrap_or_default()));
+        }
+    }
+
     /// What is due now.
     pub(super) fn due(&mut self, now: Duration) -> Vec<Wanted> {
         let mut wanted = Vec::new();
@@ -226,6 +234,21 @@ mod tests {
         assert_eq!(inbox.wake(), None);
         assert!(inbox.arrive(2, entry(2), ms(601)).is_empty());
         assert_eq!(inbox.duplicates, 1);
+    }
+
+    #[test]
+    fn an_ack_that_may_have_been_refused_is_sent_again() {
+        let mut inbox = Inbox::default();
+        inbox.attach(&welcome("e", 0), ms(0));
+        inbox.put_off(ms(1));
+        assert_eq!(inbox.wake(), None, "nothing was acknowledged");
+        inbox.arrive(1, entry(1), ms(0));
+        inbox.store(1, ms(0));
+        assert_eq!(inbox.due(ACK_WAIT), [Wanted::Ack(1)]);
+        inbox.put_off(ms(700));
+        assert_eq!(inbox.due(ms(699)), []);
+        assert_eq!(inbox.due(ms(700)), [Wanted::Ack(1)]);
+        assert_eq!(inbox.wake(), None);
     }
 
     #[test]

@@ -189,6 +189,12 @@ async fn too_many_requests_are_refused() {
     let refused = client.hear().await;
     assert_eq!((&refused["re"], &refused["err"]["code"]), (&json!("3"), &json!("rate_limited")));
     assert!(refused["err"]["retry_after_ms"].as_u64().unwrap() > 0);
+    // What is answered at once needs no place among them.
+    client.ask("4", "ack", json!({"n": 0})).await;
+    assert_eq!(client.hear().await, json!({"re": "4", "ok": {}}));
+    client.ask("5", "ping", json!({})).await;
+    assert_eq!(client.hear().await, json!({"re": "5", "ok": {}}));
+    assert_eq!(client.hear().await["ev"], "pong");
 }
 
 #[tokio::test]

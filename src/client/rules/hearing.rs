@@ -14,7 +14,13 @@ impl Rules {
         match frame {
             Frame::Ok { re, with } => self.succeeded(re, with, now, fx),
             Frame::Err { re: Some(re), fault } => self.failed(re, fault, now, chance, fx),
-            Frame::Err { re: None, fault } => fx.push(Effect::Tell(Event::Fault(fault))),
+            Frame::Err { re: None, fault } => {
+                if fault.retry {
+                    let wait = Duration::from_millis(fault.retry_after_ms.unwrap_or_default());
+                    self.inbox.put_off(now + wait);
+                }
+                fx.push(Effect::Tell(Event::Fault(fault)));
+            }
             Frame::Entry { n, entry } => {
                 for (n, entry) in self.inbox.arrive(n, entry, now) {
                     self.apply(n, entry, fx);

@@ -2,14 +2,18 @@
 //!
 //! A post is one entry here and one envelope for each shard that has members: a group that everybody writes to could fill
 //! the outbox far faster than the other shards take it. So only so much is under way at once; the rest waits here, before
-//! it is agreed on, each group in a queue of its own. The groups take turns, so a large one does not hold up the others.
+//! it is agreed on. The groups take turns, so a large one does not hold up the others, and so do the sessions that write to
+//! one.
+//!
+//! A session that waits for too long repeats all it has sent, in a new life of its stream. That takes the place of what it
+//! sent before: else what nobody waits for any more would fill the queue, and what is waited for stand behind it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
 use super::{Home, Output};
-use crate::ids::{MessageId, UserId};
+use crate::ids::{MessageId, SessionId, UserId};
 use crate::message::Refusal;
 use crate::packet::{Ask, Tell, ToHome};
 use crate::shard::replica::Replica;
@@ -29,12 +33,48 @@ type Post = (ToHome, MessageId);
 /// Posts that wait, by group.
 #[derive(Default)]
 pub(super) struct Parked {
-    queues: BTreeMap<UserId, VecDeque<Post>>,
+    queues: BTreeMap<UserId, Queue>,
     count: usize,
     /// The group whose turn was last.
     last: Option<UserId>,
     looked: Duration,
     let_in: u32,
+}
+
+/// Posts to one group.
+#[derive(Default)]
+struct Queue {
+    lines: BTreeMap<SessionId, Line>,
+    /// The session whose turn was last.
+    last: Option<SessionId>,
+}
+
+/// Posts of one session, all of one life of its stream.
+#[derive(Default)]
+struct Line {
+    life: u32,
+    posts: VecDeque<Post>,
+}
+
+impl Queue {
+    /// The oldest post of the session whose turn it is.
+    fn pop(&mut self) -> Option<Post> {
+        let session = turn(&self.lines, self.last.as_ref())?;
+        let line = self.lines.get_mut(&session)?;
+        let post = line.posts.pop_front();
+        if line.posts.is_empty() {
+            self.lines.remove(&session);
+        }
+        self.last = Some(session);
+        post
+    }
+}
+
+/// Whose turn it is after that of `last`.
+fn turn<K: Ord + Clone, V>(all: &BTreeMap<K, V>, last: Option<&K>) -> Option<K> {
+    let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let next = all.range((from, Bound::Unbounded)).next();
+    next.or_else(|| all.first_key_value()).map(|(key, _)| key.clone())
 }
 
 impl Parked {
@@ -44,23 +84,37 @@ impl Parked {
 
     /// Gives the post back when too many wait.
     fn push(&mut self, post: Post) -> Option<Post> {
-        if self.count >= PARKED_MAX {
-            return Some(post);
+        let Ask::Send { place, .. } = &post.0.ask else { return None };
+        let (life, session) = (place.life, post.0.session);
+        let queue = self.queues.entry(post.0.user.clone()).or_default();
+        let line = queue.lines.entry(session).or_default();
+        if life > line.life {
+            self.count -= line.posts.len();
+            *line = Line { life, posts: VecDeque::new() };
         }
-        self.count += 1;
-        self.queues.entry(post.0.user.clone()).or_default().push_back(post);
-        None
+        // A late one of a life that is over is waited for by nobody.
+        let is_over = life < line.life;
+        let is_full = self.count >= PARKED_MAX;
+        if !is_over && !is_full {
+            self.count += 1;
+            line.posts.push_back(post);
+            return None;
+        }
+        if line.posts.is_empty() {
+            queue.lines.remove(&session);
+        }
+        if queue.lines.is_empty() {
+            self.queues.remove(&post.0.user);
+        }
+        is_full.then_some(post)
     }
 
-    /// The oldest post of the group whose turn it is.
+    /// The oldest post of the session whose turn it is, of the group whose turn it is.
     fn pop(&mut self) -> Option<Post> {
-        let from = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.queues.range::<UserId, _>((from, Bound::Unbounded)).next();
-        let group =
-            next.or_else(|| self.queues.first_key_value()).map(|(group, _)| group.clone())?;
+        let group = turn(&self.queues, self.last.as_ref())?;
         let queue = self.queues.get_mut(&group)?;
-        let post = queue.pop_front();
-        if queue.is_empty() {
+        let post = queue.pop();
+        if queue.lines.is_empty() {
             self.queues.remove(&group);
         }
         self.count -= usize::from(post.is_some());
@@ -134,6 +188,10 @@ mod tests {
     use crate::packet::Place;
 
     fn post(group: &str, count: u32) -> Post {
+        sent(group, 1, Place { life: 1, count })
+    }
+
+    fn sent(group: &str, session: u64, place: Place) -> Post {
         let group = GroupId::parse(group).unwrap();
         let user = UserId::of_group(&group);
         let kind = Kind::parse("text").unwrap();
@@ -144,9 +202,9 @@ mod tests {
             cid: Cid::parse("c").unwrap(),
             content: Arc::new(Content { kind, body: "".into(), reply_to: None, client: None }),
         });
-        let session = SessionId { node: NodeId(1), boot: BootId(1), count: 1 };
-        let ask = Ask::Send { place: Place { life: 1, count }, send };
-        (ToHome { shard: ShardId(1), user, session, ask }, MessageId(count.into()))
+        let session = SessionId { node: NodeId(1), boot: BootId(1), count: session };
+        let ask = Ask::Send { place, send };
+        (ToHome { shard: ShardId(1), user, session, ask }, MessageId(place.count.into()))
     }
 
     #[test]
@@ -164,6 +222,32 @@ mod tests {
         assert!(parked.is_empty());
     }
 
+    /// Sessions and places in the order in which they are let in.
+    fn turns(parked: &mut Parked) -> Vec<(u64, u32, u32)> {
+        let all = std::iter::from_fn(|| parked.pop()).map(|(asked, _)| match asked.ask {
+            Ask::Send { place, .. } => (asked.session.count, place.life, place.count),
+            _ => panic!("a post"),
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn sessions_take_turns_and_what_is_repeated_takes_the_place_of_what_it_repeats() {
+        let mut parked = Parked::default();
+        for (session, life, count) in
+            [(1, 1, 1), (1, 1, 2), (1, 1, 3), (2, 5, 1), (2, 5, 2), (3, 1, 1)]
+        {
+            assert!(parked.push(sent("club", session, Place { life, count })).is_none());
+        }
+        for (life, count) in [(2, 1), (2, 2), (1, 4), (2, 3)] {
+            assert!(parked.push(sent("club", 1, Place { life, count })).is_none());
+        }
+        assert_eq!(parked.count, 6, "nothing waits twice");
+        let expected = [(1, 2, 1), (2, 5, 1), (3, 1, 1), (1, 2, 2), (2, 5, 2), (1, 2, 3)];
+        assert_eq!(turns(&mut parked), expected);
+        assert!(parked.is_empty() && parked.queues.is_empty());
+    }
+
     #[test]
     fn only_so_many_wait() {
         let mut parked = Parked::default();
@@ -171,8 +255,12 @@ mod tests {
             assert!(parked.push(post("club", count)).is_none());
         }
         assert!(parked.push(post("club", 1)).is_some());
+        assert!(parked.push(sent("club", 2, Place { life: 1, count: 1 })).is_some());
+        assert_eq!(parked.queues.values().map(|queue| queue.lines.len()).sum::<usize>(), 1);
         parked.pop();
         assert!(parked.push(post("club", 1)).is_none());
+        assert!(parked.push(sent("club", 1, Place { life: 2, count: 1 })).is_none());
+        assert_eq!(turns(&mut parked), [(1, 2, 1)], "and who repeats makes room");
     }
 
     #[test]
