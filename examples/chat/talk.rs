@@ -177,7 +177,8 @@ impl Talk {
         if !online {
             self.typing = None;
         }
-        self.last_seen = self.last_seen.max(last_seen_ms);
+        // None to those who are not to know, from now on.
+        self.last_seen = last_seen_ms.map(|ms| ms.max(self.last_seen.unwrap_or(0)));
     }
 
     pub(super) fn types(&mut self, who: String, on: bool, now: u64) {
