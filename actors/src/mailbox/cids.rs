@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::index::Index;
+use super::rows::{Keyed, Rows};
 use super::rules::Now;
 use crate::ids::Timestamp;
 use crate::message::CidUse;
@@ -22,49 +22,35 @@ pub struct Row {
     pub at: Timestamp,
 }
 
+impl Keyed for Row {
+    fn key(&self) -> u128 {
+        u128::from(self.cid.cid)
+    }
+}
+
 /// The ids in use, oldest first, and what each stands for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cids {
-    rows: VecDeque<Row>,
-    /// How many rows have ever gone; the absolute number of `rows[0]`.
-    gone: u64,
-    /// The newest row of each id, by absolute number.
-    by_cid: Index,
+    rows: Rows<Row>,
 }
 
 impl Cids {
     /// Builds the list from its stored rows, the first of which has the absolute number `gone`.
     #[must_use]
     pub fn restore(gone: u64, rows: VecDeque<Row>) -> Self {
-        let mut cids = Self { rows, gone, by_cid: Index::default() };
-        for at in gone..gone + cids.rows.len() as u64 {
-            cids.note(at);
-        }
-        cids
-    }
-
-    fn row(&self, at: u64) -> Option<&Row> {
-        self.rows.get(usize::try_from(at.checked_sub(self.gone)?).ok()?)
-    }
-
-    /// Makes a row be found by its id, instead of an older one with the same.
-    fn note(&mut self, at: u64) {
-        let Self { rows, gone, by_cid } = self;
-        by_cid.insert(at, |at| u128::from(rows[(at - *gone) as usize].cid.cid));
+        Self { rows: Rows::restore(gone, rows) }
     }
 
     /// A message with this id was accepted. Of two different ones at the same time the first counts.
     pub(super) fn push(&mut self, cid: CidUse, at: Timestamp, expiry: Duration) {
         let known = self.find(cid);
         if known.is_none_or(|row| row.cid == cid || row.at.after(expiry) <= at) {
-            self.rows.push_back(Row { cid, at });
-            self.note(self.gone + self.rows.len() as u64 - 1);
+            self.rows.push(Row { cid, at });
         }
     }
 
     fn find(&self, cid: CidUse) -> Option<&Row> {
-        let key_of = |at: u64| u128::from(self.rows[(at - self.gone) as usize].cid.cid);
-        self.row(self.by_cid.find(u128::from(cid.cid), key_of)?)
+        self.rows.find(u128::from(cid.cid))
     }
 
     /// Whether the id stands for another message.
@@ -77,47 +63,41 @@ impl Cids {
     /// All ids in their short form, unless they are more than `max`.
     #[must_use]
     pub fn short(&self, max: usize) -> Option<Vec<u32>> {
-        (self.rows.len() <= max).then(|| self.rows.iter().map(|row| row.cid.short()).collect())
+        let rows = self.rows.all();
+        (rows.len() <= max).then(|| rows.iter().map(|row| row.cid.short()).collect())
     }
 
     /// When the oldest row came.
     #[must_use]
     pub fn oldest_at(&self) -> Option<Timestamp> {
-        self.rows.front().map(|row| row.at)
+        self.rows.all().front().map(|row| row.at)
     }
 
     /// Forgets the oldest rows that are `old`.
     pub(super) fn forget(&mut self, old: impl Fn(&Row) -> bool) {
-        while let Some(row) = self.rows.front().filter(|row| old(row)) {
-            self.by_cid.remove(u128::from(row.cid.cid), self.gone);
-            self.rows.pop_front();
-            self.gone += 1;
-        }
-        let Self { rows, gone, by_cid } = self;
-        by_cid.shrink(|at| u128::from(rows[(at - *gone) as usize].cid.cid));
+        self.rows.forget(old);
     }
 
     /// The absolute number of the oldest row.
     #[must_use]
     pub const fn first(&self) -> u64 {
-        self.gone
+        self.rows.first()
     }
 
     /// Rows from an absolute number on.
     pub fn from(&self, first: u64) -> impl Iterator<Item = &Row> {
-        let skip = usize::try_from(first.saturating_sub(self.gone)).unwrap_or(usize::MAX);
-        self.rows.range(skip.min(self.rows.len())..)
+        self.rows.from(first)
     }
 
     /// Bytes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
         const ROW_AND_INDEX: usize = 40;
-        self.rows.len() * ROW_AND_INDEX
+        self.rows.all().len() * ROW_AND_INDEX
     }
 
     pub(super) fn check(&self) {
-        assert!(self.rows.iter().is_sorted_by_key(|row| row.at), "rows in order");
-        assert!(self.by_cid.rows().all(|at| at >= self.gone), "only what is there is found");
+        assert!(self.rows.all().iter().is_sorted_by_key(|row| row.at), "rows in order");
+        assert!(self.rows.found().all(|at| at >= self.rows.first()), "only what is there is found");
     }
 }

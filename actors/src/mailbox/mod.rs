@@ -27,12 +27,12 @@ mod expiry;
 pub mod groups;
 pub mod history;
 pub mod image;
-mod index;
 pub mod ledger;
 pub mod log;
 pub mod marks;
 mod people;
 mod questions;
+mod rows;
 pub mod rules;
 pub mod talks;
 #[cfg(test)]

@@ -42,8 +42,8 @@ pub(super) struct Move {
 /// What was copied with a flush, and the file of which nothing is needed after it.
 #[derive(Default)]
 pub(super) struct Moved {
-    moves: Vec<Move>,
-    emptied: Option<u64>,
+    pub(super) moves: Vec<Move>,
+    pub(super) emptied: Option<u64>,
 }
 
 impl Collector {
@@ -69,14 +69,19 @@ impl Writer {
         if !self.collector.is_counted(key) {
             return Ok(());
         }
-        let old = self.disk.db.get(key).map_err(self.disk.failed())?;
-        if let Some(place) = old.and_then(|old| layout::place_of(key, &old)) {
+        if let Some(place) = self.place_under(key)? {
             self.log.dies(place);
         }
         if let Some(place) = new.and_then(|new| layout::place_of(key, new)) {
             self.log.lives(place);
         }
         Ok(())
+    }
+
+    /// Where in the value log what stands under a key is, if it is there.
+    fn place_under(&self, key: &[u8]) -> Result<Option<Place>, StoreError> {
+        let value = self.disk.db.get(key).map_err(self.disk.failed())?;
+        Ok(value.and_then(|value| layout::place_of(key, &value)))
     }
 
     /// Goes through some more keys, unless all were.
@@ -119,18 +124,13 @@ impl Writer {
                     return Ok(moved);
                 }
             };
-            let now = self.disk.db.get(&key).map_err(self.disk.failed())?;
-            if now.and_then(|now| layout::place_of(&key, &now)) != Some(from) {
+            if self.place_under(&key)? != Some(from) {
                 continue;
             }
-            let read = value_log::read(&dir, &key, from);
-            let value = match read.map_err(|error| error.to_string()) {
-                Ok(Ok(value)) => value,
+            let read = value_log::read(&dir, &key, from).map_err(|error| error.to_string());
+            let value = match read.and_then(|read| read.map_err(|why| why.to_string())) {
+                Ok(value) => value,
                 // Whoever reads it is told; nothing of the file may go.
-                Ok(Err(why)) => {
-                    self.give_up(number, &why);
-                    return Ok(moved);
-                }
                 Err(why) => {
                     self.give_up(number, &why);
                     return Ok(moved);
@@ -172,8 +172,7 @@ impl Writer {
     pub(super) fn redirect(&mut self, moves: Vec<Move>) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for Move { key, from, to } in moves {
-            let now = self.disk.db.get(&key).map_err(self.disk.failed())?;
-            if now.and_then(|now| layout::place_of(&key, &now)) == Some(from) {
+            if self.place_under(&key)? == Some(from) {
                 let value = layout::seal_place(&key, to);
                 self.count_change(&key, Some(&value))?;
                 batch.insert(key, value);
@@ -196,11 +195,5 @@ impl Writer {
         let file = value_log::path_of(&value_log::dir_of(&self.disk.dir), number);
         tracing::warn!(file = %file.display(), %why, "a file of long values cannot be freed");
         self.collector.stuck.insert(number);
-    }
-}
-
-impl Moved {
-    pub(super) fn into_parts(self) -> (Vec<Move>, Option<u64>) {
-        (self.moves, self.emptied)
     }
 }

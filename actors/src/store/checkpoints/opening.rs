@@ -155,9 +155,9 @@ fn look(disk: &Disk) -> Result<Found, StoreError> {
     while let Some(item) = disk.db.range(from..).next() {
         let (key, value) = item.map_err(disk.failed())?;
         let (shard, generation) =
-            layout::place(&key).ok_or_else(|| bad(disk, &key, BadBytes::Malformed))?;
+            layout::place(&key).ok_or_else(|| disk.bad(&key, BadBytes::Malformed))?;
         if generation == IMAGE {
-            let image = layout::open_image(shard, &value).map_err(|why| bad(disk, &key, why))?;
+            let image = layout::open_image(shard, &value).map_err(|why| disk.bad(&key, why))?;
             found.images.insert(shard, image);
             let Some(next) = shard.0.checked_add(1) else { break };
             from = layout::key(ShardId(next), 0, b"");
@@ -171,10 +171,6 @@ fn look(disk: &Disk) -> Result<Found, StoreError> {
     });
     found.trash = generations;
     Ok(found)
-}
-
-fn bad(disk: &Disk, key: &[u8], why: BadBytes) -> StoreError {
-    StoreError::BadValue { dir: disk.dir.clone(), key: layout::readable(key), why }
 }
 
 /// Numbers of the directories whose names are `prefix` and a number.

@@ -102,7 +102,7 @@ impl Disk {
         }
     }
 
-    fn bad(&self, key: &[u8], why: BadBytes) -> StoreError {
+    pub(super) fn bad(&self, key: &[u8], why: BadBytes) -> StoreError {
         StoreError::BadValue { dir: self.dir.clone(), key: layout::readable(key), why }
     }
 

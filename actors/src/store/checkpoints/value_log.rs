@@ -223,9 +223,8 @@ pub(super) fn read(dir: &Path, key: &[u8], place: Place) -> io::Result<Result<Ve
         }
         read => read?,
     }
-    let fits = Header::of(&record).is_some_and(|header| header.length() == record.len());
-    let own = fits && record[HEAD..].starts_with(key);
-    if !own || Header::of(&record).is_none_or(|header| header.key != key.len()) {
+    let fits = |header: Header| header.key == key.len() && header.length() == record.len();
+    if !Header::of(&record).is_some_and(fits) || !record[HEAD..].starts_with(key) {
         return Ok(Err(BadBytes::Malformed));
     }
     let value = record.split_off(HEAD + key.len());

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::collecting::Collector;
+use super::collecting::{Collector, Moved};
 use super::layout::{self, IMAGE, VALUE_BYTES_MAX};
 use super::opening::Found;
 use super::value_log::{self, ValueLog};
@@ -66,9 +66,11 @@ pub(super) struct Writer {
 struct Change {
     shard: ShardId,
     image: ShardImage,
-    /// Keys with what will stand under them; `None` for those that go.
-    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    values: Values,
 }
+
+/// Keys with what will stand under them; `None` for those that go.
+type Values = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 enum Next {
     Go,
@@ -164,7 +166,7 @@ impl Writer {
 
     /// Writes what waits and makes it durable, and says so.
     fn flush(&mut self) -> Result<(), StoreError> {
-        let (moves, emptied) = self.move_some()?.into_parts();
+        let Moved { moves, emptied } = self.move_some()?;
         let (mut changes, mut answers) = (Vec::new(), Vec::new());
         for (checkpoints, done) in std::mem::take(&mut self.waiting) {
             let stored: Vec<_> = checkpoints.iter().map(|one| (one.shard, one.at.index)).collect();
@@ -195,13 +197,24 @@ impl Writer {
         let generation = known.unwrap_or_else(|| self.fresh(shard));
         self.generations.insert(shard, generation);
         let deletes = deletes.iter().map(|own| (layout::key(shard, generation, own), None));
-        let mut values: BTreeMap<_, _> = deletes.collect();
-        for (own, bytes) in &puts {
+        let mut values: Values = deletes.collect();
+        values.extend(self.seal_all(shard, generation, &puts)?);
+        Ok(Change { shard, image: ShardImage { generation, at, replicas, head }, values })
+    }
+
+    /// Keys with what will stand under them.
+    fn seal_all(
+        &mut self,
+        shard: ShardId,
+        generation: u32,
+        pairs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<Values, StoreError> {
+        let sealed = pairs.iter().map(|(own, bytes)| {
             let key = layout::key(shard, generation, own);
             let value = self.seal(&key, bytes)?;
-            values.insert(key, Some(value));
-        }
-        Ok(Change { shard, image: ShardImage { generation, at, replicas, head }, values })
+            Ok((key, Some(value)))
+        });
+        sealed.collect()
     }
 
     /// What stands under a key: the value, or where in the value log it was added.
@@ -229,11 +242,7 @@ impl Writer {
         Ok(())
     }
 
-    fn fill(
-        &mut self,
-        batch: &mut sled::Batch,
-        values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    ) -> Result<(), StoreError> {
+    fn fill(&mut self, batch: &mut sled::Batch, values: Values) -> Result<(), StoreError> {
         for (key, value) in values {
             self.count_change(&key, value.as_deref())?;
             match value {
@@ -258,12 +267,7 @@ impl Writer {
         let Some(generation) = self.staging.get(&shard).copied() else {
             return Ok(Err(StoreError::NotImporting { shard }));
         };
-        let mut values = BTreeMap::new();
-        for (own, bytes) in pairs {
-            let key = layout::key(shard, generation, own);
-            let value = self.seal(&key, bytes)?;
-            values.insert(key, Some(value));
-        }
+        let values = self.seal_all(shard, generation, pairs)?;
         // Keys may point to what is not on disk yet: before it is, nothing says that they count.
         let mut batch = sled::Batch::default();
         self.fill(&mut batch, values)?;
